@@ -1,0 +1,1 @@
+"""The pretended Microsoft cloud for development and tests. A process of its own; it imports nothing of the product."""

@@ -1,0 +1,120 @@
+"""`python -m sandbox serve` runs the stand-in; `python -m sandbox scenario` changes one that runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sandbox import demo
+from sandbox.app import create_app
+from sandbox.scenarios import SCENARIOS
+from sandbox.server import Server, serve
+from sandbox.state import FileStore, Store
+from sandbox.world import World
+
+WRONG_USE = 2
+NOT_RUNNING = 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code: 0 fine, 1 the stand-in does not answer, 2 wrong use."""
+    options = _parser().parse_args(argv)
+    code: int = options.run(options)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m sandbox", description="The pretended Microsoft cloud.")
+    commands = parser.add_subparsers(required=True)
+    run = commands.add_parser("serve", help="run the stand-in with the demo world")
+    run.add_argument("--host", default="127.0.0.1")
+    run.add_argument("--port", type=int, default=int(os.environ.get("CPV_SANDBOX_PORT") or 8400))
+    run.add_argument("--public-url", default=os.environ.get("CPV_SANDBOX_PUBLIC_URL"), help="what browsers call it")
+    run.add_argument("--state", type=Path, help="folder to keep the world in; without it, memory only")
+    run.set_defaults(run=_serve)
+    play = commands.add_parser("scenario", help="let something happen")
+    play.add_argument("name", nargs="?")
+    play.add_argument("partner", nargs="?", help="tenant id or name")
+    play.add_argument("--list", action="store_true", help="show all scenarios")
+    play.add_argument("--url", default=os.environ.get("CPV_SANDBOX_URL") or "http://localhost:8400")
+    play.add_argument("--retry-after", type=int, help="seconds, for throttled")
+    play.add_argument("--seconds", type=float, help="for slow")
+    play.add_argument("--times", type=int, help="end by itself after so many requests")
+    play.set_defaults(run=_scenario)
+    return parser
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _complain(text: str) -> None:
+    sys.stderr.write(text + "\n")
+
+
+def _serve(options: argparse.Namespace) -> int:
+    store = FileStore(options.state) if options.state else Store()
+    url = options.public_url or f"http://localhost:{options.port}"
+    world = World(public_url=url, store=store)
+    world.remember_secrets = False
+    demo.build(world, os.environ)
+    world.restore()
+    try:
+        server = Server((options.host, options.port), create_app(world))
+    except OSError as error:
+        _complain(f"Port {options.port} on {options.host} cannot be used: {error.strerror}.")
+        return NOT_RUNNING
+    where = f"{options.host}:{server.server_address[1]}"
+    serve(server, lambda: _say(f"The pretended Microsoft cloud listens on {where}; see {url}/_sandbox/"))
+    return 0
+
+
+def _scenario(options: argparse.Namespace) -> int:
+    if options.list or not options.name:
+        for name, scenario in SCENARIOS.items():
+            _say(f"{name:26} {scenario.effect.format(partner='the partner')}")
+        return 0 if options.list else WRONG_USE
+    given = {"times": options.times, "retry_after": options.retry_after, "seconds": options.seconds}
+    params = {name: value for name, value in given.items() if value is not None}
+    try:
+        told = _post(options.url, {"name": options.name, "tenant": options.partner, "params": params})
+    except urllib.error.HTTPError as error:
+        _complain(_reason(error))
+        return WRONG_USE
+    except OSError:
+        _complain(f"Nothing answers at {options.url}. Is the stand-in running? Its address is CPV_SANDBOX_URL.")
+        return NOT_RUNNING
+    _say(told["effect"] + (f"\nTo undo it: {told['undo']}" if told["undo"] else ""))
+    return 0
+
+
+def _reason(error: urllib.error.HTTPError) -> str:
+    try:
+        return str(json.loads(error.read())["error"])
+    except (ValueError, KeyError, TypeError):
+        return f"The stand-in answered {error.code}; is it one?"
+
+
+def _post(url: str, body: dict[str, Any]) -> dict[str, str]:
+    if not url.startswith(("http://", "https://")):
+        raise OSError("not a web address")
+    request = urllib.request.Request(  # noqa: S310 - the scheme was checked just now
+        url.rstrip("/") + "/_sandbox/scenario",
+        data=json.dumps(body).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - the scheme was checked just now
+        told: dict[str, str] = json.load(answer)
+    return told
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,220 @@
+"""The stand-in as one WSGI application: the Host header picks the service, everything else is as it was sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from werkzeug import Request, Response
+
+from sandbox import control, entra, graph, jose, pages, partnercenter, vaultservice
+from sandbox.asks import Answer, Ask, peeked, reply
+from sandbox.authorize import admin_consent, authorize, sign_out
+from sandbox.calls import SECRET_HEADERS, Call
+from sandbox.clouds import CLOUDS, Place, place_of
+from sandbox.entraerrors import EntraError
+from sandbox.faults import Fault
+from sandbox.world import World
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+HANGS = "X-Sandbox-Hangs"  # tells the in-process adapter of tests to raise a timeout instead of waiting for one
+IN_PROCESS = "sandbox.in_process"
+_SERVICES: dict[str, Callable[[Ask], Response]] = {
+    "entra": entra.serve,
+    "vault": vaultservice.serve,
+    "partnercenter": partnercenter.serve,
+    "graph": graph.serve,
+}
+# What a browser may ask for; the machine-facing addresses are never served under the stand-in's own name.
+_PAGES: dict[str, Callable[[Ask, str], Response]] = {
+    "oauth2/v2.0/authorize": authorize,
+    "v2.0/adminconsent": admin_consent,
+    "adminconsent": admin_consent,
+    "oauth2/v2.0/logout": lambda ask, segment: sign_out(ask),
+}
+
+
+def create_app(world: World) -> WSGIApplication:
+    """The application for one world."""
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        request = Request(environ)
+        request.max_content_length = 1_000_000
+        return handle(world, request)(environ, start_response)
+
+    return app
+
+
+def handle(world: World, request: Request) -> Response:
+    """One request: note it, let go wrong what shall, answer it."""
+    place = place_of(request.headers.get("Host", ""))
+    if place.service == "public" and request.path.startswith("/_sandbox"):
+        return control.serve(world, request)
+    call = _note(world, request, place)
+    ask = Ask(world, request, place, call)
+    ask.fault = world.take_fault(_fault_service(request, place), _fault_tenant(ask), request.path, request.method)
+    call.fault = ask.fault.kind if ask.fault else None
+    _wait(ask)
+    response = _answer(ask)
+    call.status = response.status_code
+    world.record(call)
+    return response
+
+
+def _note(world: World, request: Request, place: Place) -> Call:
+    headers = {name: value for name, value in request.headers.items() if name.lower() not in SECRET_HEADERS}
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    claims = peeked(token) if scheme.lower() == "bearer" else {}
+    if token:
+        world.remember("bearer", token)
+    return Call(
+        at=world.now(),
+        service=place.service,
+        method=request.method,
+        host=place.host,
+        path=request.path,
+        query=request.query_string.decode("latin-1"),
+        tenant=_word(claims, "tid"),
+        client=_word(claims, "appid"),
+        headers=headers,
+        has_bearer=bool(token),
+        audience=_word(claims, "aud"),
+    )
+
+
+def _word(claims: jose.Claims, name: str) -> str | None:
+    """A claim nobody has checked yet, if it is at least a word."""
+    value = claims.get(name)
+    return value if isinstance(value, str) else None
+
+
+def _fault_service(request: Request, place: Place) -> str:
+    """The sign-in pages fail with the rest of Entra; strange addresses never fail."""
+    is_page = _segment(request.path)[1].partition("/")[2] in _PAGES
+    return "entra" if place.service == "public" and is_page else place.service
+
+
+def _fault_tenant(ask: Ask) -> str | None:
+    """Whose request this is, as far as a look at it tells; a shared address belongs to whoever's grant it brings."""
+    if ask.place.service not in ("entra", "public"):
+        return ask.call.tenant
+    form, ledger = ask.request.form, ask.world.ledger
+    refresh = ledger.refreshes.get(form.get("refresh_token", ""))
+    if refresh:
+        return ledger.sessions[refresh.sid].tenant_id
+    code = ledger.codes.get(form.get("code", ""))
+    if form.get("account"):
+        return next((t.id for t in ask.world.tenants.values() if t.account(form["account"])), None)
+    return code.session.tenant_id if code else _segment(ask.request.path)[1].partition("/")[0].lower()
+
+
+def _wait(ask: Ask) -> None:
+    """Latency; no lock is held here."""
+    world, call = ask.world, ask.call
+    seconds = world.latency.get(call.service, 0.0)
+    tenant = world.tenants.get(call.tenant or "")
+    if tenant and call.service == "partnercenter":
+        seconds += tenant.latency
+    if ask.fault and ask.fault.kind == "slow":
+        seconds += ask.fault.seconds
+    if seconds:
+        world.sleep(seconds)
+
+
+def _answer(ask: Ask) -> Response:
+    fault = ask.fault
+    if fault is None:
+        return _serve(ask)
+    if fault.kind in ("timeout-before", "timeout-after"):
+        return _hang(ask, fault)
+    if fault.aadsts:
+        error = EntraError(fault.aadsts, ask.call.client or "", ask.call.tenant or "")
+        ask.call.detail["aadsts"] = fault.aadsts
+        return error.response(ask)
+    early = _failed(ask, fault)
+    if early:
+        return partnercenter.with_headers(ask, early) if ask.place.service == "partnercenter" else early
+    return _spoiled(_serve(ask), fault)
+
+
+def _serve(ask: Ask) -> Response:
+    try:
+        if ask.place.service == "public":
+            return _page(ask)
+        return _SERVICES[ask.place.service](ask)
+    except Answer as answer:
+        return answer.response
+
+
+def _segment(path: str) -> tuple[str, str]:
+    """The cloud named in a public address, and the rest of it."""
+    parts = path.strip("/").split("/")
+    if parts[0] == "cloud" and len(parts) > 2 and parts[1] in CLOUDS:
+        return parts[1], "/".join(parts[2:])
+    return "global", "/".join(parts)
+
+
+def _page(ask: Ask) -> Response:
+    cloud, rest = _segment(ask.request.path)
+    ask.place = Place("public", CLOUDS[cloud], ask.place.host)
+    segment, _, name = rest.partition("/")
+    if name in _PAGES and ask.request.method in ("GET", "POST"):
+        return _PAGES[name](ask, segment.lower())
+    if ask.request.path == "/":
+        return control.home(ask.world)
+    return pages.page("Nothing here", "<p>This address has no page.</p>", 404)
+
+
+# faults that any service can have
+
+
+def _hang(ask: Ask, fault: Fault) -> Response:
+    if fault.kind == "timeout-after":
+        _serve(ask)
+    if not ask.request.environ.get(IN_PROCESS):
+        ask.world.sleep(ask.world.hang_seconds)
+    return Response("", 504, {HANGS: fault.kind})
+
+
+def _failed(ask: Ask, fault: Fault) -> Response | None:
+    """An answer instead of the service's own, in the service's own shape where it has one."""
+    service = ask.place.service
+    if fault.kind == "html":
+        body = "<!doctype html><html><head><title>Sign in</title></head><body>Please sign in.</body></html>"
+        return Response(body, 200, content_type="text/html; charset=utf-8")
+    if service == "partnercenter" and fault.kind in partnercenter.FAULTS:
+        return partnercenter.FAULTS[fault.kind](ask, fault.retry_after)
+    if fault.kind == "throttled":
+        return _throttled(ask, fault.retry_after)
+    plain = {"500": 500, "503": 503, "unauthorized": 401, "forbidden": 403}.get(fault.kind)
+    return _plain(service, plain) if plain else None
+
+
+def _throttled(ask: Ask, retry_after: int) -> Response:
+    if ask.place.service in ("entra", "public"):
+        response = EntraError(90055).response(ask)
+        response.headers["Retry-After"] = str(retry_after)
+        return response
+    body = {"error": {"code": "TooManyRequests", "message": "Too many requests. Please try again later."}}
+    return reply(body, 429, {"Retry-After": str(retry_after)})
+
+
+_WORDS = {500: "InternalServerError", 503: "ServiceUnavailable", 401: "Unauthorized", 403: "Forbidden"}
+
+
+def _plain(service: str, status: int) -> Response:
+    """A front end's own page for Entra and Partner Center, an error document for the others."""
+    if service in ("vault", "graph"):
+        return reply({"error": {"code": _WORDS[status], "message": "The request was not served."}}, status)
+    return Response(f"<html><body>{_WORDS[status]}</body></html>", status, content_type="text/html")
+
+
+def _spoiled(response: Response, fault: Fault) -> Response:
+    if fault.kind == "truncated":
+        data = response.get_data()
+        response.set_data(data[: len(data) // 2])
+    if fault.kind == "bom":
+        response.set_data(b"\xef\xbb\xbf" + response.get_data())
+    return response

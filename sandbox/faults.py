@@ -1,0 +1,71 @@
+"""What can be made to go wrong, for whom and how often."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+SERVICES = ("entra", "graph", "partnercenter", "vault")
+ANYWHERE = {
+    "html": "200 with a web page instead of data (a captive portal, a login page)",
+    "truncated": "JSON that ends in the middle",
+    "bom": "a byte order mark in front of the JSON",
+    "throttled": "429 with Retry-After",
+    "500": "500 from the service",
+    "503": "503 from the service",
+    "unauthorized": "401",
+    "forbidden": "403",
+    "slow": "the answer comes `seconds` later",
+    "timeout-before": "nothing happens and no answer comes",
+    "timeout-after": "it happens, but no answer comes",
+}
+PARTNER_CENTER_ONLY = {
+    "mfa": "401 with code 900421",
+    "foreign-next": "the next link points to another host",
+    "cyclic-next": "the next link leads to the same page again",
+    "v1-next": "the next link carries the /v1 prefix",
+    "duplicates": "each page repeats its first ten customers",
+    "other-tenant": "the page is another partner's",
+}
+_AADSTS = re.compile(r"AADSTS(\d{4,8})")
+
+
+@dataclass
+class Fault:
+    """One thing that goes wrong. `times` counts down; None is for ever. `path` is a part of the request's path."""
+
+    service: str
+    kind: str
+    tenant: str | None = None
+    times: int | None = None
+    path: str | None = None
+    method: str | None = None
+    retry_after: int = 30
+    seconds: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.service not in SERVICES:
+            raise ValueError(f"no such service: {self.service}; there are {', '.join(SERVICES)}")
+        known = self.kind in ANYWHERE or (self.service == "partnercenter" and self.kind in PARTNER_CENTER_ONLY)
+        if not known and not (self.service == "entra" and _AADSTS.fullmatch(self.kind)):
+            raise ValueError(f"{self.service} knows no fault {self.kind!r}")
+        self.tenant = self.tenant.lower() if self.tenant else None
+
+    @property
+    def aadsts(self) -> int | None:
+        """The number of an Entra error such as AADSTS50076."""
+        found = _AADSTS.fullmatch(self.kind)
+        return int(found[1]) if found else None
+
+    def fits(self, service: str, tenant: str | None, path: str, method: str) -> bool:
+        return (
+            self.service == service
+            and self.times != 0
+            and self.tenant in (None, tenant)
+            and (self.path is None or self.path in path)
+            and self.method in (None, method)
+        )
+
+    def as_row(self) -> dict[str, Any]:
+        return asdict(self)

@@ -1,0 +1,146 @@
+"""Situations that can be brought about by name, each with what will happen and how it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sandbox.directory import Tenant
+from sandbox.world import World
+
+Params = dict[str, Any]
+
+
+class Wrong(ValueError):
+    """No such scenario or partner, or a partner is missing; the message is for the person who typed it."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """`needs_partner`: it makes no sense for all at once. `effect` may name {partner}."""
+
+    effect: str
+    act: Callable[[World, Tenant | None, Params], None]
+    needs_partner: bool = False
+    undo: str = "healthy"
+
+
+def _of(tenant: Tenant | None) -> Tenant:
+    if tenant is None:
+        raise Wrong("this scenario needs a partner")
+    return tenant
+
+
+def _switch(name: str, value: object) -> Callable[[World, Tenant | None, Params], None]:
+    def act(world: World, tenant: Tenant | None, params: Params) -> None:
+        setattr(_of(tenant), name, value)
+        world.save_switches(_of(tenant))
+
+    return act
+
+
+def _fault(service: str, kind: str, path: str | None = None) -> Callable[[World, Tenant | None, Params], None]:
+    def act(world: World, tenant: Tenant | None, params: Params) -> None:
+        options = {name: params[name] for name in ("times", "retry_after", "seconds") if name in params}
+        world.fail(service, kind, tenant=tenant.id if tenant else None, path=path, **options)
+
+    return act
+
+
+def _revoked(world: World, tenant: Tenant | None, params: Params) -> None:
+    world.ledger.revoke(_of(tenant))
+
+
+def _mfa_missing(world: World, tenant: Tenant | None, params: Params) -> None:
+    world.ledger.lose_mfa(_of(tenant))
+
+
+def _mfa_back(world: World, tenant: Tenant | None, params: Params) -> None:
+    world.ledger.regain_mfa(_of(tenant))
+
+
+def _consent_removed(world: World, tenant: Tenant | None, params: Params) -> None:
+    world.ledger.remove_consents(_of(tenant))
+
+
+def _healthy(world: World, tenant: Tenant | None, params: Params) -> None:
+    world.heal(tenant=tenant.id if tenant else None)
+    for partner in [tenant] if tenant else list(world.tenants.values()):
+        partner.partner_center_principal, partner.admin_approval_required = True, False
+        world.save_switches(partner)
+        world.ledger.unrevoke(partner)
+        world.ledger.regain_mfa(partner)
+        world.ledger.give_consents_back(partner)
+
+
+SCENARIOS: dict[str, Scenario] = {
+    "healthy": Scenario("Everything works again for {partner}.", _healthy, undo=""),
+    "token-revoked": Scenario(
+        "The next refresh for {partner} is refused (AADSTS50173): somebody there revoked all sessions.", _revoked, True
+    ),
+    "mfa-missing": Scenario(
+        "The tokens of {partner} count as made without MFA: Partner Center answers 401 with code 900421.",
+        _mfa_missing,
+        True,
+        "mfa-back",
+    ),
+    "mfa-back": Scenario("The tokens of {partner} are as good as when they signed in.", _mfa_back, True, "mfa-missing"),
+    "consent-removed": Scenario(
+        "An administrator of {partner} deleted the application: the next refresh is refused (AADSTS65001).",
+        _consent_removed,
+        True,
+    ),
+    "service-principal-missing": Scenario(
+        "{partner} has no Partner Center service principal: sign-in and refresh end with AADSTS650052.",
+        _switch("partner_center_principal", False),
+        True,
+    ),
+    "admin-approval": Scenario(
+        "{partner} lets only administrators consent: other people end with AADSTS90094.",
+        _switch("admin_approval_required", True),
+        True,
+    ),
+    "throttled": Scenario(
+        "Partner Center answers {partner} with 429 and Retry-After.", _fault("partnercenter", "throttled")
+    ),
+    "partner-center-down": Scenario("Partner Center answers {partner} with 503.", _fault("partnercenter", "503")),
+    "vault-down": Scenario("Key Vault answers 503 to everybody.", lambda w, t, p: _fault("vault", "503")(w, None, p)),
+    "entra-down": Scenario("Entra answers {partner} with 503; nobody can sign in or refresh.", _fault("entra", "503")),
+    "slow": Scenario(
+        "Every answer of Partner Center to {partner} takes five seconds longer.", _fault("partnercenter", "slow")
+    ),
+    "html": Scenario(
+        "Partner Center answers {partner} with a web page and status 200.", _fault("partnercenter", "html")
+    ),
+    "truncated": Scenario(
+        "Partner Center's answers to {partner} end in the middle.", _fault("partnercenter", "truncated")
+    ),
+}
+FOR_ALL = "every partner"
+
+
+def play(world: World, name: str, partner: str | None, params: Params | None = None) -> dict[str, str]:
+    """
+    Bring a scenario about; the answer says what will happen and how to undo it.
+
+    :raises Wrong: no such scenario or partner
+    """
+    scenario = SCENARIOS.get(name)
+    if scenario is None:
+        raise Wrong(f"There is no scenario {name!r}. There are: {', '.join(sorted(SCENARIOS))}.")
+    tenant = world.find_tenant(partner) if partner else None
+    if partner and tenant is None:
+        known = ", ".join(f"{t.name} ({t.id})" for t in world.tenants.values())
+        raise Wrong(f"There is no partner {partner!r}. There are: {known}.")
+    if scenario.needs_partner and tenant is None:
+        raise Wrong(f"The scenario {name!r} needs a partner: its name or tenant id.")
+    scenario.act(world, tenant, params or {})
+    return {"effect": scenario.effect.format(partner=tenant.name if tenant else FOR_ALL), "undo": _undo(name, tenant)}
+
+
+def _undo(name: str, tenant: Tenant | None) -> str:
+    back = SCENARIOS[name].undo
+    if name == "vault-down":  # a fault of no partner in particular is taken away with those of all
+        return f"python -m sandbox scenario {back}"
+    return f"python -m sandbox scenario {back}{f' {tenant.id}' if tenant else ''}" if back else ""

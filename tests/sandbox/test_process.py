@@ -1,0 +1,132 @@
+"""The stand-in as it really runs: a process with sockets, signals and a command line."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from sandbox import demo
+
+pytestmark = pytest.mark.processes
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("CPV_", "KEY_VAULT_"))}
+    command = [sys.executable, "-m", "sandbox", *words]
+    return subprocess.run(command, cwd=ROOT, env=clean | env, capture_output=True, text=True, timeout=20, check=False)  # noqa: S603 - our own command
+
+
+@dataclass
+class Running:
+    process: subprocess.Popen[str]
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+def start(state: Path) -> Running:
+    command = [sys.executable, "-m", "sandbox", "serve", "--port", "0", "--state", str(state)]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("CPV_", "KEY_VAULT_"))}
+    process = subprocess.Popen(command, cwd=ROOT, env=clean, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own command
+    assert process.stdout
+    found = re.search(r"listens on [\d.]+:(\d+)", process.stdout.readline())
+    assert found
+    return Running(process, int(found[1]))
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Running]:
+    running = start(tmp_path)
+    yield running
+    running.process.kill()
+    running.process.communicate()
+
+
+def test_connections_are_kept_and_the_host_picks_the_service(running: Running) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=10)
+    connection.connect()
+    first = connection.sock
+
+    connection.request("GET", "/_sandbox/health")
+    healthy = json.loads(connection.getresponse().read())
+    connection.request("POST", "/v1/customers", body=b"x" * 1000, headers={"Host": "graph.microsoft.com"})
+    refused = connection.getresponse()
+    refused.read()
+    connection.request("HEAD", "/_sandbox/health")
+    connection.getresponse().read()
+
+    assert healthy == {"status": "ok"}
+    assert refused.status == 401
+    assert connection.sock is first
+    connection.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_success(running: Running, number: signal.Signals) -> None:
+    running.process.send_signal(number)
+
+    assert running.process.wait(timeout=5) == 0
+
+
+def test_scenarios_by_command_line_survive_a_restart(running: Running, tmp_path: Path) -> None:
+    done = run("scenario", "throttled", "Contoso", "--url", running.url)
+    running.process.send_signal(signal.SIGTERM)
+    running.process.wait(timeout=5)
+    again = start(tmp_path)
+
+    connection = http.client.HTTPConnection("127.0.0.1", again.port, timeout=10)
+    connection.request("GET", "/_sandbox/world")
+    faults = json.loads(connection.getresponse().read())["faults"]
+    connection.close()
+    again.process.terminate()
+    again.process.communicate()
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "429" in done.stdout
+    assert f"python -m sandbox scenario healthy {demo.CONTOSO}" in done.stdout
+    assert [(fault["kind"], fault["tenant"]) for fault in faults] == [("throttled", demo.CONTOSO)]
+
+
+def test_wrong_use_is_exit_2_with_a_reason(running: Running) -> None:
+    scenario, partner = (
+        run("scenario", *words, CPV_SANDBOX_URL=running.url) for words in (("sulks",), ("token-revoked", "Nobody"))
+    )
+
+    assert (scenario.returncode, partner.returncode) == (2, 2)
+    assert "There is no scenario 'sulks'" in scenario.stderr
+    assert "There is no partner 'Nobody'" in partner.stderr
+
+
+def test_where_nothing_runs_the_command_says_so() -> None:
+    done = run("scenario", "healthy", "--url", "http://127.0.0.1:9")
+
+    assert done.returncode == 1
+    assert "Nothing answers" in done.stderr
+
+
+def test_the_list_of_scenarios_needs_no_server() -> None:
+    done = run("scenario", "--list")
+
+    assert done.returncode == 0
+    assert "vault-down" in done.stdout
+
+
+def test_a_taken_port_gets_one_clear_line(running: Running) -> None:
+    done = run("serve", "--port", str(running.port))
+
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert str(running.port) in done.stderr
