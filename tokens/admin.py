@@ -1,0 +1,85 @@
+"""The strong-room at the desk: pointers, uses and decisions, to read only. There is no token here to show."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.contrib import admin
+from django.db.models import Model
+from django.http import HttpRequest
+
+from tokens.models import AuditEvent, Halt, RefreshToken, SecretVersion, TokenUse
+
+
+class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # not subscriptable at run time
+    """Nothing is added, changed or deleted at the desk; what may be done is an action of its own."""
+
+    list_per_page = 50
+    show_full_result_count = False
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+class SecretVersionInline(admin.TabularInline):  # type: ignore[type-arg]
+    model = SecretVersion
+    fields = ("version", "seen_at", "disabled_at")
+    readonly_fields = fields
+    extra = 0
+    can_delete = False
+
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+@admin.register(RefreshToken)
+class RefreshTokenAdmin(ReadOnlyAdmin):
+    list_display = (
+        "partner",
+        "generation",
+        "upn",
+        "secret_name",
+        "stored_at",
+        "last_success_at",
+        "refusal",
+        "is_current",
+    )
+    list_select_related = ("partner",)
+    list_filter = ("refusal",)
+    search_fields = ("partner__name", "=partner__tenant_id", "upn", "secret_name")
+    ordering = ("-id",)
+    inlines: ClassVar = [SecretVersionInline]
+
+    @admin.display(boolean=True, description="in force")
+    def is_current(self, token: RefreshToken) -> bool:
+        return token.stored_at is not None and token.superseded_at is None
+
+
+@admin.register(TokenUse)
+class TokenUseAdmin(ReadOnlyAdmin):
+    list_display = ("at", "partner", "purpose", "audience", "outcome", "code", "actor_label", "correlation_id")
+    list_select_related = ("partner",)
+    list_filter = ("outcome", "audience", "purpose")
+    search_fields = ("partner__name", "=partner__tenant_id", "=correlation_id", "code")
+    ordering = ("-id",)
+
+
+@admin.register(AuditEvent)
+class AuditEventAdmin(ReadOnlyAdmin):
+    list_display = ("at", "partner", "action", "actor_label", "object")
+    list_select_related = ("partner",)
+    list_filter = ("action", "actor_kind")
+    search_fields = ("partner__name", "=partner__tenant_id", "action", "object", "actor_label")
+    ordering = ("-id",)
+
+
+@admin.register(Halt)
+class HaltAdmin(ReadOnlyAdmin):
+    list_display = ("started_at", "started_by", "reason", "ended_at", "ended_by")
+    ordering = ("-id",)

@@ -1,0 +1,363 @@
+"""
+The one door for partners' credentials.
+
+`session()` gives something that sends requests for a partner: before every send it asks the gate, adds the bearer, and
+notes each token request in the ledger first. `probe()` is the same door for a grant that is still in memory only.
+`store()` puts a grant away for good. Nothing else mints, and nobody outside ever holds a token.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+from uuid import UUID
+
+import requests
+from django.db.models import Exists
+from django.utils import timezone
+
+from tokens import audit, custody, outside, permissions
+from tokens.access_cache import AccessCache, Key
+from tokens.actors import Actor
+from tokens.clouds import Audience, Cloud, cloud_named
+from tokens.entra import BlockedByPartner, ConsentRequired, Grant, OurFault, Refused, authentication_methods
+from tokens.errors import Failure, Permanent, Transient
+from tokens.http import same_origin
+from tokens.models import Halt, RefreshToken, TokenUse
+from tokens.secret import Secret
+
+if TYPE_CHECKING:
+    from partners.models import Partner
+
+logger = logging.getLogger(__name__)
+
+SNAPSHOT_AGE = 0.25  # seconds a "yes" of the gate may be reused within one process
+EARLY = 300  # seconds before its end at which an access token is no longer handed out
+
+
+class Stopped(Permanent):
+    """The gate is shut: the partner is not live, or all work is halted."""
+
+
+class CustomerRefused(Permanent):
+    """A customer's tenant refused. It says nothing about the partner's own connection."""
+
+
+class WrongHolder(Permanent):
+    """Entra answered for another tenant or account than the row says; nothing of that answer is used."""
+
+
+class AudienceNotAsked(Permanent):
+    """No partner was asked for anything at this audience, so no token for it is ever requested."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What an access token says about itself, without the token."""
+
+    expires_at: dt.datetime
+    scopes: list[str]
+    mfa: bool | None
+
+
+class Gate(Protocol):
+    def __call__(self) -> None: ...
+
+
+_cache = AccessCache()
+_snapshots: dict[tuple[int, int], float] = {}
+
+
+def forget() -> None:
+    """Drop what this process remembers: access tokens and the gate's last answers."""
+    _cache.clear()
+    _snapshots.clear()
+
+
+# --- Sending --------------------------------------------------------------------------------------------------------
+class ApiSession:
+    """Sends requests to one audience's API; each send passes the gate. It never shows the token it adds."""
+
+    def __init__(
+        self, *, root: str, gate: Gate, bearer: Callable[[], Secret], forget_bearer: Callable[[], None]
+    ) -> None:
+        self.root = root
+        self._gate = gate
+        self._bearer = bearer
+        self._forget_bearer = forget_bearer
+
+    def get(self, url: str, **options: Any) -> requests.Response:
+        return self.request("GET", url, **options)
+
+    def request(
+        self, method: str, url: str, *, headers: dict[str, str] | None = None, **options: Any
+    ) -> requests.Response:
+        """
+        Send to a path, or to an absolute address on the audience's own origin.
+
+        :raises Stopped: the gate is shut
+        :raises HostRefused: the address lies elsewhere; nothing was sent
+        :raises Transient, Permanent: no token could be had, or nothing came back
+        """
+        address = same_origin(self.root, url)
+        bearer = self._bearer()
+        self._gate()
+        authorized = {**(headers or {}), "Authorization": f"Bearer {bearer.reveal()}"}
+        response = outside.network().request(method, address, headers=authorized, **options)
+        if response.status_code == 401:
+            self._forget_bearer()  # the next send mints anew; the caller decides whether there is one
+        return response
+
+
+def session(
+    token: RefreshToken, audience: Audience, *, purpose: str, actor: Actor, tenant: UUID | None = None
+) -> ApiSession:
+    """
+    A session for one audience in the partner's name; `tenant` names a customer's tenant instead of the partner's own.
+
+    `purpose` is a dotted word for the ledger, such as "sync.customers".
+    """
+    key = Key(token.pk, token.generation, audience, tenant)
+
+    def mint() -> tuple[Secret, float]:
+        return _mint(token, audience, purpose=purpose, actor=actor, tenant=tenant)
+
+    return ApiSession(
+        root=cloud_of(token.partner).root(audience),
+        gate=lambda: check_gate(token),
+        bearer=lambda: _cache.get_or_mint(key, mint),
+        forget_bearer=lambda: _cache.drop(key),
+    )
+
+
+class Probe(ApiSession):
+    """A session for a grant that is in memory only, while consent is being checked."""
+
+    scopes: frozenset[str]
+    authentication_methods: frozenset[str] | None
+
+
+def probe(grant: Grant, audience: Audience, *, partner: Partner, actor: Actor, purpose: str = "consent.check") -> Probe:
+    """
+    A session for one audience of a fresh grant; mints at once, so that a refusal shows here.
+
+    :raises ConsentRequired: a scope of this audience was not granted
+    :raises Transient: Entra cannot be reached now
+    """
+    narrowed = grant
+    if audience != Audience.PARTNER_CENTER:  # the code was redeemed for Partner Center already
+        narrowed = _redeem_in_memory(grant, audience, partner=partner, actor=actor, purpose=purpose)
+    opened = Probe(
+        root=cloud_of(partner).root(audience),
+        gate=lambda: check_open(partner),
+        bearer=lambda: narrowed.access_token,
+        forget_bearer=lambda: None,
+    )
+    opened.scopes = narrowed.scopes
+    opened.authentication_methods = authentication_methods(narrowed.access_token)
+    return opened
+
+
+def cloud_of(partner: Partner) -> Cloud:
+    return cloud_named(partner.cloud)
+
+
+# --- The gate -------------------------------------------------------------------------------------------------------
+def check_gate(token: RefreshToken) -> None:
+    """
+    Raise unless calls may leave for this generation right now; one query, or none within 250 ms of a "yes".
+
+    :raises Stopped: the partner is not live, the generation is over, or all work is halted
+    """
+    key = (token.pk, token.generation)
+    if time.monotonic() - _snapshots.get(key, float("-inf")) <= SNAPSHOT_AGE:
+        return
+    live = RefreshToken.objects.live(timezone.now()).filter(pk=token.pk, generation=token.generation)
+    if not live.filter(~Exists(Halt.objects.in_force())).exists():
+        _snapshots.pop(key, None)
+        raise Stopped("calls for this partner are stopped", code="stopped")
+    _snapshots[key] = time.monotonic()
+
+
+def check_open(partner: Partner) -> None:
+    """
+    Raise unless this partner may (re)connect: the gate before there is a generation to ask about.
+
+    :raises Stopped: we or security stopped it, or all work is halted
+    """
+    if Halt.objects.in_force().exists():
+        raise Stopped("all work is halted", code="stopped")
+    if partner.killed_at or partner.suspended_at or partner.offboarded_at:
+        raise Stopped("calls for this partner are stopped", code="stopped")
+
+
+# --- Minting --------------------------------------------------------------------------------------------------------
+def _mint(
+    token: RefreshToken, audience: Audience, *, purpose: str, actor: Actor, tenant: UUID | None
+) -> tuple[Secret, float]:
+    """An access token and the monotonic second until which it may be handed out."""
+    grant = _mint_grant(token, audience, purpose=purpose, actor=actor, tenant=tenant)
+    return grant.access_token, time.monotonic() + max(0, grant.expires_in - EARLY)
+
+
+def _mint_grant(token: RefreshToken, audience: Audience, *, purpose: str, actor: Actor, tenant: UUID | None) -> Grant:
+    check_gate(token)
+    use = _ledger(token.partner, audience, purpose=purpose, actor=actor, generation=token.generation, tenant=tenant)
+    try:
+        grant = _redeem(token, audience, tenant=tenant)
+    except Failure as failure:
+        _close_refused(use, failure)
+        if tenant is not None and isinstance(failure, Refused) and not isinstance(failure, OurFault):
+            raise CustomerRefused(str(failure), code=failure.code, correlation_id=failure.correlation_id) from failure
+        note_refusal(token, failure)
+        raise
+    use.close(TokenUse.Outcome.GRANTED)
+    token.mark_success()
+    return grant
+
+
+def _redeem(token: RefreshToken, audience: Audience, *, tenant: UUID | None) -> Grant:
+    """The one redeem path; in the partner's own tenant it also stores the successor when the stored one has aged."""
+    cloud = cloud_of(token.partner)
+    entra = outside.entra(cloud.name)
+    scopes = permissions.scopes(outside.asked_permissions(), cloud, audience)
+    if not scopes:
+        raise AudienceNotAsked(f"no permission for {audience} was asked for", code="audience-not-asked")
+    rotating = tenant is None and custody.is_store_due(token) and token.lease()
+    try:
+        refresh_token = custody.read(token)
+        check_gate(token)
+        grant = entra.redeem_refresh_token(
+            refresh_token=refresh_token, tenant=str(tenant or token.partner.tenant_id), scopes=scopes
+        )
+        if tenant is None:
+            _check_holder(token, grant)
+        if rotating and grant.refresh_token:
+            custody.rotate(token, grant.refresh_token)
+            rotating = False
+    finally:
+        if rotating:
+            token.release()
+    return grant
+
+
+def _check_holder(token: RefreshToken, grant: Grant) -> None:
+    """An id_token that comes along must name the tenant and the account of the row."""
+    if grant.id_token is None:
+        return
+    identity = outside.entra(token.partner.cloud).validate(grant.id_token, nonce=None)
+    if (identity.tenant_id, identity.object_id) != (token.partner.tenant_id, token.oid):
+        logger.critical("a refresh answered for another holder", extra={"refresh_token": token.pk})
+        raise WrongHolder(f"refresh token {token.pk} answered for another holder", code="wrong-holder")
+
+
+def explain(
+    token: RefreshToken, audience: Audience, *, reason: str, actor: Actor, tenant: UUID | None = None
+) -> Explanation:
+    """Mint once and say what came: expiry, scopes and whether it carries MFA (None when it does not say)."""
+    audit.record("token.explained", actor=actor, partner=token.partner, object=audience, reason=reason[:200])
+    grant = _mint_grant(token, audience, purpose="token.explain", actor=actor, tenant=tenant)
+    methods = authentication_methods(grant.access_token)
+    return Explanation(
+        expires_at=timezone.now() + dt.timedelta(seconds=grant.expires_in),
+        scopes=sorted(grant.scopes),
+        mfa=None if methods is None else "mfa" in methods,
+    )
+
+
+def redeem_code(
+    *, partner: Partner, flow: dict[str, Any], answer: dict[str, str], actor: Actor, purpose: str = "consent.redeem"
+) -> Grant:
+    """Spend a consent's code for Partner Center; the grant stays in memory until `store()`."""
+    cloud = cloud_of(partner)
+    use = _ledger(partner, Audience.PARTNER_CENTER, purpose=purpose, actor=actor)
+    scopes = permissions.scopes(outside.asked_permissions(), cloud, Audience.PARTNER_CENTER)
+    return _noted(
+        use,
+        lambda: outside.entra(cloud.name).redeem_code(
+            flow=flow, answer=answer, tenant=str(partner.tenant_id), scopes=scopes
+        ),
+    )
+
+
+def _redeem_in_memory(grant: Grant, audience: Audience, *, partner: Partner, actor: Actor, purpose: str) -> Grant:
+    if grant.refresh_token is None:
+        raise Permanent("the grant carries no refresh token", code="no-refresh-token")
+    refresh_token, cloud = grant.refresh_token, cloud_of(partner)
+    use = _ledger(partner, audience, purpose=purpose, actor=actor)
+    scopes = permissions.scopes(outside.asked_permissions(), cloud, audience)
+    return _noted(
+        use,
+        lambda: outside.entra(cloud.name).redeem_refresh_token(
+            refresh_token=refresh_token, tenant=str(partner.tenant_id), scopes=scopes
+        ),
+    )
+
+
+# --- The ledger -----------------------------------------------------------------------------------------------------
+def _ledger(
+    partner: Partner | None,
+    audience: Audience | str,
+    *,
+    purpose: str,
+    actor: Actor,
+    generation: int | None = None,
+    tenant: UUID | None = None,
+) -> TokenUse:
+    """Write the line before the request leaves."""
+    return TokenUse.objects.create(
+        partner=partner,
+        audience=str(audience),
+        purpose=purpose,
+        generation=generation,
+        customer_tenant=tenant,
+        actor_kind=actor.kind,
+        actor_id=actor.id[:150],
+        actor_label=actor.label[:320],
+    )
+
+
+def _noted(use: TokenUse, redeem: Callable[[], Grant]) -> Grant:
+    try:
+        grant = redeem()
+    except Failure as failure:
+        _close_refused(use, failure)
+        raise
+    use.close(TokenUse.Outcome.GRANTED)
+    return grant
+
+
+def _close_refused(use: TokenUse, failure: Failure) -> None:
+    outcome = TokenUse.Outcome.UNAVAILABLE if isinstance(failure, Transient) else TokenUse.Outcome.REFUSED
+    use.close(outcome, code=failure.code)
+
+
+def note_refusal(token: RefreshToken, failure: Failure) -> None:
+    """Mark the row of the very generation that was refused; our own faults and passing trouble never touch it."""
+    refusal = _refusal(failure)
+    if refusal and token.mark_refused(refusal, code=failure.code):
+        _cache.drop_token(token.pk)
+        _snapshots.pop((token.pk, token.generation), None)
+        custody.note_connection_refused(token, refusal, code=failure.code)
+    elif isinstance(failure, OurFault):
+        logger.error("our own application was refused", extra={"code": failure.code, "trace": failure.trace_id})
+
+
+def _refusal(failure: Failure) -> str:
+    if isinstance(failure, BlockedByPartner):
+        return "blocked"
+    if isinstance(failure, ConsentRequired):
+        return "mfa_missing" if failure.meaning.kind == "mfa" else "needs_consent"
+    return ""
+
+
+def redeem_sign_in(*, cloud: str, flow: dict[str, Any], answer: dict[str, str], actor: Actor) -> Grant:
+    """Spend a sign-in's code, which carries `openid profile` only; nothing of the grant is kept."""
+    use = _ledger(None, "openid", purpose="signin", actor=actor)
+    return _noted(
+        use, lambda: outside.entra(cloud).redeem_code(flow=flow, answer=answer, tenant="organizations", scopes=[])
+    )

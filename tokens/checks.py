@@ -1,0 +1,81 @@
+"""Bad combinations of settings, each found at the start and named with the way out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.apps import AppConfig
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, register
+
+from tokens.envelope import Keyring
+from tokens.permissions import SETS
+
+ROLES = ("web", "worker", "janitor")
+CONSENT_ROLES = {"admin_agent", "sales_agent"}
+LOOPBACK = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\]|.*\.test)")
+
+
+@register()
+def settings_fit(app_configs: Sequence[AppConfig] | None, **_options: Any) -> list[CheckMessage]:
+    """Everything about our own settings that would make the product wrong or unsafe."""
+    return [*_values(), *_stand_in(), *_outside_development()]
+
+
+def _values() -> Iterator[CheckMessage]:
+    try:
+        Keyring.parse(settings.CPV_TOKEN_KEYS)
+    except ValueError as wrong:
+        yield Error(
+            f"CPV_TOKEN_KEYS: {wrong}", hint="kid=base64 of 32 random bytes; several by comma", id="tokens.E001"
+        )
+    if settings.CPV_ROLE not in ROLES:
+        yield Error(f"CPV_ROLE is {settings.CPV_ROLE!r}", hint=f"one of {', '.join(ROLES)}", id="tokens.E002")
+    if settings.CPV_PERMISSIONS not in SETS:
+        yield Error(
+            f"CPV_PERMISSIONS is {settings.CPV_PERMISSIONS!r}", hint=f"one of {', '.join(SETS)}", id="tokens.E003"
+        )
+    if not settings.CPV_CONSENT_ROLES or not set(settings.CPV_CONSENT_ROLES) <= CONSENT_ROLES:
+        hint = f"a subset of {', '.join(sorted(CONSENT_ROLES))}, not empty"
+        yield Error(f"CPV_CONSENT_ROLES is {settings.CPV_CONSENT_ROLES!r}", hint=hint, id="tokens.E004")
+    if settings.CPV_REFRESH_STORE_INTERVAL < 0 or settings.CPV_REFRESH_STORE_INTERVAL > 30 * 86_400:
+        hint = "seconds between 0 and 30 days: a refresh token dies after 90 days without use"
+        yield Error("CPV_REFRESH_STORE_INTERVAL is out of bounds", hint=hint, id="tokens.E005")
+    if not any(app["app_id"] for app in settings.CPV_APPS.values()):
+        yield Error("no application in any cloud", hint="set CPV_APP_ID and CPV_TENANT_ID", id="tokens.E006")
+
+
+def _stand_in() -> Iterator[CheckMessage]:
+    if not settings.CPV_SANDBOX_URL or settings.DEBUG:
+        return
+    if not settings.CPV_REHEARSAL:
+        hint = "unset CPV_SANDBOX_URL, or rehearse with CPV_REHEARSAL=1"
+        yield Error("CPV_SANDBOX_URL sends calls for Microsoft to a stand-in", hint=hint, id="tokens.E007")
+    elif not LOOPBACK.fullmatch(urlsplit(settings.CPV_BASE_URL).hostname or ""):
+        hint = "a rehearsal's CPV_BASE_URL is on this machine or under .test"
+        yield Error("CPV_REHEARSAL is on for a public address", hint=hint, id="tokens.E008")
+
+
+def _outside_development() -> Iterator[CheckMessage]:
+    if settings.DEBUG:
+        return
+    for cloud, app in settings.CPV_APPS.items():
+        if not app["app_id"]:
+            continue
+        vault = settings.CPV_VAULTS[cloud]
+        if not vault["url"].startswith("https://"):
+            yield Error(
+                f"no vault for the cloud {cloud}", hint="set KEY_VAULT_URL to its https address", id="tokens.E009"
+            )
+        if vault["client_id"] and vault["client_id"] == app["app_id"]:
+            hint = "one stolen key must not open both: give the vault identities of their own"
+            yield Error(f"the vault identity of {cloud} is the application itself", hint=hint, id="tokens.E010")
+        if (app["secret"] or vault["secret"]) and not settings.CPV_REHEARSAL:
+            hint = "use a certificate: CPV_APP_CERTIFICATE, KEY_VAULT_CERTIFICATE, or a managed identity for the vault"
+            yield Error(f"a client secret is set for {cloud}", hint=hint, id="tokens.E011")
+        if not app["secret"] and not app["certificate"] and not app["federated"]:
+            hint = "set CPV_APP_CERTIFICATE, or CPV_APP_FEDERATED with a managed identity"
+            yield Error(f"the application of {cloud} cannot prove itself", hint=hint, id="tokens.E012")

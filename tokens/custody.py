@@ -1,0 +1,189 @@
+"""
+How a refresh token comes to rest: name first, vault second, pin third.
+
+No PUT goes under a name that is not in a committed row, and no row points at a version the vault has not acknowledged.
+A crash in between leaves a reserved name or an unknown version, never a wrong pointer; `sweep()` cleans those up.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.db.models import Max
+from django.utils import timezone
+
+from tokens import audit, outside
+from tokens.actors import SYSTEM
+from tokens.errors import Permanent
+from tokens.models import RefreshToken, SecretVersion, open_to_consent
+from tokens.secret import Secret
+from tokens.vault import SecretMissing, VersionDisabled
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from partners.models import Partner
+
+logger = logging.getLogger(__name__)
+
+ABANDONED_AFTER = dt.timedelta(minutes=10)
+SWEEP_BATCH = 50
+
+
+class NotOpen(Permanent):
+    """The partner was stopped, or another consent was faster; the grant is thrown away."""
+
+
+def additional_data(token: RefreshToken) -> list[str]:
+    """What the envelope is bound to: a sealed value moved to another partner, name or generation does not open."""
+    partner = token.partner
+    client_id = settings.CPV_APPS[partner.cloud]["app_id"]
+    return [partner.cloud, str(partner.tenant_id), client_id, token.secret_name, str(token.generation)]
+
+
+# --- A new generation -----------------------------------------------------------------------------------------------
+def store(
+    *,
+    partner: Partner,
+    refresh_token: Secret,
+    oid: UUID,
+    upn: str,
+    limits: str,
+    on_pin: Callable[[RefreshToken], None],
+) -> RefreshToken:
+    """
+    Put a consent's refresh token away as a new generation; `on_pin` runs inside the transaction that pins it.
+
+    :raises NotOpen: stopped meanwhile, or `on_pin` said that another consent was faster
+    :raises VaultUnavailable, VaultRefused: nothing is pinned; the reserved name is swept later
+    """
+    token = _reserve(partner, oid=oid, upn=upn, limits=limits)
+    sealed = outside.keyring().seal(refresh_token, aad=additional_data(token))
+    version = outside.vault(partner.cloud).put(token.secret_name, sealed, tags=_tags(token))
+    _pin(token, version, on_pin)
+    return token
+
+
+def _reserve(partner: Partner, *, oid: UUID, upn: str, limits: str) -> RefreshToken:
+    for attempt in (1, 2, 3):
+        newest = partner.refresh_tokens.aggregate(newest=Max("generation"))["newest"] or 0
+        try:
+            with transaction.atomic():
+                return RefreshToken.objects.create(
+                    partner=partner,
+                    generation=newest + 1,
+                    oid=oid,
+                    upn=upn,
+                    limits=limits,
+                    secret_name=RefreshToken.new_secret_name(),
+                )
+        except IntegrityError:  # another consent took this generation a moment ago
+            if attempt == 3:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _tags(token: RefreshToken) -> dict[str, str]:
+    return {
+        "generation": str(token.generation),
+        "fence": str(token.fence),
+        "key": outside.keyring().active_kid,
+    }
+
+
+@transaction.atomic
+def _pin(token: RefreshToken, version: str, on_pin: Callable[[RefreshToken], None]) -> None:
+    now = timezone.now()
+    superseded = RefreshToken.objects.current().filter(partner=token.partner_id).exclude(pk=token.pk)
+    superseded.update(superseded_at=now)
+    pinned = RefreshToken.objects.filter(open_to_consent(), pk=token.pk, stored_at=None).update(
+        pinned_version=version,
+        stored_at=now,
+        last_success_at=now,
+        next_refresh_at=now + store_interval(),
+    )
+    if pinned != 1:
+        raise NotOpen("the partner was stopped while it connected", code="stopped")
+    token.refresh_from_db()
+    SecretVersion.objects.create(partner_id=token.partner_id, token=token, version=version)
+    on_pin(token)
+
+
+# --- Reading and rotating -------------------------------------------------------------------------------------------
+def read(token: RefreshToken) -> Secret:
+    """The refresh token of the pinned version, in memory."""
+    sealed = outside.vault(token.partner.cloud).get(token.secret_name, token.pinned_version)
+    return outside.keyring().open(sealed, aad=additional_data(token))
+
+
+def store_interval() -> dt.timedelta:
+    return dt.timedelta(seconds=settings.CPV_REFRESH_STORE_INTERVAL)
+
+
+def is_store_due(token: RefreshToken) -> bool:
+    return token.stored_at is not None and timezone.now() - token.stored_at >= store_interval()
+
+
+def rotate(token: RefreshToken, successor: Secret) -> bool:
+    """
+    Store a successor under the same name and pin it while our lease's fence holds; False when we lost.
+
+    A loser leaves its version where it is: at Entra the earlier refresh token stays valid, so nothing is lost.
+    """
+    sealed = outside.keyring().seal(successor, aad=additional_data(token))
+    version = outside.vault(token.partner.cloud).put(token.secret_name, sealed, tags=_tags(token))
+    with transaction.atomic():
+        SecretVersion.objects.create(partner_id=token.partner_id, token=token, version=version)
+        spread = random.uniform(0.9, 1.0)  # noqa: S311 - spreads load, guards nothing
+        won = token.point_at(version, next_refresh_at=timezone.now() + store_interval() * spread)
+    if won:
+        token.refresh_from_db(fields=["pinned_version", "stored_at", "next_refresh_at"])
+    return won
+
+
+# --- Ends -----------------------------------------------------------------------------------------------------------
+def note_connection_refused(token: RefreshToken, refusal: str, *, code: str) -> None:
+    audit.record(
+        "connection.refused", actor=SYSTEM, partner=token.partner, object=token.secret_name, refusal=refusal, code=code
+    )
+
+
+def sweep() -> int:
+    """
+    Disable what must not stay enabled: names reserved but never pinned, and generations a later consent replaced.
+
+    Safe at any time and twice; returns how many versions it disabled.
+    """
+    stale = timezone.now() - ABANDONED_AFTER
+    abandoned = RefreshToken.objects.filter(stored_at=None, abandoned_at=None, reserved_at__lt=stale)
+    swept = sum(_abandon(token) for token in abandoned.select_related("partner")[:SWEEP_BATCH])
+    replaced = SecretVersion.objects.filter(disabled_at=None, token__superseded_at__isnull=False)
+    return swept + sum(_disable(version) for version in replaced.select_related("token__partner")[:SWEEP_BATCH])
+
+
+def _abandon(token: RefreshToken) -> int:
+    disabled = 0
+    try:
+        newest = outside.vault(token.partner.cloud).newest(token.secret_name)
+    except SecretMissing:
+        pass  # the PUT never arrived
+    except VersionDisabled:
+        pass  # an earlier sweep was cut short after it disabled
+    else:
+        version, _ = SecretVersion.objects.get_or_create(
+            token=token, version=newest.version, defaults={"partner_id": token.partner_id}
+        )
+        disabled = _disable(version)
+    RefreshToken.objects.filter(pk=token.pk, stored_at=None).update(abandoned_at=timezone.now())
+    return disabled
+
+
+def _disable(version: SecretVersion) -> int:
+    outside.vault(version.token.partner.cloud).disable(version.token.secret_name, version.version)
+    return SecretVersion.objects.filter(pk=version.pk, disabled_at=None).update(disabled_at=timezone.now())

@@ -1,0 +1,381 @@
+"""Entra sign-in and token requests, in typed functions around MSAL."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import msal
+import requests
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.x509 import load_pem_x509_certificate
+
+from tokens import id_token
+from tokens.clouds import Cloud
+from tokens.http import Network, Unreachable, retry_after
+from tokens.id_token import BadIdToken, Identity, KeySet, authentication_methods
+from tokens.refusals import (
+    AnswerMismatch,
+    BlockedByPartner,
+    ConsentRequired,
+    EntraUnavailable,
+    OurFault,
+    Refused,
+    Seen,
+    answered,
+    guid,
+    misdirected,
+    refusal,
+    unusable,
+)
+from tokens.secret import Secret
+
+__all__ = [
+    "AnswerMismatch",
+    "AppRegistration",
+    "BadIdToken",
+    "BlockedByPartner",
+    "ConsentRequired",
+    "Entra",
+    "EntraUnavailable",
+    "Grant",
+    "Identity",
+    "OurFault",
+    "Refused",
+    "authentication_methods",
+]
+
+DISCOVERY_LASTS = 24 * 3600  # seconds
+_OFFLINE = "offline_access"
+
+
+@dataclass(frozen=True)
+class AppRegistration:
+    """
+    Our app registration in one cloud; of several proofs the best is used: assertion, then certificate, then secret.
+
+    `certificate_pem` holds a private key and its certificate first, then any chain; `assertion` returns a fresh
+    federated token for each call and raises a `Failure` when it has none.
+    https://learn.microsoft.com/entra/identity-platform/certificate-credentials
+    """
+
+    client_id: str
+    secret: Secret | None = None
+    certificate_pem: Secret | None = None
+    assertion: Callable[[], str] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        """:raises ValueError: no proof is given, or private key and certificate do not fit"""
+        if not (self.secret or self.certificate_pem or self.assertion):
+            raise ValueError("The app registration needs a federated identity, a certificate or a secret.")
+        if self.certificate_pem:
+            _check_pair(self.certificate_pem.reveal())  # MSAL would find out only at the first token request
+
+    def msal_credential(self) -> str | dict[str, Any]:
+        """Return what MSAL calls `client_credential`."""
+        if self.assertion:
+            return {"client_assertion": self.assertion}
+        if self.certificate_pem:
+            pem = self.certificate_pem.reveal()
+            # Without a thumbprint MSAL signs PS256 with x5t#S256, the form Entra documents.
+            return {"private_key": pem, "public_certificate": pem}
+        return (self.secret or Secret("")).reveal()
+
+
+def _check_pair(pem: str) -> None:
+    try:
+        key = load_pem_private_key(pem.encode(), password=None).public_key()
+        certified = load_pem_x509_certificate(pem.encode()).public_key()
+        if not isinstance(key, RSAPublicKey):
+            raise ValueError
+    except (ValueError, TypeError):
+        raise ValueError(
+            "The certificate needs a PEM RSA private key without password and a PEM certificate."
+        ) from None
+    spki = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    if key.public_bytes(*spki) != certified.public_bytes(*spki):
+        raise ValueError("The private key does not belong to the first certificate.")
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What Entra handed out; `expires_in` is in seconds and counts from the answer."""
+
+    refresh_token: Secret | None = field(repr=False)
+    access_token: Secret = field(repr=False)
+    id_token: Secret | None = field(repr=False)
+    scopes: frozenset[str]
+    expires_in: int
+    correlation_id: str
+
+
+class Entra:
+    """
+    The sign-in service of one cloud for one app registration; safe between threads.
+
+    It redeems what a person consented to and offers nothing that needs no person (no client_credentials).
+    """
+
+    def __init__(
+        self,
+        *,
+        network: Network,
+        cloud: Cloud,
+        app: AppRegistration,
+        authorization_hosts: frozenset[str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """
+        `authorization_hosts`: further hosts, with or without port, the browser may be sent to (a stand-in's).
+
+        `clock` counts seconds and decides when endpoints and signing keys are read again.
+        """
+        self._network, self._cloud, self._app = network, cloud, app
+        self._authorization_hosts = authorization_hosts or frozenset()
+        self._discovery = _Discovery(network, cloud, clock)
+        self._keys = KeySet(network, cloud, clock)
+
+    def begin(
+        self,
+        *,
+        tenant: str,
+        scopes: Sequence[str],
+        redirect_uri: str,
+        prompt: str | None = "select_account",
+        login_hint: str | None = None,
+        response_mode: str = "query",
+        openid_only: bool = False,
+        claims: str | None = None,
+    ) -> dict[str, Any]:
+        """
+        Start an authorization code flow with PKCE and nonce; send the browser to its "auth_uri".
+
+        The flow is a secret to keep, encrypted, until `redeem_code`; it holds JSON types only. `openid_only` asks
+        who the user is and for nothing else.
+        https://learn.microsoft.com/entra/identity-platform/v2-oauth2-auth-code-flow
+        """
+        _, app = self._msal(tenant, openid_only)
+        self._check_authorization_endpoint(app.authority.authorization_endpoint)
+        flow: dict[str, Any] = app.initiate_auth_code_flow(
+            [] if openid_only else list(scopes),
+            redirect_uri=redirect_uri,
+            prompt=prompt,
+            login_hint=login_hint,
+            response_mode="form_post",
+            claims_challenge=claims,
+        )
+        # MSAL warns about any other mode through the process-wide `warnings`, which no thread can silence for itself.
+        return flow | {"auth_uri": _with_response_mode(flow["auth_uri"], response_mode)}
+
+    def redeem_code(
+        self, *, flow: Mapping[str, Any], answer: Mapping[str, str], tenant: str, scopes: Sequence[str]
+    ) -> Grant:
+        """
+        Spend the code in the browser's answer; `scopes` are a subset of the flow's for one audience, [] for openid.
+
+        `tenant` is the one the flow began with: a code is valid there only. Entra's copy of the nonce is checked
+        when the id_token goes through `validate` with `flow["nonce"]`.
+
+        :raises AnswerMismatch: another attempt's state, or no code
+        :raises Refused: Entra or the user said no
+        :raises EntraUnavailable: try again later
+        """
+        self._check_answer(flow, answer)
+        wire, app = self._msal(tenant, openid_only=_OFFLINE not in flow["scope"])
+        # Only these two: MSAL would decode further fields, and they come from the address bar.
+        return self._granted(
+            wire,
+            lambda: app.acquire_token_by_auth_code_flow(
+                dict(flow), {"state": answer["state"], "code": answer["code"]}, scopes=list(scopes)
+            ),
+        )
+
+    def redeem_refresh_token(
+        self, *, refresh_token: Secret, tenant: str, scopes: Sequence[str], claims: str | None = None
+    ) -> Grant:
+        """
+        Spend a refresh token at a tenant for scopes of one audience; the grant may or may not bring its successor.
+
+        https://learn.microsoft.com/entra/identity-platform/refresh-tokens
+
+        :raises Refused: Entra said no
+        :raises EntraUnavailable: try again later
+        """
+        wire, app = self._msal(tenant, openid_only=False)
+        body = {"claims": claims} if claims else {}
+        return self._granted(
+            wire, lambda: app.acquire_token_by_refresh_token(refresh_token.reveal(), list(scopes), data=body)
+        )
+
+    def validate(self, id_token_: Secret, *, nonce: str | None, now: float | None = None) -> Identity:
+        """
+        Return who the id_token is about; `nonce` is `flow["nonce"]`, None only after `redeem_refresh_token`.
+
+        :raises BadIdToken: `reason` says why
+        :raises EntraUnavailable: no signing keys
+        """
+        return id_token.validate(self._keys, self._cloud, self._app.client_id, id_token_, nonce=nonce, now=now)
+
+    def _msal(self, tenant: str, openid_only: bool) -> tuple["_Wire", Any]:
+        # New each time: MSAL keeps refresh tokens, and replays a refusal for 60 seconds, for as long as an app lives.
+        wire = _Wire(self._network, self._cloud, self._discovery, tenant)
+        app = msal.ConfidentialClientApplication(
+            self._app.client_id,
+            client_credential=self._app.msal_credential(),
+            authority=self._cloud.authority(tenant),
+            instance_discovery=False,
+            azure_region=False,  # or an environment variable could change the token endpoint
+            token_cache=_Forgetful(),
+            http_client=wire,
+            exclude_scopes=[_OFFLINE] if openid_only else None,
+        )
+        return wire, app
+
+    def _check_authorization_endpoint(self, endpoint: str) -> None:
+        address = urlsplit(endpoint)
+        if {address.netloc, address.hostname} & self._authorization_hosts:
+            return
+        if (address.scheme, address.netloc) != ("https", self._cloud.login_host):
+            raise misdirected("authorization endpoint")
+
+    def _check_answer(self, flow: Mapping[str, Any], answer: Mapping[str, str]) -> None:
+        if not answer.get("state") or answer["state"] != flow["state"]:
+            raise AnswerMismatch("The answer belongs to another attempt.", code="state")
+        if answer.get("error"):
+            raise refusal({name: answer.get(name, "") for name in ("error", "error_description")}, Seen())
+        if not answer.get("code"):
+            raise AnswerMismatch("The answer brings no code.", code="no-code")
+
+    def _granted(self, wire: "_Wire", ask: Callable[[], dict[str, Any]]) -> Grant:
+        self._network.before_send()  # before MSAL is entered, so that what it raises comes out unchanged
+        try:
+            answer = ask()
+            if "error" in answer:
+                raise refusal(answer, wire.seen)
+            return _grant(answer, wire.seen.correlation_id)
+        # "from None": the originals hold request bodies, nonces, or pieces of the answer.
+        except requests.RequestException:
+            raise EntraUnavailable("Entra could not be reached.", code="unreachable") from None
+        except RuntimeError:
+            raise BadIdToken("nonce") from None  # what MSAL raises when the id_token brings another nonce
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise unusable(wire.seen) from None
+
+
+class _Forgetful(msal.TokenCache):  # type: ignore[misc]  # msal has no types
+    """A token cache that keeps nothing: our own cache is bounded, and a stored refresh token would outlive a kill."""
+
+    def add(self, event: Any, now: Any = None) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class _Reply:
+    """An answer in the shape MSAL reads."""
+
+    status_code: int
+    text: str = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class _Wire:
+    """
+    MSAL's `http_client` for one redemption.
+
+    It takes everything that is not a clear yes or no out of MSAL's hands: MSAL loses the body of a 5xx, logs the
+    body of what is not JSON, and would replay a 200 that carries Retry-After.
+    """
+
+    def __init__(self, network: Network, cloud: Cloud, discovery: "_Discovery", tenant: str) -> None:
+        self._network, self._cloud, self._discovery, self._tenant = network, cloud, discovery, tenant
+        self.seen = Seen()
+
+    def get(self, url: str, **kwargs: Any) -> _Reply:
+        # With instance discovery off, the tenant's openid-configuration is all that MSAL ever gets.
+        return _Reply(200, json.dumps(self._discovery.document(self._tenant)))
+
+    def post(self, url: str, **kwargs: Any) -> _Reply:
+        response = self._network.session.post(url, **kwargs)
+        self.seen = Seen(response.status_code, retry_after(response), guid(kwargs["headers"]["client-request-id"]))
+        return _Reply(response.status_code, json.dumps(answered(response, self.seen)))
+
+    def close(self) -> None:
+        """Do nothing: the connections belong to the network."""
+
+
+class _Discovery:
+    """
+    The endpoints of a cloud, read once a day from whichever tenant comes first.
+
+    Entra's documents differ between tenants in the tenant id only, so thousands of partners cost one GET.
+    https://learn.microsoft.com/entra/identity-platform/v2-protocols-oidc#find-your-apps-openid-configuration-document-uri
+    """
+
+    def __init__(self, network: Network, cloud: Cloud, clock: Callable[[], float]) -> None:
+        self._network, self._cloud, self._clock = network, cloud, clock
+        self._lock = threading.Lock()
+        self._template: dict[str, str] = {}
+        self._read_at = float("-inf")
+
+    def document(self, tenant: str) -> dict[str, str]:
+        with self._lock:
+            fresh = self._template if self._clock() - self._read_at < DISCOVERY_LASTS else {}
+        if fresh:
+            return {name: _at_tenant(url, "{tenant}", tenant) for name, url in fresh.items()}
+        # Not under the lock: while Entra is down, every thread would wait for all the threads before it.
+        endpoints = self._fetch(tenant)
+        template = {name: _at_tenant(url, tenant, "{tenant}") for name, url in endpoints.items()}
+        if all("/{tenant}/" in url for url in template.values()):
+            with self._lock:
+                self._template, self._read_at = template, self._clock()
+        return endpoints
+
+    def _fetch(self, tenant: str) -> dict[str, str]:
+        try:
+            response = self._network.request(
+                "GET", f"{self._cloud.authority(tenant)}/v2.0/.well-known/openid-configuration"
+            )
+        except Unreachable as error:
+            raise EntraUnavailable("Entra could not be reached.", code=error.code) from None
+        seen = Seen(response.status_code, retry_after(response))
+        body = answered(response, seen)
+        if response.status_code != 200:
+            raise refusal(body, seen)
+        names = ("authorization_endpoint", "token_endpoint")
+        endpoints = {name: url for name in names if isinstance(url := body.get(name), str)}
+        if len(endpoints) < len(names):
+            raise unusable(seen)
+        token_endpoint = urlsplit(endpoints["token_endpoint"])
+        # Another cloud's token endpoint would be sent this cloud's credential (mix-up).
+        if (token_endpoint.scheme, token_endpoint.netloc) != ("https", self._cloud.login_host):
+            raise misdirected("token endpoint")
+        return endpoints
+
+
+def _at_tenant(url: str, old: str, new: str) -> str:
+    address = urlsplit(url)
+    segments = (new if segment.lower() == old.lower() else segment for segment in address.path.split("/"))
+    return address._replace(path="/".join(segments)).geturl()
+
+
+def _with_response_mode(auth_uri: str, response_mode: str) -> str:
+    address = urlsplit(auth_uri)
+    query = dict(parse_qsl(address.query)) | {"response_mode": response_mode}
+    return address._replace(query=urlencode(query)).geturl()
+
+
+def _grant(answer: Mapping[str, Any], correlation_id: str) -> Grant:
+    """:raises ValueError, KeyError, TypeError: the answer lacks what a grant needs"""
+    refresh_token, id_token_ = answer.get("refresh_token"), answer.get("id_token")
+    return Grant(
+        refresh_token=Secret(refresh_token) if refresh_token else None,
+        access_token=Secret(answer["access_token"]),
+        id_token=Secret(id_token_) if id_token_ else None,
+        scopes=frozenset(answer.get("scope", "").split()),
+        expires_in=int(answer["expires_in"]),
+        correlation_id=correlation_id,
+    )

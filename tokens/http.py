@@ -1,0 +1,356 @@
+"""The one door to the network: every byte to Microsoft passes the rules of this module."""
+
+import http.client
+import io
+import logging
+import math
+import re
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any
+from urllib.parse import urljoin
+
+import requests
+import urllib3
+from requests.adapters import BaseAdapter, HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import LocationParseError
+from urllib3.util import Url, parse_url
+
+from tokens.clouds import RETIRED_HOSTS, Cloud
+from tokens.errors import Permanent, Transient
+
+CONNECT_TIMEOUT = 5.0  # seconds
+READ_TIMEOUT = 20.0  # seconds between two bytes
+DEADLINE = 30.0  # seconds from the first byte sent to the last byte read
+MAX_BYTES = 32 * 1024 * 1024
+_CHUNK = 64 * 1024
+
+_deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)
+
+
+class HostRefused(Permanent):
+    """The address is not one of the clouds this product serves; nothing was sent."""
+
+
+class NotSendable(Permanent):
+    """The request itself is malformed; nothing was sent."""
+
+
+class TooLarge(Permanent):
+    """The answer is larger than anything we ask for; the rest was not read."""
+
+
+class Unreachable(Transient):
+    """The other side did not answer in time, or not to the end."""
+
+
+def _nothing() -> None:
+    """Stand for `before_send` where nobody wants to know."""
+
+
+class Network:
+    """
+    One pool of connections and the rules for what may leave through it.
+
+    MSAL and azure-core take `session`; our own code calls `request`.
+    Create it after a fork: its sockets must not be shared between processes.
+    """
+
+    def __init__(
+        self,
+        *,
+        clouds: Iterable[Cloud],
+        adapter: BaseAdapter | None = None,
+        verify: str | bool = True,
+        before_send: Callable[[], None] = _nothing,
+        deadline: float = DEADLINE,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        """`verify` is True or the path of a CA bundle; `before_send` may raise to stop any request."""
+        rules = _Rules(tuple(clouds), verify, before_send, deadline, max_bytes)
+        self.before_send = before_send
+        self.session: requests.Session = _Session(rules, adapter or _PooledAdapter())
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, str] | None = None,
+        json: Any = None,
+        data: bytes | Mapping[str, str] | None = None,
+        timeout: float | tuple[float, float] | None = None,
+    ) -> requests.Response:
+        """
+        Send one request and return the answer, whatever its status; timeouts are in seconds.
+
+        :raises HostRefused: not an address of the clouds
+        :raises Unreachable: no answer, or only a part of one
+        """
+        try:
+            return self.session.request(
+                method, url, headers=headers, params=params, json=json, data=data, timeout=timeout
+            )
+        # "from None": the originals hold the address with its query, headers, and sometimes the header's value.
+        except requests.Timeout:
+            raise Unreachable("No answer in time.", code="timeout") from None
+        except requests.exceptions.SSLError:
+            raise Unreachable("The certificate of the other side was not accepted.", code="tls") from None
+        except ValueError:
+            raise NotSendable("The address, a header or the body cannot be sent.", code="not-sendable") from None
+        except requests.RequestException:
+            raise Unreachable("The connection failed.", code="unreachable") from None
+
+    @contextmanager
+    def fixed_deadline(self, seconds: float) -> Iterator[None]:
+        """Let everything sent inside end within this many seconds in all; the sooner of nested deadlines counts."""
+        with _ends_within(seconds):
+            yield
+
+
+class _Rules:
+    """What `Network` was told, with the check every request passes."""
+
+    def __init__(
+        self,
+        clouds: tuple[Cloud, ...],
+        verify: str | bool,
+        before_send: Callable[[], None],
+        deadline: float,
+        max_bytes: int,
+    ) -> None:
+        self.clouds, self.verify, self.before_send = clouds, verify, before_send
+        self.deadline, self.max_bytes = deadline, max_bytes
+
+    def check(self, url: str) -> None:
+        parsed = _parsed(url)
+        host = parsed.host or ""
+        if parsed.scheme != "https":
+            raise HostRefused("Only https addresses are used.", code="host")
+        if parsed.auth is not None:
+            raise HostRefused("An address with a user name in it is not used.", code="host")
+        if host in RETIRED_HOSTS:
+            raise HostRefused(f"{host} is retired; Microsoft Graph took its place.", code="host")
+        if parsed.port not in (None, 443) or not any(cloud.allows(host) for cloud in self.clouds):
+            raise HostRefused(f"{host[:80]} is not an address of the clouds in use.", code="host")
+
+
+class _Session(requests.Session):
+    """A session whose rules hold for callers that pass their own options, as MSAL and azure-core do."""
+
+    def __init__(self, rules: _Rules, adapter: BaseAdapter) -> None:
+        super().__init__()
+        self._rules = rules
+        self.trust_env = False  # no proxy, CA bundle or .netrc from the environment
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # one partner's cookie is not for the next
+        self.adapters.clear()
+        self.mount("https://", adapter)
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        return None  # even with allow_redirects=False requests reads the whole body of a redirect it will not follow
+
+    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+        self._rules.before_send()
+        self._rules.check(request.url or "")
+        with _ends_within(self._rules.deadline):
+            kwargs |= {"stream": True, "verify": self._rules.verify, "cert": None, "proxies": {}}
+            kwargs |= {"allow_redirects": False, "timeout": _clipped(kwargs.get("timeout"))}
+            response = super().send(request, **kwargs)
+            try:
+                response._content = b"".join(self._body(response))
+            finally:
+                response.close()
+        return response
+
+    def _body(self, response: requests.Response) -> Iterator[bytes]:
+        size = 0
+        for chunk in response.iter_content(_CHUNK):
+            size += len(chunk)
+            if size > self._rules.max_bytes:
+                raise TooLarge("The answer is too large.", code="too-large")
+            _remaining()
+            yield chunk
+
+
+class _PooledAdapter(HTTPAdapter):
+    """Connections that are kept, tried twice to open, and held to the deadline byte by byte."""
+
+    def __init__(self) -> None:
+        # A read is never tried again: the other side may have acted on the first. `other=0`, or TLS errors would be.
+        retries = urllib3.Retry(total=1, connect=1, read=False, status=0, redirect=0, other=0)
+        super().__init__(pool_maxsize=32, max_retries=retries)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+
+
+class StandInAdapter(_PooledAdapter):
+    """
+    Send everything to a stand-in for Microsoft's cloud.
+
+    Method, path, query, headers and body stay; the original host goes into the Host header.
+    """
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self._url = url.rstrip("/")
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        moved = request.copy()
+        moved.headers["Host"] = _parsed(request.url or "").netloc or ""
+        moved.url = self._url + request.path_url
+        response = super().send(moved, *args, **kwargs)
+        response.request, response.url = request, request.url or ""
+        return response
+
+
+class _DeadlineReader(io.RawIOBase):
+    """
+    Reads a socket with what is left of the deadline as its timeout.
+
+    A socket's own timeout starts again with every byte, so a server that drips could hold a worker for hours.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock, self._raw = sock, sock.makefile("rb", buffering=0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        usual = self._sock.gettimeout()
+        left = max(_deadline.get() - time.monotonic(), 0.001)  # 0 would mean: do not wait at all, and fail otherwise
+        self._sock.settimeout(min(math.inf if usual is None else usual, left))
+        try:
+            return self._raw.readinto(buffer)
+        finally:
+            self._sock.settimeout(usual)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _DeadlineResponse(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp.close()
+        self.fp = io.BufferedReader(_DeadlineReader(sock))
+
+
+class _HTTPConnection(HTTPConnection):
+    response_class = _DeadlineResponse
+
+
+class _HTTPSConnection(HTTPSConnection):
+    response_class = _DeadlineResponse
+
+
+class _HTTPPool(HTTPConnectionPool):
+    ConnectionCls = _HTTPConnection
+
+
+class _HTTPSPool(HTTPSConnectionPool):
+    ConnectionCls = _HTTPSConnection
+
+
+@contextmanager
+def _ends_within(seconds: float) -> Iterator[None]:
+    token = _deadline.set(min(_deadline.get(), time.monotonic() + seconds))
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
+
+
+def _remaining() -> float:
+    """Seconds left; raises what requests itself would raise, because MSAL and azure-core know that."""
+    left = _deadline.get() - time.monotonic()
+    if left <= 0:
+        raise requests.exceptions.ReadTimeout("The deadline is over.")
+    return left
+
+
+def _clipped(timeout: Any) -> tuple[float, float]:
+    """Turn what a caller may pass (None, seconds, or a pair) into a pair that ends before the deadline."""
+    connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
+    left = _remaining()
+    return min(connect or CONNECT_TIMEOUT, left), min(read or READ_TIMEOUT, left)
+
+
+def _parsed(url: str) -> Url:
+    # urllib3's own parser, because it decides where the connection goes.
+    try:
+        return parse_url(url)
+    except LocationParseError:
+        raise HostRefused("Not a web address.", code="host") from None
+
+
+def same_origin(base_url: str, link: str) -> str:
+    """
+    Return a continuation link as an absolute address, when it stays where it came from.
+
+    :raises HostRefused: it leads to another scheme, host or port
+    """
+    if re.search(r"[\x00-\x20\x7f\\]", link):  # parsers disagree about these
+        raise HostRefused("The continuation link is malformed.", code="host")
+    base = _parsed(base_url)
+    try:
+        joined = urljoin(base_url, link)
+    except ValueError:
+        raise HostRefused("The continuation link is malformed.", code="host") from None
+    target = _parsed(joined)
+    if target.auth is not None or _origin(target) != _origin(base):
+        raise HostRefused("The continuation link leads elsewhere.", code="host")
+    return joined
+
+
+def _origin(url: Url) -> tuple[str | None, str | None, int | None]:
+    return url.scheme, url.host, url.port or {"https": 443, "http": 80}.get(url.scheme or "")
+
+
+def retry_after(response: requests.Response) -> float | None:
+    """
+    Return how many seconds the other side asks us to wait; None when it does not say.
+
+    https://www.rfc-editor.org/rfc/rfc9110#name-retry-after
+    """
+    return retry_after_in(response.headers)
+
+
+def retry_after_in(headers: Mapping[str, str]) -> float | None:
+    """Return the same from headers alone."""
+    text = headers.get("Retry-After", "").strip()
+    if re.fullmatch(r"-?[0-9]{1,9}(\.[0-9]{1,9})?", text):
+        return max(0.0, float(text))
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+
+
+class _NoBodies(logging.Filter):
+    """Takes the body out of MSAL's complaint about an answer that is not JSON: it may be made of tokens."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args, record.exc_info, record.exc_text = "Token answer is not JSON.", (), None, None
+        return True
+
+
+# Here, because MSAL runs inside azure-identity too, and whoever talks to the network has imported this module.
+logging.getLogger("msal.oauth2cli.oauth2").addFilter(_NoBodies())
+logging.getLogger("azure").setLevel(logging.WARNING)  # at INFO it writes a line with headers for every request
+logging.getLogger("azure.identity").setLevel(logging.ERROR)  # its warnings quote bodies; our errors carry the code

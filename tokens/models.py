@@ -1,0 +1,219 @@
+"""Where refresh tokens lie, what was done with them, and what was decided. Never a token itself."""
+
+from __future__ import annotations
+
+import datetime as dt
+import secrets
+import uuid
+from typing import ClassVar
+
+from django.db import models
+from django.db.models import F, Q
+from django.utils import timezone
+
+LEASE = dt.timedelta(seconds=120)
+REFUSALS = {
+    "needs_consent": "Microsoft no longer accepts the sign-in",
+    "mfa_missing": "the sign-in does not carry MFA",
+    "blocked": "a policy of the partner's blocks the sign-in",
+}
+
+
+def open_to_consent() -> Q:
+    """A partner that may be (re)connected: neither we nor security stopped it, and it has not left."""
+    return Q(partner__suspended_at=None, partner__killed_at=None, partner__offboarded_at=None)
+
+
+def live(now: dt.datetime) -> Q:
+    """The one expression for "calls may leave for this partner", used by gate, lease and pin alike."""
+    in_period = Q(partner__lapses_at=None) | Q(partner__lapses_at__gt=now)
+    usable = Q(superseded_at=None, refused_at=None, stored_at__isnull=False)
+    return open_to_consent() & in_period & usable & Q(partner__withdrawn_at=None)
+
+
+class RefreshTokenQuerySet(models.QuerySet["RefreshToken"]):
+    def current(self) -> RefreshTokenQuerySet:
+        """The generation in force: stored, and not replaced by a later consent."""
+        return self.filter(stored_at__isnull=False, superseded_at=None)
+
+    def live(self, now: dt.datetime) -> RefreshTokenQuerySet:
+        return self.filter(live(now))
+
+
+class RefreshToken(models.Model):
+    """Where the refresh token of one consent generation lies in Key Vault. Never the token itself."""
+
+    partner = models.ForeignKey("partners.Partner", models.PROTECT, related_name="refresh_tokens")
+    generation = models.PositiveIntegerField()
+    oid = models.UUIDField("account")
+    upn = models.CharField("sign-in name", max_length=320, blank=True)
+    secret_name = models.CharField(max_length=64, unique=True)
+    reserved_at = models.DateTimeField(default=timezone.now)
+    pinned_version = models.CharField(max_length=64, blank=True)
+    stored_at = models.DateTimeField(null=True, blank=True)
+    fence = models.BigIntegerField(default=0)
+    leased_until = models.DateTimeField(null=True, blank=True)
+    next_refresh_at = models.DateTimeField(null=True, blank=True)
+    last_success_at = models.DateTimeField(null=True, blank=True)
+    refused_at = models.DateTimeField(null=True, blank=True)
+    refusal = models.CharField(max_length=20, blank=True)
+    refusal_code = models.CharField(max_length=40, blank=True)
+    limits = models.CharField(max_length=200, blank=True)
+    superseded_at = models.DateTimeField(null=True, blank=True)
+    abandoned_at = models.DateTimeField(null=True, blank=True)
+
+    objects = RefreshTokenQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["partner", "generation"], name="refresh_token_generation"),
+            models.UniqueConstraint(fields=["partner", "id"], name="refresh_token_partner_id"),
+            models.UniqueConstraint(
+                fields=["partner"],
+                condition=Q(stored_at__isnull=False, superseded_at=None),
+                name="refresh_token_one_active_per_partner",
+            ),
+            models.CheckConstraint(
+                name="refresh_token_stored_means_pinned",
+                condition=Q(stored_at=None, pinned_version="") | Q(stored_at__isnull=False) & ~Q(pinned_version=""),
+            ),
+            models.CheckConstraint(name="refresh_token_refusal_known", condition=Q(refusal__in=["", *REFUSALS])),
+        ]
+
+    def __str__(self) -> str:
+        return f"generation {self.generation} of {self.partner}"
+
+    @staticmethod
+    def new_secret_name() -> str:
+        """Opaque: whoever reads a list of vault names learns neither partner nor tenant."""
+        return f"rt-{secrets.token_hex(16)}"
+
+    def lease(self) -> bool:
+        """Claim the right to rotate for two minutes; False when another process has it."""
+        now = timezone.now()
+        free = Q(leased_until=None) | Q(leased_until__lt=now)
+        won = (
+            RefreshToken.objects.live(now)
+            .filter(free, pk=self.pk, generation=self.generation)
+            .update(leased_until=now + LEASE, fence=F("fence") + 1)
+        )
+        if won:
+            self.refresh_from_db(fields=["leased_until", "fence"])
+        return won == 1
+
+    def release(self) -> None:
+        RefreshToken.objects.filter(pk=self.pk, fence=self.fence).update(leased_until=None)
+
+    def point_at(self, version: str, *, next_refresh_at: dt.datetime) -> bool:
+        """Pin a rotated version while our lease's fence holds and the partner is live; False when we lost."""
+        now = timezone.now()
+        pinned = (
+            RefreshToken.objects.live(now)
+            .filter(pk=self.pk, fence=self.fence, generation=self.generation)
+            .update(pinned_version=version, stored_at=now, leased_until=None, next_refresh_at=next_refresh_at)
+        )
+        return pinned == 1
+
+    def mark_success(self) -> None:
+        self.last_success_at = timezone.now()
+        RefreshToken.objects.filter(pk=self.pk).update(last_success_at=self.last_success_at)
+
+    def mark_refused(self, refusal: str, *, code: str) -> bool:
+        """Entra or Partner Center no longer take it. A newer consent is never touched: only this very row is."""
+        refused = RefreshToken.objects.current().filter(pk=self.pk, refused_at=None)
+        return refused.update(refused_at=timezone.now(), refusal=refusal, refusal_code=code) == 1
+
+
+class SecretVersion(models.Model):
+    """Every version id we ever saw under a secret name, so that none stays enabled unnoticed. Nobody may list."""
+
+    partner = models.ForeignKey("partners.Partner", models.PROTECT, related_name="secret_versions")
+    token = models.ForeignKey(RefreshToken, models.PROTECT, related_name="versions")
+    version = models.CharField(max_length=64)
+    seen_at = models.DateTimeField(default=timezone.now)
+    disabled_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["token", "version"], name="secret_version_once"),
+            models.UniqueConstraint(fields=["partner", "id"], name="secret_version_partner_id"),
+        ]
+
+    def __str__(self) -> str:
+        return f"version {self.version} of {self.token}"
+
+
+class HaltQuerySet(models.QuerySet["Halt"]):
+    def in_force(self) -> HaltQuerySet:
+        return self.filter(ended_at=None)
+
+
+class Halt(models.Model):
+    """All-stop: while one is in force, no call leaves for any partner."""
+
+    reason = models.CharField(max_length=500)
+    started_by = models.CharField(max_length=320)
+    started_at = models.DateTimeField(default=timezone.now)
+    ended_by = models.CharField(max_length=320, blank=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+
+    objects = HaltQuerySet.as_manager()
+
+    def __str__(self) -> str:
+        return f"all-stop since {self.started_at:%Y-%m-%d %H:%M} UTC"
+
+
+class TokenUse(models.Model):
+    """The ledger: one line per token request to Entra, written before the request leaves; refusals of ours too."""
+
+    class Outcome(models.TextChoices):
+        SENT = "sent"
+        GRANTED = "granted"
+        REFUSED = "refused"
+        UNAVAILABLE = "unavailable"
+
+    partner = models.ForeignKey("partners.Partner", models.PROTECT, null=True, blank=True, related_name="token_uses")
+    at = models.DateTimeField(default=timezone.now)
+    actor_kind = models.CharField(max_length=10)
+    actor_id = models.CharField(max_length=150, blank=True)
+    actor_label = models.CharField(max_length=320, blank=True)
+    purpose = models.CharField(max_length=60)
+    audience = models.CharField(max_length=20)
+    customer_tenant = models.UUIDField(null=True, blank=True)
+    generation = models.PositiveIntegerField(null=True, blank=True)
+    outcome = models.CharField(max_length=12, choices=Outcome.choices, default=Outcome.SENT)
+    code = models.CharField(max_length=40, blank=True)
+    correlation_id = models.UUIDField(default=uuid.uuid4)
+
+    class Meta:
+        indexes: ClassVar = [models.Index(fields=["partner", "-at"], name="token_use_recent")]
+
+    def __str__(self) -> str:
+        return f"{self.purpose} for {self.audience} at {self.at:%Y-%m-%d %H:%M} UTC: {self.outcome}"
+
+    def close(self, outcome: str, *, code: str = "") -> None:
+        self.outcome, self.code = outcome, code
+        TokenUse.objects.filter(pk=self.pk).update(outcome=outcome, code=code[:40])
+
+
+class AuditEvent(models.Model):
+    """A decision somebody took. Lines are added by `audit.record` and never changed."""
+
+    partner = models.ForeignKey("partners.Partner", models.PROTECT, null=True, blank=True, related_name="audit_events")
+    at = models.DateTimeField(default=timezone.now)
+    actor_kind = models.CharField(max_length=10)
+    actor_id = models.CharField(max_length=150, blank=True)
+    actor_label = models.CharField(max_length=320, blank=True)
+    action = models.CharField(max_length=60)
+    object = models.CharField(max_length=200, blank=True)
+    detail = models.JSONField(default=dict)
+    request_id = models.CharField(max_length=64, blank=True)
+
+    class Meta:
+        indexes: ClassVar = [
+            models.Index(fields=["partner", "-at"], name="audit_recent"),
+            models.Index(fields=["-at"], name="audit_recent_all"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.action} by {self.actor_label or self.actor_kind} at {self.at:%Y-%m-%d %H:%M} UTC"

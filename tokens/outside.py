@@ -1,0 +1,108 @@
+"""
+The outside as this very process may see it: network, Entra, vault and keyring, built from settings.
+
+Built once and on first use, so that they come into being after a worker has forked.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.db import connections
+from django.utils.module_loading import import_string
+
+from tokens import permissions
+from tokens.clouds import CLOUDS, cloud_named
+from tokens.entra import AppRegistration, Entra
+from tokens.envelope import Keyring
+from tokens.http import Network
+from tokens.permissions import Permission
+from tokens.secret import Secret
+from tokens.vault import Vault, VaultIdentity, federated_assertion
+
+SYSTEM_CA_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
+
+
+class NetworkInTransaction(RuntimeError):
+    """A request was about to leave while a database transaction was open: locks would be held for its length."""
+
+
+def refuse_inside_transactions() -> None:
+    """Raise when a connection of this thread is inside `atomic()`; what a test case wraps around itself is fine."""
+    for connection in connections.all(initialized_only=True):
+        if any(not getattr(block, "_from_testcase", False) for block in connection.atomic_blocks):
+            raise NetworkInTransaction(
+                "end the transaction before a request leaves (name first, vault second, pin third)"
+            )
+
+
+@functools.cache
+def network() -> Network:
+    adapter = None
+    if settings.CPV_SANDBOX_URL:
+        adapter = import_string(settings.CPV_SANDBOX_ADAPTER)(settings.CPV_SANDBOX_URL)
+    verify: str | bool = next((bundle for bundle in SYSTEM_CA_BUNDLES if Path(bundle).exists()), True)
+    before_send = refuse_inside_transactions if settings.CPV_GUARD_TRANSACTIONS else _nothing
+    return Network(clouds=CLOUDS.values(), adapter=adapter, verify=verify, before_send=before_send)
+
+
+def _nothing() -> None:
+    pass
+
+
+@functools.cache
+def entra(cloud: str) -> Entra:
+    """The identity service of a cloud, spoken to as the vendor's application there."""
+    app = settings.CPV_APPS[cloud]
+    stand_in = urlsplit(settings.CPV_SANDBOX_PUBLIC_URL).netloc
+    return Entra(
+        network=network(),
+        cloud=cloud_named(cloud),
+        app=AppRegistration(
+            client_id=app["app_id"],
+            secret=Secret(app["secret"]) if app["secret"] else None,
+            certificate_pem=Secret(app["certificate"]) if app["certificate"] else None,
+            assertion=federated_assertion(cloud_named(cloud)) if app["federated"] else None,
+        ),
+        authorization_hosts=frozenset({stand_in}) if settings.CPV_SANDBOX_URL else None,
+    )
+
+
+@functools.cache
+def vault(cloud: str) -> Vault:
+    """The vault of a cloud, with this process's own identity."""
+    config = settings.CPV_VAULTS[cloud]
+    return Vault(
+        network=network(),
+        cloud=cloud_named(cloud),
+        url=config["url"],
+        identity=VaultIdentity(
+            tenant_id=config["tenant_id"],
+            client_id=config["client_id"],
+            secret=Secret(config["secret"]) if config["secret"] else None,
+            certificate_pem=Secret(config["certificate"]) if config["certificate"] else None,
+        ),
+    )
+
+
+@functools.cache
+def keyring() -> Keyring:
+    return Keyring.parse(settings.CPV_TOKEN_KEYS)
+
+
+def asked_permissions() -> tuple[Permission, ...]:
+    return tuple(permissions.asked(settings.CPV_PERMISSIONS))
+
+
+def is_configured(cloud: str) -> bool:
+    """Whether the vendor has an application and a vault in this cloud; without them nobody is invited there."""
+    return bool(settings.CPV_APPS[cloud]["app_id"] and settings.CPV_VAULTS[cloud]["url"])
+
+
+def forget() -> None:
+    """Build everything anew on next use; for tests that change settings or the world."""
+    for built in (network, entra, vault, keyring):
+        built.cache_clear()

@@ -1,0 +1,94 @@
+"""
+What we ask a partner for, and why: the one list behind the authorize address, every redemption and the pages.
+
+All are delegated permissions; the application alone may do nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from tokens.clouds import Audience, Cloud
+
+
+@dataclass(frozen=True)
+class Permission:
+    """One delegated scope and what it is for."""
+
+    audience: Audience
+    scope: str
+    feature: str
+    why: str
+    jobs: str
+    access: str
+
+    @property
+    def api(self) -> str:
+        return {Audience.PARTNER_CENTER: "Partner Center", Audience.GRAPH: "Microsoft Graph"}[self.audience]
+
+
+PARTNER_CENTER = Permission(
+    Audience.PARTNER_CENTER,
+    "user_impersonation",
+    "Customer list",
+    "Reads your customers from Partner Center with the rights of the account that agrees.",
+    "sync of customers, daily",
+    "read and write",
+)
+USERS = Permission(
+    Audience.GRAPH,
+    "User.Read.All",
+    "Signed-in account",
+    "Shows whose consent this is, and later the users of a customer you open.",
+    "check at consent",
+    "read",
+)
+GROUPS = Permission(
+    Audience.GRAPH,
+    "GroupMember.Read.All",
+    "Role check",
+    "Sees whether the account that agrees is in your admin agents group.",
+    "check at consent",
+    "read",
+)
+RELATIONSHIPS = Permission(
+    Audience.GRAPH,
+    "DelegatedAdminRelationship.ReadWrite.All",
+    "Customer access (GDAP)",
+    "Prepares and follows the delegated admin relationships with your customers.",
+    "none yet; asked for now so that you need not agree twice",
+    "read and write",
+)
+RELATIONSHIPS_READ = Permission(
+    Audience.GRAPH,
+    "DelegatedAdminRelationship.Read.All",
+    "Customer access (GDAP)",
+    "Follows the delegated admin relationships with your customers.",
+    "none yet; asked for now so that you need not agree twice",
+    "read",
+)
+SETS = {
+    "standard": (PARTNER_CENTER, USERS, GROUPS, RELATIONSHIPS),
+    "reports": (PARTNER_CENTER, USERS, GROUPS, RELATIONSHIPS_READ),
+}
+
+
+def asked(name: str) -> Sequence[Permission]:
+    """The permissions of a setting of `CPV_PERMISSIONS`; KeyError for an unknown one (a system check says so first)."""
+    return SETS[name]
+
+
+def scopes(permissions: Iterable[Permission], cloud: Cloud, audience: Audience | None = None) -> list[str]:
+    """The scopes in the form Entra takes them, for one audience or for all."""
+    return [cloud.scope(p.audience, p.scope) for p in permissions if audience in (None, p.audience)]
+
+
+def missing(permissions: Iterable[Permission], audience: Audience, granted: Iterable[str]) -> list[str]:
+    """
+    The scopes of this audience that a token does not carry.
+
+    Entra names scopes with or without the audience in front, and in any case of letters.
+    """
+    carried = {scope.rsplit("/", 1)[-1].lower() for scope in granted}
+    return [p.scope for p in permissions if p.audience == audience and p.scope.lower() not in carried]

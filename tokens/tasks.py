@@ -1,0 +1,13 @@
+"""What the clock asks of the strong-room."""
+
+from typing import Any
+
+from celery import shared_task
+
+from tokens import custody
+
+
+@shared_task(name="tokens.sweep", ignore_result=True)
+def sweep(**_future: Any) -> None:
+    """Disable secret versions that no row may use any more."""
+    custody.sweep()
