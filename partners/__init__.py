@@ -1,0 +1,1 @@
+"""Who the partners are, and what Microsoft says about their customers."""

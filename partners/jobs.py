@@ -1,0 +1,329 @@
+"""
+Jobs: what is done again and again for a partner, when it is due, who does it, and how it ended.
+
+The row is the truth. A message only hints that a row may be due; lost, doubled or replayed ones do no harm. A job is
+claimed (so that one message goes out), leased (so that one process works), and ended by whoever holds its fence.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib import import_module
+from typing import Any
+
+from celery import current_app
+from django.db import connection, transaction
+from django.db.models import Case, DateTimeField, F, Value, When
+from django.utils import timezone
+from kombu.exceptions import OperationalError as BrokerDown
+
+from partners.models import LEASE, Job, Partner, Run
+from partners.partnercenter import AccessRefused, MfaMissing
+from partners.standing import current_token, standing
+from tokens import broker, custody
+from tokens.actors import Actor, ActorKind
+from tokens.broker import ApiSession, Stopped
+from tokens.clouds import Audience
+from tokens.entra import BlockedByPartner, ConsentRequired
+from tokens.errors import Failure, Permanent, Transient
+from tokens.models import RefreshToken
+
+logger = logging.getLogger(__name__)
+
+KIND_MODULES = ("partners.sync",)  # each declares its kinds in KINDS
+CLAIM = dt.timedelta(seconds=60)  # a claimed job that nobody took is offered again after this
+AT_ONCE = 2  # jobs of one partner under way at the same time
+SHORTEST_WAIT, LONGEST_WAIT = 30.0, 6 * 3600.0  # seconds between tries, before jitter
+LONGEST_RETRY_AFTER = 24 * 3600.0  # seconds; what Microsoft asks beyond that is asked again
+NEEDS_A_PERSON = (Stopped, ConsentRequired, BlockedByPartner, MfaMissing, AccessRefused)
+
+_dice = secrets.SystemRandom()
+
+
+# --- Kinds ----------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Kind:
+    """One kind of work: its name in the rows, its title for people, what to do, and how often."""
+
+    name: str
+    title: str
+    run: Callable[[Work], None]
+    every: dt.timedelta
+
+
+class UnknownKind(Permanent):
+    """No module of this release declares this kind of job."""
+
+
+@cache
+def kinds() -> dict[str, Kind]:
+    """Every kind by name."""
+    modules = [import_module(name) for name in KIND_MODULES]
+    return {kind.name: kind for module in modules for kind in module.KINDS}
+
+
+def kind_named(name: str) -> Kind:
+    """:raises UnknownKind: there is no such kind"""
+    try:
+        return kinds()[name]
+    except KeyError:
+        text = f"There is no job {name!r}; there are: {', '.join(kinds())}."
+        raise UnknownKind(text, code="unknown_kind") from None
+
+
+# --- Making due and claiming ----------------------------------------------------------------------------------------
+def ensure(partner: Partner, kind: str, *, due_now: bool = False) -> Job:
+    """The partner's job of this kind; a new one is due at once."""
+    kind_named(kind)
+    job, is_new = Job.objects.get_or_create(partner=partner, kind=kind, defaults={"next_run_at": timezone.now()})
+    if due_now and not is_new:
+        make_due(partner, kind=kind)
+        job.refresh_from_db()
+    return job
+
+
+def make_due(partner: Partner, *, kind: str | None = None) -> int:
+    """
+    Let the partner's jobs (or one kind) run as soon as possible, as after a reconnect; returns how many.
+
+    A run under way that ends after this does not postpone its job again.
+    """
+    rows = partner.jobs.filter(kind=kind) if kind else partner.jobs.all()
+    return rows.filter(paused_at=None).update(next_run_at=timezone.now(), claimed_until=None)
+
+
+def queue_now(job: Job) -> None:
+    """Make the job due and tell a worker when this transaction commits; without a message broker the tick finds it."""
+    make_due(job.partner, kind=job.kind)
+    transaction.on_commit(partial(_publish, job.pk))
+
+
+def _publish(job_id: int) -> None:
+    try:
+        current_app.send_task("partners.run_job", kwargs={"job_id": job_id}, ignore_result=True, retry=False)
+    except (BrokerDown, OSError):
+        logger.warning("the message broker is down; the tick will find the job", extra={"job_id": job_id})
+
+
+# Round-robin: every partner's first job before anybody's second. The outer conditions repeat the inner ones because
+# PostgreSQL checks only those again on a row that another claim changed meanwhile.
+CLAIM_DUE = """
+UPDATE partners_job SET claimed_until = %(until)s
+WHERE id IN (
+    SELECT id FROM (
+        SELECT j.id, j.next_run_at,
+            ROW_NUMBER() OVER (PARTITION BY j.partner_id ORDER BY j.next_run_at, j.id) + (
+                SELECT COUNT(*) FROM partners_job busy
+                WHERE busy.partner_id = j.partner_id AND (busy.leased_until > %(now)s OR busy.claimed_until > %(now)s)
+            ) AS turn
+        FROM partners_job j
+        WHERE j.paused_at IS NULL AND j.next_run_at <= %(now)s
+            AND (j.claimed_until IS NULL OR j.claimed_until <= %(now)s)
+            AND (j.leased_until IS NULL OR j.leased_until <= %(now)s)
+    ) due WHERE turn <= %(at_once)s ORDER BY turn, next_run_at, id LIMIT %(limit)s
+)
+AND paused_at IS NULL AND next_run_at <= %(now)s
+AND (claimed_until IS NULL OR claimed_until <= %(now)s)
+AND (leased_until IS NULL OR leased_until <= %(now)s)
+RETURNING id
+"""
+
+
+def claim_due(limit: int = 50) -> list[int]:
+    """
+    Claim due jobs for a minute, in one statement; each id goes to one caller only.
+
+    The caller sends a message for each, or runs it.
+    """
+    now = timezone.now()
+    asked = {
+        "now": connection.ops.adapt_datetimefield_value(now),
+        "until": connection.ops.adapt_datetimefield_value(now + CLAIM),
+        "at_once": AT_ONCE,
+        "limit": limit,
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(CLAIM_DUE, asked)
+        return [row[0] for row in cursor.fetchall()]
+
+
+def next_due_at() -> dt.datetime | None:
+    """When the next job that is not paused is due; None when there is none."""
+    waiting = Job.objects.filter(paused_at=None, next_run_at__isnull=False).order_by("next_run_at")
+    return waiting.values_list("next_run_at", flat=True).first()
+
+
+# --- Running --------------------------------------------------------------------------------------------------------
+class LeaseLost(Permanent):
+    """Somebody else works on this job now; nothing of ours may be written any more."""
+
+
+@dataclass
+class Work:
+    """What a kind gets to work with: the job under our lease, this run, the partner and its refresh token's row."""
+
+    job: Job
+    run: Run
+    partner: Partner
+    token: RefreshToken
+
+    @property
+    def actor(self) -> Actor:
+        return Actor(ActorKind.RUN, id=str(self.run.pk), label=f"{self.job.kind} run {self.run.pk}")
+
+    def session(self, audience: Audience, *, purpose: str) -> ApiSession:
+        """Requests in the partner's name; `purpose` is a dotted word for the ledger."""
+        return broker.session(self.token, audience, purpose=purpose, actor=self.actor)
+
+    def keep(self, cursor: dict[str, Any]) -> None:
+        """
+        Renew the lease and note where to go on; first thing in the transaction that writes what was read.
+
+        :raises LeaseLost: the lease is over or somebody else's; nothing may be written
+        """
+        now = timezone.now()
+        mine = Job.objects.holding(fence=self.job.fence, now=now).filter(pk=self.job.pk)
+        if not mine.update(leased_until=now + LEASE, cursor=cursor):
+            raise LeaseLost(f"run {self.run.pk} lost its lease", code="lease_lost")
+        self.job.cursor = cursor
+
+    def count(self, *, expected: int | None = None, **more: int) -> None:
+        """Add to the run's counts, such as pages=1, and note how many there are to be in all."""
+        for name, number in more.items():
+            setattr(self.run, name, getattr(self.run, name) + number)
+        self.run.expected = expected
+        self.run.save(update_fields=[*more, "expected"])
+
+
+def run_job(job_id: int, *, message: str = "", redelivered: bool = False) -> Run | None:
+    """
+    Run a job if it is due and nobody else has it; None otherwise. Never raises for what goes wrong at Microsoft.
+
+    `message` and `redelivered` are the message broker's: a message that its dead reader gave back takes over at once.
+    The run's `retry_after` (seconds or None) is set when Microsoft named a time.
+    """
+    started = _start(job_id, message=message, redelivered=redelivered)
+    if started is None:
+        return None
+    job, run = started
+    ending = _perform(job, run)
+    _finish(job, run, ending)
+    return run
+
+
+def _start(job_id: int, *, message: str, redelivered: bool) -> tuple[Job, Run] | None:
+    job = Job.objects.select_related("partner").filter(pk=job_id).first()
+    with transaction.atomic():
+        if job is None or not job.lease(message=message, redelivered=redelivered):
+            return None
+        left = Run.objects.filter(job=job, outcome=Run.Outcome.RUNNING)
+        left.update(outcome=Run.Outcome.TAKEN_OVER, finished_at=timezone.now())
+        return job, Run.objects.create(partner_id=job.partner_id, job=job, fence=job.fence)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended. `wait` is the seconds Microsoft asked for; `parked` says that only a reconnect makes it due."""
+
+    outcome: Run.Outcome
+    code: str = ""
+    error: str = ""
+    correlation_id: str = ""
+    wait: float | None = None
+    parked: bool = False
+
+
+def _perform(job: Job, run: Run) -> Ending:
+    partner = job.partner
+    token = current_token(partner)
+    state = standing(partner, token)
+    if token is None or not state.is_live:
+        return Ending(Run.Outcome.REFUSED, state.state, f"{state.reason} {state.action}", parked=True)
+    try:
+        kind_named(job.kind).run(Work(job, run, partner, token))
+    except LeaseLost:
+        return Ending(Run.Outcome.TAKEN_OVER)
+    except Transient as failure:
+        return _ending(Run.Outcome.WAITING, failure, wait=failure.retry_after)
+    except MfaMissing as failure:
+        _note_missing_mfa(token, failure)
+        return _ending(Run.Outcome.REFUSED, failure, parked=True)
+    except NEEDS_A_PERSON as failure:
+        return _ending(Run.Outcome.REFUSED, failure, parked=not _is_live(token))
+    except Failure as failure:
+        logger.error("a job failed", extra={"run": run.pk, "code": failure.code}, exc_info=failure)
+        return _ending(Run.Outcome.FAILED, failure)
+    except Exception:  # the outermost frame of a run: whatever it was, the row must say that it ended
+        logger.exception("a job broke", extra={"run": run.pk})
+        return Ending(Run.Outcome.FAILED, "unexpected", f"Our own mistake; the log of run {run.pk} tells more.")
+    return Ending(Run.Outcome.DONE)
+
+
+def _ending(outcome: Run.Outcome, failure: Failure, *, wait: float | None = None, parked: bool = False) -> Ending:
+    code = failure.code or type(failure).__name__.lower()
+    return Ending(outcome, code, str(failure), failure.correlation_id, wait=wait, parked=parked)
+
+
+def _is_live(token: RefreshToken) -> bool:
+    return RefreshToken.objects.live(timezone.now()).filter(pk=token.pk).exists()
+
+
+def _note_missing_mfa(token: RefreshToken, failure: MfaMissing) -> None:
+    with transaction.atomic():
+        if token.mark_refused("mfa_missing", code=failure.code):
+            custody.note_connection_refused(token, "mfa_missing", code=failure.code)
+
+
+def _finish(job: Job, run: Run, ending: Ending) -> None:
+    """Write how it ended, unless somebody took over meanwhile."""
+    now = timezone.now()
+    failures = _failures(job, run, ending)
+    planned = Value(_next_run_at(job, ending, now, failures), output_field=DateTimeField())
+    with transaction.atomic():
+        ours = ending.outcome != Run.Outcome.TAKEN_OVER and Job.objects.filter(pk=job.pk, fence=job.fence).update(
+            # Whoever made the job due while it ran (a reconnect, a person) wins over our own plan.
+            next_run_at=Case(When(next_run_at=job.next_run_at, then=planned), default=F("next_run_at")),
+            claimed_until=None,
+            leased_until=None,
+            lease_message="",
+            failures=failures,
+            cursor=job.cursor if ending.outcome == Run.Outcome.WAITING else {},
+        )
+        if not ours:
+            ending = Ending(Run.Outcome.TAKEN_OVER)
+        _close(run, ending, now)
+    run.retry_after = ending.wait
+    logger.info("a run ended", extra={"run": run.pk, "outcome": str(run.outcome), "code": run.error_code})
+
+
+def _close(run: Run, ending: Ending, now: dt.datetime) -> None:
+    run.outcome, run.finished_at = ending.outcome, now
+    run.error_code, run.error = ending.code[:40], ending.error[:500]
+    Run.objects.filter(pk=run.pk, outcome=Run.Outcome.RUNNING).update(
+        outcome=run.outcome, finished_at=now, error_code=run.error_code, error=run.error
+    )
+
+
+def _failures(job: Job, run: Run, ending: Ending) -> int:
+    """How often in a row it went wrong; a run that came further starts the count anew."""
+    if ending.outcome == Run.Outcome.DONE:
+        return 0
+    return 1 if run.pages else job.failures + 1
+
+
+def _next_run_at(job: Job, ending: Ending, now: dt.datetime, failures: int) -> dt.datetime | None:
+    """When the job is due again; None when only a person can make it so."""
+    if ending.parked:
+        return None
+    if ending.outcome == Run.Outcome.WAITING:
+        pause = min(LONGEST_WAIT, SHORTEST_WAIT * 2 ** min(failures - 1, 20)) * _dice.uniform(0.5, 1)
+        asked = min(ending.wait or 0, LONGEST_RETRY_AFTER)
+        return now + dt.timedelta(seconds=max(pause, asked))
+    known = kinds().get(job.kind)
+    every = known.every if known else dt.timedelta(seconds=LONGEST_WAIT)
+    return now + every * _dice.uniform(0.9, 1.1)

@@ -1,0 +1,364 @@
+"""
+What we ask Partner Center, and what its answers mean.
+
+https://learn.microsoft.com/partner-center/developer/partner-center-rest-api-reference
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import requests
+
+from tokens.errors import Permanent, Transient
+from tokens.http import HostRefused, retry_after, same_origin
+
+PAGE_SIZE = 500  # the most Microsoft gives
+MAX_ITEMS = 2 * PAGE_SIZE
+MAX_BYTES = 8 * 1024 * 1024
+MAX_PAGES = 10_000
+MAX_TOKEN = 8_000  # characters of a continuation token: it travels in a header
+START = f"customers?size={PAGE_SIZE}"
+
+Cursor = dict[str, str]
+
+
+class Unavailable(Transient):
+    """Partner Center is throttling us or down."""
+
+
+class Garbled(Transient):
+    """What came is not an answer of Partner Center's: a web page, or JSON that ends in the middle."""
+
+
+class Untrustworthy(Permanent):
+    """The answer is JSON, but following it would be wrong; the code says why."""
+
+
+class MfaMissing(Permanent):
+    """The partner's sign-in did not carry MFA; they connect again and complete it."""
+
+
+class AudienceRefused(Permanent):
+    """The access token is for another API: our own mistake."""
+
+
+class AccessRefused(Permanent):
+    """The account that agreed may not do this at Partner Center; the partner's administrator grants the role."""
+
+
+class SessionRefused(AccessRefused):
+    """Partner Center does not accept the sign-in (401), for another reason than MFA or audience."""
+
+
+class CallRejected(Permanent):
+    """Partner Center does not accept the request as we made it."""
+
+
+class CursorRejected(CallRejected):
+    """The place where we stopped is no longer known: start from the first page."""
+
+
+class Session(Protocol):
+    """What this module needs of `tokens.broker.ApiSession`."""
+
+    root: str
+
+    def get(self, url: str, *, headers: dict[str, str] | None = None) -> requests.Response: ...
+
+
+@dataclass(frozen=True)
+class CustomerInfo:
+    tenant_id: uuid.UUID
+    name: str
+    domain: str
+    relationship: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """
+    Some customers and where the next ones are.
+
+    `total` is Microsoft's totalCount, which may count this page only. `cursor` may be stored; None on the last page.
+    """
+
+    items: list[CustomerInfo]
+    total: int | None
+    cursor: Cursor | None
+
+
+@dataclass(frozen=True)
+class Organization:
+    name: str
+    domain: str
+    tenant_id: uuid.UUID | None
+
+
+@dataclass(frozen=True)
+class MfaReport:
+    """`is_compliant` is None when Partner Center did not say."""
+
+    is_compliant: bool | None
+    organization: Organization
+
+
+class Trail:
+    """The pages of one run, as short digests; notices when a list leads back to where it has been."""
+
+    def __init__(self, start: Cursor | None) -> None:
+        self._seen = {_digest(start or {"uri": START, "token": ""})}
+
+    def follow(self, page: Page) -> None:
+        """
+        Note the page; call it before the page is stored.
+
+        :raises Untrustworthy: this page, or the next one, was already read in this run
+        """
+        if page.cursor is None:
+            return
+        marks = {_digest(page.cursor)}
+        if page.items:
+            marks.add(_digest([str(item.tenant_id) for item in page.items]))
+        if marks & self._seen:
+            raise Untrustworthy("The list of customers leads in a circle.", code="cyclic_link")
+        if len(self._seen) > 2 * MAX_PAGES:
+            raise Untrustworthy(f"The list of customers does not end after {MAX_PAGES} pages.", code="endless_list")
+        self._seen |= marks
+
+
+class PartnerCenter:
+    """One partner's Partner Center; `correlation_id` is what Microsoft's support asks for."""
+
+    def __init__(self, session: Session, *, correlation_id: uuid.UUID | None = None) -> None:
+        self._session = session
+        self._correlation_id = str(correlation_id or uuid.uuid4())
+
+    def customers(self) -> Iterator[CustomerInfo]:
+        """
+        Yield every customer, page by page (500 each); one that Microsoft repeats is repeated here.
+
+        :raises Unavailable, Garbled: try again later
+        :raises Untrustworthy: the list cannot be followed
+        """
+        cursor, trail = None, Trail(None)
+        while True:
+            page = self.customers_page(cursor)
+            trail.follow(page)
+            cursor = page.cursor
+            yield from page.items
+            if cursor is None:
+                return
+            del page  # before the next one comes: one at a time in memory
+
+    def customers_page(self, cursor: Cursor | None = None) -> Page:
+        """
+        Fetch one page of customers: the first, or the one an earlier page's cursor names.
+
+        https://learn.microsoft.com/partner-center/developer/get-a-list-of-customers
+        :raises CursorRejected: the cursor is no longer known; start from the first page
+        :raises Unavailable, Garbled: try again later; `retry_after` is in seconds
+        :raises MfaMissing, AccessRefused: the partner must act
+        :raises Untrustworthy: the answer has the wrong shape or leads elsewhere
+        """
+        uri, token = START, ""
+        if cursor is not None:
+            uri, token = self._customers_uri(str(cursor.get("uri", ""))), str(cursor.get("token", ""))
+        try:
+            body = self._get(uri, {"MS-ContinuationToken": token} if token else {})[0]
+        except CallRejected as failure:
+            if cursor is None:
+                raise
+            raise CursorRejected(
+                "The list can't be continued here.", code="cursor", correlation_id=failure.correlation_id
+            ) from failure
+        return self._page(body)
+
+    def organization(self) -> MfaReport:
+        """
+        The partner's own organisation, and whether the sign-in behind this session carries MFA.
+
+        https://learn.microsoft.com/partner-center/developer/get-an-organization-profile
+        :raises MfaMissing: Partner Center refuses already (900421)
+        """
+        body, headers = self._get("profiles/organization", {"ValidateMfa": "true"})
+        said = headers.get("isMfaCompliant", "").split(",")[0].strip().lower()
+        tenant_id = _read(body, "tenantId")
+        return MfaReport(
+            is_compliant={"true": True, "false": False}.get(said),
+            organization=Organization(
+                name=_text(_read(body, "companyName")),
+                domain=_text(_read(body, "domain")),
+                tenant_id=_guid(tenant_id),
+            ),
+        )
+
+    def _page(self, body: dict[str, Any]) -> Page:
+        items, total = _read(body, "items"), _read(body, "totalCount")
+        if items is None and total is not None:
+            items = []
+        if not isinstance(items, list):
+            raise self._untrustworthy("It has no list of customers.", "wrong_shape")
+        if len(items) > MAX_ITEMS:
+            raise self._untrustworthy(f"It holds {len(items)} customers instead of {PAGE_SIZE}.", "oversized_page")
+        return Page(
+            items=[self._customer(item) for item in items],
+            total=total if isinstance(total, int) and 0 <= total < 2**31 else None,
+            cursor=self._next(body),
+        )
+
+    def _customer(self, item: Any) -> CustomerInfo:
+        profile = _read(item, "companyProfile")
+        tenant_id = _guid(_read(profile, "tenantId")) or _guid(_read(item, "id"))
+        if tenant_id is None:
+            raise self._untrustworthy("A customer in it has no tenant id.", "wrong_shape")
+        return CustomerInfo(
+            tenant_id=tenant_id,
+            name=_text(_read(profile, "companyName")),
+            domain=_text(_read(profile, "domain")),
+            relationship=_text(_read(item, "relationshipToPartner")),
+        )
+
+    def _next(self, body: dict[str, Any]) -> Cursor | None:
+        """Where the next page is. Most lists say it in links.next, some only by a continuationToken in the body."""
+        link = _read(_read(body, "links"), "next")
+        uri, token = _read(link, "uri"), _read(body, "continuationToken")
+        headers = _read(link, "headers")
+        for header in headers if isinstance(headers, list) else []:
+            if str(_read(header, "key")).lower() == "ms-continuationtoken":
+                token = _read(header, "value")
+        token = token if isinstance(token, str) else ""
+        if len(token) > MAX_TOKEN or not re.fullmatch(r"[\x21-\x7e]*", token):
+            raise self._untrustworthy("Its continuation token can't be sent back.", "wrong_shape")
+        if not uri:
+            return {"uri": f"{START}&seekOperation=Next", "token": token} if token else None
+        return {"uri": self._customers_uri(str(uri)), "token": token}
+
+    def _customers_uri(self, link: str) -> str:
+        """
+        The link as we send it: below /v1, with or without which Microsoft writes it, and with only one "?" in it.
+
+        https://github.com/microsoft/Partner-Center-PowerShell/issues/379
+        """
+        try:
+            absolute = same_origin(f"{self._session.root}/v1/", link)
+        except HostRefused as refused:
+            raise self._untrustworthy("Its next link leads to another host.", "foreign_link") from refused
+        parts = urlsplit(absolute)
+        path = re.sub(r"^/+(v1/+)*", "", parts.path)
+        if path != "customers":
+            raise self._untrustworthy("Its next link leads out of the list of customers.", "foreign_link")
+        return "customers?" + parts.query.replace("?", "&")
+
+    def _get(self, path: str, headers: Mapping[str, str]) -> tuple[dict[str, Any], Mapping[str, str]]:
+        """Body and headers of a good answer; everything else is raised as what somebody can do about it."""
+        request_id = str(uuid.uuid4())
+        sent = {
+            "Accept": "application/json",
+            "X-Locale": "en-US",
+            "MS-RequestId": request_id,
+            "MS-CorrelationId": self._correlation_id,
+            **headers,
+        }
+        response = self._session.get(f"{self._session.root}/v1/{path}", headers=sent)
+        if response.status_code != 200:
+            raise self._failure(response, request_id)
+        if len(response.content) > MAX_BYTES:
+            raise self._untrustworthy(f"It is {len(response.content)} bytes long.", "oversized_page")
+        try:
+            body = _parse(response.content)
+        except ValueError as garbled:
+            code = "html" if response.content.lstrip(b"\xef\xbb\xbf \r\n\t")[:1] == b"<" else "not_json"
+            text = f"Partner Center's answer can't be read ({code}; request {request_id})."
+            raise Garbled(text, code=code, correlation_id=self._correlation_id) from garbled
+        if not isinstance(body, dict):
+            raise self._untrustworthy("It is no object.", "wrong_shape")
+        return body, response.headers
+
+    def _failure(self, response: requests.Response, request_id: str) -> Transient | Permanent:
+        """The error behind an answer that is not 200; Partner Center has several shapes for the same thing."""
+        status, body = response.status_code, _error_body(response.content)
+        code = _code(body) or f"http_{status}"
+        words = f"(HTTP {status}, code {code}, request {request_id})"
+        known: dict[str, Any] = {"code": code, "correlation_id": self._correlation_id}
+        if status in (408, 429) or status >= 500 or status in (202, 204):
+            wait = retry_after(response)
+            if wait is None:
+                wait = _seconds_in_words(body)
+            return Unavailable(f"Partner Center asks to wait or is down {words}.", retry_after=wait, **known)
+        if 200 <= status < 400:
+            return Garbled(f"Something else answered for Partner Center {words}.", **known)
+        if status == 401 and code == "900421":
+            return MfaMissing(f"Partner Center requires MFA, and the partner's sign-in lacks it {words}.", **known)
+        if status == 401 and code == "900420":
+            return AudienceRefused(f"Partner Center says the access token is for another API {words}.", **known)
+        if status == 401:
+            return SessionRefused(f"Partner Center does not accept the partner's sign-in {words}.", **known)
+        if status == 403:
+            return AccessRefused(f"The account that agreed lacks the role or permission {words}.", **known)
+        return CallRejected(f"Partner Center rejects our request {words}.", **known)
+
+    def _untrustworthy(self, why: str, code: str) -> Untrustworthy:
+        text = f"Partner Center's answer is not used. {why}"
+        return Untrustworthy(text, code=code, correlation_id=self._correlation_id)
+
+
+def _parse(content: bytes) -> Any:
+    """JSON with or without a byte order mark; ValueError for anything else, however deep or odd it is."""
+    try:
+        return json.loads(content.decode("utf-8-sig"))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def _error_body(content: bytes) -> Any:
+    try:
+        return _parse(content[:MAX_BYTES])
+    except ValueError:
+        return None
+
+
+def _code(body: Any) -> str:
+    found = str(_read(body, "code") or "")
+    return found if re.fullmatch(r"[\w.-]{1,30}", found, re.ASCII) else ""
+
+
+def _seconds_in_words(body: Any) -> float | None:
+    """The wait in the gateway's sentence "Rate limit is exceeded. Try again in 57 seconds."."""
+    found = re.search(r"in (\d{1,6}) second", str(_read(body, "message") or ""))
+    return float(found[1]) if found else None
+
+
+def _read(node: Any, key: str) -> Any:
+    """A property in whatever case Microsoft writes it; None when it is missing or there is no object at all."""
+    if not isinstance(node, dict):
+        return None
+    if key in node:
+        return node[key]
+    wanted = key.lower()
+    return next((value for name, value in node.items() if name.lower() == wanted), None)
+
+
+def _text(value: Any) -> str:
+    """A string a database takes: no NUL, and no half of a surrogate pair."""
+    if not isinstance(value, str):
+        return ""
+    return value.replace("\x00", "").encode("utf-8", "replace").decode().strip()
+
+
+def _guid(value: Any) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
+def _digest(value: object) -> bytes:
+    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=8).digest()

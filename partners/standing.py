@@ -1,0 +1,143 @@
+"""
+Where a partner stands: one state in words, since when, why, who acts and what they do next.
+
+Derived from times on the partner's row and on its current refresh token; nothing is stored.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from django.db.models import Prefetch, QuerySet
+from django.utils import timezone
+
+from partners.models import Partner
+from tokens.models import RefreshToken
+
+
+@dataclass(frozen=True)
+class Wording:
+    title: str
+    reason: str
+    owner: str  # partner, support, security or nobody
+    action: str
+    tone: str  # ok, attention, stopped: only ever shown beside the words
+
+
+WORDINGS = {
+    "invited": Wording(
+        "Invited", "Nobody has connected this tenant yet.", "partner", "Open the invitation and connect.", "attention"
+    ),
+    "active": Wording("Connected", "Microsoft accepts the connection.", "nobody", "Nothing to do.", "ok"),
+    "limited": Wording(
+        "Connected with limits", "The account that agreed has a lesser role.", "partner",
+        "Reconnect with an account that is an admin agent.", "attention",
+    ),
+    "needs_consent": Wording(
+        "Sign-in needed", "Microsoft no longer accepts the earlier sign-in. Nothing is lost; work is parked.",
+        "partner",        "Reconnect: sign in once more with the service account.", "stopped",
+    ),
+    "mfa_missing": Wording(
+        "MFA missing", "Microsoft asks for multi-factor authentication, and the earlier sign-in did not carry it.",
+        "partner", "Reconnect and complete MFA while signing in.", "stopped",
+    ),
+    "blocked": Wording(
+        "Blocked by your policy", "A sign-in policy of your tenant blocks this connection.", "partner",
+        "Ask your administrator to exempt the service account, then reconnect.", "stopped",
+    ),
+    "suspended": Wording(
+        "Suspended", "The vendor has paused all work for this partner.", "support", "Support lifts the suspension.",
+        "stopped",
+    ),
+    "killed": Wording(
+        "Stopped for security", "All calls are stopped and the stored secret is being disabled.", "security",
+        "Security decides when work may resume.", "stopped",
+    ),
+    "withdrawn": Wording(
+        "Access withdrawn", "The partner ended the vendor's access.", "partner", "Reconnect to give access again.",
+        "stopped",
+    ),
+    "lapsed": Wording(
+        "Access period over", "The period of access you granted has ended.", "partner",
+        "Reconnect to grant a new period.", "stopped",
+    ),
+    "offboarded": Wording("Left", "This partner has left.", "nobody", "Nothing to do.", "stopped"),
+}  # fmt: skip
+RECONNECTABLE = frozenset({"invited", "needs_consent", "mfa_missing", "blocked", "withdrawn", "lapsed", "limited"})
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A state with everything a page or a command says about it."""
+
+    state: str
+    since: dt.datetime
+    code: str = ""
+
+    @property
+    def wording(self) -> Wording:
+        return WORDINGS[self.state]
+
+    @property
+    def title(self) -> str:
+        return self.wording.title
+
+    @property
+    def reason(self) -> str:
+        return self.wording.reason
+
+    @property
+    def owner(self) -> str:
+        return self.wording.owner
+
+    @property
+    def action(self) -> str:
+        return self.wording.action
+
+    @property
+    def tone(self) -> str:
+        return self.wording.tone
+
+    @property
+    def is_live(self) -> bool:
+        return self.state in {"active", "limited"}
+
+    @property
+    def can_reconnect(self) -> bool:
+        return self.state in RECONNECTABLE
+
+
+def standing(partner: Partner, token: RefreshToken | None) -> Standing:
+    """The state of a partner, given its current refresh token's row; the hardest stop wins. No query."""
+    stops = (
+        ("offboarded", partner.offboarded_at),
+        ("killed", partner.killed_at),
+        ("suspended", partner.suspended_at),
+        ("withdrawn", partner.withdrawn_at),
+    )
+    for state, at in stops:
+        if at:
+            return Standing(state, at)
+    if token is None or token.stored_at is None:
+        return Standing("invited", partner.created_at)
+    if token.refused_at:
+        return Standing(token.refusal, token.refused_at, token.refusal_code)
+    if partner.lapses_at and partner.lapses_at <= timezone.now():
+        return Standing("lapsed", partner.lapses_at)
+    return Standing("limited" if token.limits else "active", token.reserved_at)
+
+
+def with_tokens(partners: QuerySet[Partner]) -> QuerySet[Partner]:
+    """The partners with their current refresh token (and its consent) fetched along, in one more query for all."""
+    current = RefreshToken.objects.current().select_related("consent")
+    return partners.prefetch_related(Prefetch("refresh_tokens", queryset=current, to_attr="current_tokens"))
+
+
+def current_token(partner: Partner) -> RefreshToken | None:
+    """The partner's refresh token in force; free for partners that came through `with_tokens`."""
+    fetched: Iterable[RefreshToken] | None = getattr(partner, "current_tokens", None)
+    if fetched is not None:
+        return next(iter(fetched), None)
+    return RefreshToken.objects.current().select_related("consent").filter(partner=partner).first()

@@ -1,0 +1,11 @@
+from django.urls import path
+
+from partners import views
+
+urlpatterns = [
+    path("", views.home, name="home"),
+    path("progress", views.progress, name="progress"),
+    path("sync", views.sync_now, name="sync_now"),
+    path("customers/", views.customers, name="customers"),
+    path("customers/<uuid:tenant_id>/", views.customer, name="customer"),
+]

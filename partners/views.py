@@ -1,0 +1,119 @@
+"""The portal: what a partner's members see."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.http import Http404, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_POST, require_safe
+
+from partners import jobs
+from partners.access import PartnerRequest, partner_required
+from partners.listing import customer_page
+from partners.models import Member, Partner, Run
+from partners.overview import overview
+from partners.standing import current_token, standing
+from tokens import audit
+from tokens.actors import Actor, ActorKind
+
+MAY_WORK = {Member.Role.OWNER, Member.Role.OPERATOR}
+
+
+@require_safe
+@partner_required
+def home(request: PartnerRequest) -> HttpResponse:
+    """The connection, the customers, and what was done lately."""
+    partner = request.partner
+    token = current_token(partner)
+    stands = standing(partner, token)
+    view = overview(partner)
+    is_owner = request.member.role == Member.Role.OWNER
+    context = {
+        "partner": partner,
+        "standing": stands,
+        "token": token,
+        "consent": getattr(token, "consent", None),
+        "progress": view.progress(token, is_live=stands.is_live),
+        "customer_count": view.customer_count,
+        "recent_runs": view.runs,
+        "as_of": view.as_of,
+        "can_renew": is_owner,
+        "can_sync": stands.is_live and request.member.role in MAY_WORK,
+        "owners": [] if is_owner else _owners(partner),
+    }
+    return render(request, "partners/home.html", context)
+
+
+def _owners(partner: Partner) -> list[str]:
+    owners = partner.members.filter(role=Member.Role.OWNER).select_related("user")[:3]
+    return [member.user.get_short_name() for member in owners]
+
+
+@require_POST
+@partner_required
+def sync_now(request: PartnerRequest) -> HttpResponse:
+    """Make the customer sync due at once; the page shows how it goes."""
+    if request.member.role not in MAY_WORK:
+        raise Http404
+    if standing(request.partner, current_token(request.partner)).is_live:
+        job = jobs.ensure(request.partner, "customers")
+        jobs.queue_now(job)
+        actor = Actor(ActorKind.MEMBER, id=str(request.user.pk), label=request.user.upn)
+        audit.record("sync.asked", actor=actor, partner=request.partner, object=job.kind)
+    return redirect("home")
+
+
+@never_cache
+@require_safe
+@partner_required
+def progress(request: PartnerRequest) -> HttpResponse:
+    """
+    The progress line alone, for htmx.
+
+    Asked with `?then=customers` it sends the browser on to the list once the sync that is being watched has ended well.
+    """
+    token = current_token(request.partner)
+    now = overview(request.partner).progress(token, is_live=standing(request.partner, token).is_live)
+    then_customers = request.GET.get("then") == "customers"
+    response = render(request, "partners/_progress.html", {"progress": now, "then_customers": then_customers})
+    if then_customers and now.run and now.run.outcome == Run.Outcome.DONE:
+        response["HX-Redirect"] = reverse("customers")
+    elif not now.is_active:
+        response["HX-Refresh"] = "true"  # the page around the line shows numbers of before
+    return response
+
+
+@require_safe
+@partner_required
+def customers(request: PartnerRequest) -> HttpResponse:
+    """The partner's customers by name, 50 a page, with search."""
+    partner = request.partner
+    text = request.GET.get("q", "").strip()[:200]
+    token = current_token(partner)
+    stands = standing(partner, token)
+    view = overview(partner)
+    context = {
+        "q": text,
+        "page": customer_page(partner.customers.all(), text=text, after=request.GET.get("after", "")),
+        "customer_count": view.customer_count,
+        "as_of": view.as_of,
+        "standing": stands,
+        "progress": view.progress(token, is_live=stands.is_live),
+    }
+    return render(request, "partners/customers.html", context)
+
+
+@require_safe
+@partner_required
+def customer(request: PartnerRequest, tenant_id: UUID) -> HttpResponse:
+    """What the last sync said about one customer."""
+    partner = request.partner
+    context = {
+        "customer": get_object_or_404(partner.customers.present(), tenant_id=tenant_id),
+        "as_of": overview(partner).as_of,
+        "standing": standing(partner, current_token(partner)),
+    }
+    return render(request, "partners/customer_detail.html", context)

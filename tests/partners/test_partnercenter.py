@@ -1,0 +1,320 @@
+"""What Partner Center may answer, and what we make of it. A pretended session stands for the broker's."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from uuid import UUID
+
+import pytest
+import requests
+
+from partners import partnercenter
+from partners.partnercenter import PartnerCenter
+
+ROOT = "https://api.partnercenter.microsoft.com"
+FIRST = f"{ROOT}/v1/customers?size=500"
+CONTINUE = "continue-here"
+
+
+class Session:
+    """Answers in the order given, and remembers what was asked."""
+
+    root = ROOT
+
+    def __init__(self, *answers: requests.Response) -> None:
+        self.answers = list(answers)
+        self.asked: list[tuple[str, dict[str, str]]] = []
+
+    def get(self, url: str, *, headers: dict[str, str] | None = None) -> requests.Response:
+        self.asked.append((url, headers or {}))
+        return self.answers.pop(0)
+
+
+def answer(body: Any = None, *, status: int = 200, raw: bytes | None = None, **headers: str) -> requests.Response:
+    response = requests.Response()
+    response.status_code = status
+    response._content = json.dumps(body).encode() if raw is None else raw
+    response.headers.update({name.replace("_", "-"): value for name, value in headers.items()})
+    return response
+
+
+def tenant(number: int) -> str:
+    return str(UUID(int=number))
+
+
+def customer(number: int, **profile: Any) -> dict[str, Any]:
+    company = {"tenantId": tenant(number), "domain": "a.test", "companyName": "A", **profile}
+    return {"id": tenant(number), "companyProfile": company, "relationshipToPartner": "reseller"}
+
+
+def page(*numbers: int, uri: str | None = None, token: str = CONTINUE) -> dict[str, Any]:
+    link = {"uri": uri, "method": "GET", "headers": [{"key": "MS-ContinuationToken", "value": token}]}
+    return {
+        "totalCount": len(numbers),
+        "items": [customer(number) for number in numbers],
+        "links": {"next": link} if uri else {},
+    }
+
+
+def first_page(body: Any = None, **how: Any) -> partnercenter.Page:
+    return PartnerCenter(Session(answer(body, **how))).customers_page()
+
+
+def test_a_page_becomes_customers_with_the_fields_we_use() -> None:
+    found = first_page({"totalCount": 1, "items": [customer(7, companyName="Äpfel & Co")]})
+
+    expected = partnercenter.CustomerInfo(UUID(int=7), "Äpfel & Co", "a.test", "reseller")
+    assert found == partnercenter.Page([expected], 1, None)
+
+
+def test_every_call_says_what_microsofts_support_asks_for() -> None:
+    session = Session(answer(page(1)))
+
+    PartnerCenter(session, correlation_id=UUID(int=5)).customers_page()
+
+    url, headers = session.asked[0]
+    assert url == FIRST
+    assert headers["MS-CorrelationId"] == str(UUID(int=5))
+    assert UUID(headers["MS-RequestId"])
+    assert (headers["Accept"], headers["X-Locale"]) == ("application/json", "en-US")
+
+
+def test_a_byte_order_mark_other_case_and_missing_fields_are_read() -> None:
+    shouted = {"Items": [{"Id": tenant(1).upper(), "CompanyProfile": {"CompanyName": None}}], "TotalCount": None}
+
+    found = first_page(raw=b"\xef\xbb\xbf" + json.dumps(shouted).encode())
+
+    assert found.items == [partnercenter.CustomerInfo(UUID(int=1), "", "", "")]
+    assert found.total is None
+
+
+def test_an_empty_list_is_a_good_answer() -> None:
+    assert first_page({"totalCount": 0, "items": None}).items == []
+
+
+def test_names_are_stripped_of_what_a_database_refuses() -> None:
+    found = first_page(raw=json.dumps(page(1)).replace('"A"', '"A\\u0000B\\ud800"').encode())
+
+    assert found.items[0].name == "AB?"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "/customers?size=500&seekOperation=Next",
+        "/v1/customers?size=500&seekOperation=Next",
+        "/v1//v1/customers?size=500&seekOperation=Next",
+        "customers?size=500&seekOperation=Next",
+        "/customers?size=500?seekOperation=Next",
+        f"{ROOT}/v1/customers?size=500&seekOperation=Next",
+    ],
+)
+def test_the_next_page_is_asked_for_with_its_token_however_its_address_is_written(uri: str) -> None:
+    session = Session(answer(page(1, uri=uri, token="abc+/=")), answer(page(2)))
+
+    found = list(PartnerCenter(session).customers())
+
+    assert [item.tenant_id.int for item in found] == [1, 2]
+    assert session.asked[1][0] == f"{ROOT}/v1/customers?size=500&seekOperation=Next"
+    assert session.asked[1][1]["MS-ContinuationToken"] == "abc+/="
+
+
+def test_a_token_in_the_body_alone_continues_the_list() -> None:
+    session = Session(answer(page(1) | {"continuationToken": "body"}), answer(page(2)))
+
+    found = list(PartnerCenter(session).customers())
+
+    assert len(found) == 2
+    assert session.asked[1][1]["MS-ContinuationToken"] == "body"
+
+
+def test_a_cursor_survives_being_stored_as_json() -> None:
+    found = first_page(page(1, uri="/customers?size=500&seekOperation=Next", token="t"))
+    session = Session(answer(page(2)))
+
+    PartnerCenter(session).customers_page(json.loads(json.dumps(found.cursor)))
+
+    assert session.asked[0][1]["MS-ContinuationToken"] == "t"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "https://customers.evil.test/v1/customers?size=500",
+        "//customers.evil.test/v1/customers",
+        "http://api.partnercenter.microsoft.com/v1/customers",
+        "https://api.partnercenter.microsoft.com@evil.test/customers",
+        "https://api.partnercenter.microsoft.com:8443/v1/customers",
+        "\\\\evil.test\\customers",
+        "https://[evil/customers",
+        "/v1/invoices?size=500",
+        "/v1/customers/../invoices",
+        "/v1/customers%2f..%2finvoices",
+    ],
+)
+def test_a_next_link_that_leads_elsewhere_is_refused_before_anything_is_sent_there(uri: str) -> None:
+    session = Session(answer(page(1, uri=uri)))
+
+    with pytest.raises(partnercenter.Untrustworthy) as refused:
+        list(PartnerCenter(session).customers())
+
+    assert refused.value.code == "foreign_link"
+    assert [url for url, _ in session.asked] == [FIRST]
+
+
+def test_a_stored_cursor_that_leads_elsewhere_is_refused_as_well() -> None:
+    session = Session()
+
+    with pytest.raises(partnercenter.Untrustworthy):
+        PartnerCenter(session).customers_page({"uri": "https://evil.test/customers", "token": "t"})
+
+    assert session.asked == []
+
+
+@pytest.mark.parametrize("token", ["a\r\nX-Evil: 1", "ü", "x" * 9_000])
+def test_a_token_that_cannot_be_a_header_is_refused(token: str) -> None:
+    with pytest.raises(partnercenter.Untrustworthy) as refused:
+        first_page(page(1, uri="/customers", token=token))
+
+    assert refused.value.code == "wrong_shape"
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [page(1, uri="/customers?size=500", token="")],
+        [page(1, uri="/customers?s=1", token="a"), page(2, uri="/customers?s=1", token="a")],
+        [page(1, uri="/customers?s=1", token="a"), page(1, uri="/customers?s=1", token="b")],
+        [page(n, uri="/customers?s=1", token=token) for n, token in ((1, "a"), (2, "b"), (3, "a"))],
+    ],
+    ids=["to the start", "to itself", "the same page under a new token", "to an earlier page"],
+)
+def test_a_list_that_leads_in_a_circle_ends(answers: list[Any]) -> None:
+    with pytest.raises(partnercenter.Untrustworthy) as refused:
+        list(PartnerCenter(Session(*map(answer, answers))).customers())
+
+    assert refused.value.code == "cyclic_link"
+
+
+def test_a_list_without_end_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partnercenter, "MAX_PAGES", 3)
+    endless = (page(number, uri="/customers", token=f"t{number}") for number in range(10))
+
+    with pytest.raises(partnercenter.Untrustworthy) as refused:
+        list(PartnerCenter(Session(*map(answer, endless))).customers())
+
+    assert refused.value.code == "endless_list"
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ([], "wrong_shape"),
+        ("text", "wrong_shape"),
+        ({}, "wrong_shape"),
+        ({"items": {}}, "wrong_shape"),
+        ({"items": ["text"]}, "wrong_shape"),
+        ({"items": [{"id": "<guid>"}]}, "wrong_shape"),
+        ({"items": [{}] * 1001}, "oversized_page"),
+    ],
+)
+def test_json_of_another_shape_is_not_used(body: Any, code: str) -> None:
+    with pytest.raises(partnercenter.Untrustworthy) as refused:
+        first_page(body)
+
+    assert refused.value.code == code
+
+
+def test_an_answer_too_large_to_be_a_page_is_not_read() -> None:
+    with pytest.raises(partnercenter.Untrustworthy) as refused:
+        first_page(raw=b" " * (partnercenter.MAX_BYTES + 1))
+
+    assert refused.value.code == "oversized_page"
+
+
+@pytest.mark.parametrize(
+    ("raw", "code"),
+    [
+        (b"<!doctype html><p>Sign in", "html"),
+        (b'\xef\xbb\xbf\r\n<html lang="en">', "html"),
+        (b'{"totalCount":3,"items":[{"id":"0000', "not_json"),
+        (b"", "not_json"),
+        (b"\xff\xfe{}", "not_json"),
+        (b"[" * 100_000, "not_json"),
+    ],
+)
+def test_what_is_no_answer_of_partner_centers_is_tried_again_later(raw: bytes, code: str) -> None:
+    with pytest.raises(partnercenter.Garbled) as garbled:
+        first_page(raw=raw)
+
+    assert garbled.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("response", "seconds"),
+    [
+        (answer({"statusCode": 429, "message": "…"}, status=429, Retry_After="57"), 57),
+        (answer({"statusCode": 429, "message": "Rate limit is exceeded. Try again in 9 seconds."}, status=429), 9),
+        (answer({"code": "429", "description": "Too many"}, status=429, Retry_After="3"), 3),
+        (answer(raw=b"", status=429), None),
+        (answer({"code": 900192}, status=500), None),
+        (answer(raw=b"<html>", status=503, Retry_After="5"), 5),
+        (answer(raw=b"", status=408), None),
+        (answer(raw=b"", status=202, Retry_After="2"), 2),
+    ],
+)
+def test_throttling_and_outages_say_how_long_to_wait(response: requests.Response, seconds: float | None) -> None:
+    with pytest.raises(partnercenter.Unavailable) as unavailable:
+        PartnerCenter(Session(response)).customers_page()
+
+    assert unavailable.value.retry_after == seconds
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "error"),
+    [
+        (401, "900421", partnercenter.MfaMissing),
+        (401, 900421, partnercenter.MfaMissing),
+        (401, "900420", partnercenter.AudienceRefused),
+        (401, 400, partnercenter.SessionRefused),
+        (403, 2032, partnercenter.AccessRefused),
+        (400, 2000, partnercenter.CallRejected),
+        (404, 1000, partnercenter.CallRejected),
+        (302, "", partnercenter.Garbled),
+    ],
+)
+def test_a_refusal_is_named_for_who_acts(status: int, code: Any, error: type[Exception]) -> None:
+    session = Session(answer({"code": code, "description": "secret words"}, status=status))
+
+    with pytest.raises(error) as refused:
+        PartnerCenter(session, correlation_id=UUID(int=5)).customers_page()
+
+    assert type(refused.value) is error
+    assert refused.value.code == (str(code) or "http_302")  # type: ignore[attr-defined]
+    assert refused.value.correlation_id == str(UUID(int=5))  # type: ignore[attr-defined]
+    assert session.asked[0][1]["MS-RequestId"] in str(refused.value)
+    assert "secret words" not in str(refused.value)
+
+
+def test_a_cursor_that_is_no_longer_known_is_told_apart() -> None:
+    session = Session(answer({"code": 2000}, status=400))
+
+    with pytest.raises(partnercenter.CursorRejected):
+        PartnerCenter(session).customers_page({"uri": "customers?size=500&seekOperation=Next", "token": "old"})
+
+
+@pytest.mark.parametrize(
+    ("said", "compliant"),
+    [("true", True), ("True,True", True), ("false", False), ("", None), ("perhaps", None)],
+)
+def test_the_organisation_comes_with_whether_the_sign_in_carries_mfa(said: str, compliant: bool | None) -> None:
+    body = {"companyName": "Fabrikam", "domain": "fabrikam.test", "tenantId": tenant(3)}
+    session = Session(answer(body, isMfaCompliant=said))
+
+    report = PartnerCenter(session).organization()
+
+    assert session.asked[0][0] == f"{ROOT}/v1/profiles/organization"
+    assert session.asked[0][1]["ValidateMfa"] == "true"
+    assert report.is_compliant is compliant
+    assert report.organization == partnercenter.Organization("Fabrikam", "fabrikam.test", UUID(int=3))

@@ -1,0 +1,298 @@
+"""Who runs a job, and how it ends; through the stand-in."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import time_machine
+from django.utils import timezone
+
+from partners import jobs
+from partners.models import Job, Partner, Run
+from partners.standing import current_token, standing
+from sandbox.world import World
+from tokens.models import AuditEvent, Halt
+
+pytestmark = pytest.mark.django_db
+Connect = Callable[..., Partner]
+
+
+def a_partner(number: int) -> Partner:
+    return Partner.objects.create(cloud="global", tenant_id=uuid.UUID(int=number), name=f"Partner {number}")
+
+
+def a_job(partner: Partner, kind: str, *, minutes: float = 0, **fields: Any) -> Job:
+    """A job that has been due for so many minutes."""
+    due = timezone.now() - dt.timedelta(minutes=minutes)
+    return Job.objects.create(partner=partner, kind=kind, next_run_at=due, **fields)
+
+
+def customers_of(partner: Partner) -> Job:
+    job = jobs.ensure(partner, "customers", due_now=True)
+    assert job.next_run_at
+    return job
+
+
+def run(job: Job, **how: Any) -> Run:
+    ended = jobs.run_job(job.pk, **how)
+    assert ended is not None
+    job.refresh_from_db()
+    return Run.objects.get(pk=ended.pk)
+
+
+def later(**by: float) -> Any:
+    return time_machine.travel(timezone.now() + dt.timedelta(**by))
+
+
+def during_the_next_call(world: World, act: Callable[[], Any]) -> None:
+    """Let something happen while Partner Center is thinking."""
+    world.sleep = lambda seconds: act()
+    world.fail("partnercenter", "slow", times=1)
+
+
+# --- Running --------------------------------------------------------------------------------------------------------
+def test_a_good_run_ends_done_and_comes_again(connected_partner: Connect) -> None:
+    job = customers_of(connected_partner())
+
+    ended = run(job)
+
+    assert ended.outcome == "done"
+    assert ended.finished_at
+    assert job.next_run_at
+    assert dt.timedelta(hours=5) < job.next_run_at - timezone.now() < dt.timedelta(hours=7)
+    assert (job.leased_until, job.claimed_until, job.cursor, job.failures) == (None, None, {}, 0)
+
+
+def test_a_message_that_comes_twice_runs_once(connected_partner: Connect) -> None:
+    job = customers_of(connected_partner())
+    run(job, message="m1")
+
+    assert jobs.run_job(job.pk, message="m1") is None
+    assert jobs.run_job(job.pk, message="m1", redelivered=True) is None
+    assert Run.objects.filter(job=job).count() == 1
+
+
+def test_a_message_for_a_job_that_is_gone_does_nothing() -> None:
+    assert jobs.run_job(12345) is None
+
+
+def test_only_the_message_its_dead_reader_gave_back_takes_over_at_once(connected_partner: Connect) -> None:
+    job = customers_of(connected_partner())
+    assert job.lease(message="m1")
+    left = Run.objects.create(partner=job.partner, job=job, fence=job.fence)
+
+    assert jobs.run_job(job.pk, message="m2", redelivered=True) is None
+    assert jobs.run_job(job.pk, message="m1") is None
+    taken = run(job, message="m1", redelivered=True)
+
+    left.refresh_from_db()
+    assert (left.outcome, taken.outcome) == ("taken_over", "done")
+    assert left.finished_at
+
+
+def test_a_lease_that_ran_out_is_free_for_anybody(connected_partner: Connect) -> None:
+    job = customers_of(connected_partner())
+    assert job.lease(message="m1")
+
+    with later(minutes=3):
+        assert run(job, message="m2").outcome == "done"
+
+
+def test_whoever_lost_the_lease_writes_nothing_any_more(connected_partner: Connect, world: World) -> None:
+    partner = connected_partner(customers=600)
+    job = customers_of(partner)
+    inner: list[Run] = []
+
+    def somebody_else_takes_over() -> None:
+        world.sleep = lambda seconds: None
+        Job.objects.filter(pk=job.pk).update(leased_until=timezone.now())
+        inner.append(run(job))
+
+    during_the_next_call(world, somebody_else_takes_over)
+    outer = run(job)
+
+    inner[0].refresh_from_db()
+    assert (outer.outcome, outer.pages, outer.created) == ("taken_over", 0, 0)
+    assert (inner[0].outcome, inner[0].created) == ("done", 600)
+    assert job.next_run_at
+    assert job.next_run_at > timezone.now()
+
+
+def test_a_job_made_due_while_it_runs_runs_once_more(connected_partner: Connect, world: World) -> None:
+    partner = connected_partner()
+    job = customers_of(partner)
+    during_the_next_call(world, lambda: jobs.make_due(partner))
+
+    ended = run(job)
+
+    assert ended.outcome == "done"
+    assert jobs.claim_due() == [job.pk]
+
+
+# --- Ending ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("stop", ["killed_at", "suspended_at", "withdrawn_at", "lapses_at"])
+def test_nothing_leaves_for_a_partner_that_is_stopped(connected_partner: Connect, world: World, stop: str) -> None:
+    partner = connected_partner()
+    job = customers_of(partner)
+    Partner.objects.filter(pk=partner.pk).update(**{stop: timezone.now()})
+    before = len(world.calls)
+
+    ended = run(job)
+
+    partner.refresh_from_db()
+    assert ended.outcome == "refused"
+    assert ended.error_code == standing(partner, current_token(partner)).state
+    assert job.next_run_at is None
+    assert len(world.calls) == before
+
+
+def test_a_partner_that_never_connected_is_refused() -> None:
+    assert run(a_job(a_partner(1), "customers")).error_code == "invited"
+
+
+def test_after_an_all_stop_work_comes_again_by_itself(connected_partner: Connect, world: World) -> None:
+    job = customers_of(connected_partner())
+    Halt.objects.create(reason="drill", started_by="security")
+
+    with later(seconds=1):
+        ended = run(job)
+
+    assert (ended.outcome, ended.error_code) == ("refused", "stopped")
+    assert world.calls_to("partnercenter", "customers") == []
+    assert job.next_run_at is not None
+
+
+def test_missing_mfa_parks_the_partner_until_they_reconnect(connected_partner: Connect, world: World) -> None:
+    partner = connected_partner()
+    job = customers_of(partner)
+    world.fail("partnercenter", "mfa", times=1)
+
+    ended = run(job)
+
+    assert (ended.outcome, ended.error_code) == ("refused", "900421")
+    assert job.next_run_at is None
+    assert standing(partner, current_token(partner)).state == "mfa_missing"
+    assert AuditEvent.objects.filter(partner=partner, action="connection.refused").count() == 1
+    assert jobs.make_due(partner) >= 1
+    assert job.pk in jobs.claim_due()
+
+
+def test_a_revoked_sign_in_parks_the_partner(connected_partner: Connect, world: World) -> None:
+    partner = connected_partner()
+    job = customers_of(partner)
+    world.fail("entra", "AADSTS50173")
+
+    ended = run(job)
+
+    assert (ended.outcome, job.next_run_at) == ("refused", None)
+    assert "50173" in ended.error_code
+    assert standing(partner, current_token(partner)).state == "needs_consent"
+
+
+def test_a_missing_role_is_refused_and_tried_again_because_no_reconnect_will_come(
+    connected_partner: Connect, world: World
+) -> None:
+    job = customers_of(connected_partner())
+    world.fail("partnercenter", "forbidden")
+
+    ended = run(job)
+
+    assert (ended.outcome, ended.error_code) == ("refused", "2032")
+    assert job.next_run_at is not None
+
+
+@pytest.mark.parametrize("service", ["entra", "vault", "partnercenter"])
+def test_an_outage_is_waited_out(connected_partner: Connect, world: World, service: str) -> None:
+    job = customers_of(connected_partner())
+    world.fail(service, "503")
+
+    ended = run(job)
+
+    assert ended.outcome == "waiting"
+    assert ended.error_code
+    assert job.failures == 1
+    assert job.next_run_at
+    assert job.next_run_at > timezone.now()
+
+
+def test_each_failure_in_a_row_waits_longer(connected_partner: Connect, world: World) -> None:
+    job = customers_of(connected_partner())
+    world.fail("partnercenter", "500")
+
+    waits = []
+    for _ in range(6):
+        job.make_due()
+        run(job)
+        assert job.next_run_at
+        waits.append((job.next_run_at - timezone.now()).total_seconds())
+
+    assert 10 < waits[0] <= 30
+    assert 400 < waits[-1] <= 960
+
+
+def test_microsofts_retry_after_is_kept(connected_partner: Connect, world: World) -> None:
+    job = customers_of(connected_partner())
+    world.fail("partnercenter", "throttled", retry_after=3600)
+
+    ended = jobs.run_job(job.pk)
+
+    assert ended
+    assert ended.retry_after == 3600
+    job.refresh_from_db()
+    assert job.next_run_at
+    assert job.next_run_at - timezone.now() > dt.timedelta(minutes=59)
+
+
+def test_a_vault_that_refuses_is_ours_to_repair(connected_partner: Connect, world: World) -> None:
+    job = customers_of(connected_partner())
+    world.fail("vault", "forbidden")
+
+    ended = run(job)
+
+    assert ended.outcome == "failed"
+    assert job.next_run_at is not None
+
+
+def test_our_own_mistake_ends_the_run_and_is_logged(
+    connected_partner: Connect, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = customers_of(connected_partner())
+
+    def break_down() -> None:
+        raise RuntimeError("the bottom fell out")
+
+    during_the_next_call(world, break_down)
+    ended = run(job)
+
+    assert (ended.outcome, ended.error_code) == ("failed", "unexpected")
+    assert "bottom" not in ended.error
+    assert any(record.levelname == "ERROR" and record.exc_info for record in caplog.records)
+
+
+def test_a_kind_this_release_does_not_know_fails_by_name(connected_partner: Connect) -> None:
+    job = a_job(connected_partner(), "from-the-future")
+
+    ended = run(job)
+
+    assert (ended.outcome, ended.error_code) == ("failed", "unknown_kind")
+    assert job.next_run_at is not None
+
+
+def test_a_worker_that_is_told_to_end_leaves_the_job_to_the_next(connected_partner: Connect, world: World) -> None:
+    job = customers_of(connected_partner())
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    during_the_next_call(world, stop)
+    with pytest.raises(KeyboardInterrupt):
+        jobs.run_job(job.pk)
+
+    assert jobs.run_job(job.pk) is None
+    with later(minutes=3):
+        assert run(job).outcome == "done"
+    assert set(Run.objects.values_list("outcome", flat=True)) == {"taken_over", "done"}
