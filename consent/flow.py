@@ -1,0 +1,354 @@
+"""
+The way to Microsoft and back: begin, complete, and sign in.
+
+Every check happens before anything is stored. A refusal leaves no trace in the vault, and tells the visitor why.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from consent import checks_at_consent as checks
+from consent.models import ATTEMPT_LIFE, INVITATION_LIFE, Consent, ConsentAttempt, Invitation, digest
+from consent.refusals import Refused, of_answer, of_failure
+from partners import jobs
+from partners.models import Member, Partner, User
+from partners.standing import current_token, standing
+from tokens import audit, broker, custody, outside, permissions
+from tokens.actors import Actor, ActorKind
+from tokens.clouds import cloud_named
+from tokens.entra import Identity
+from tokens.errors import Failure
+from tokens.models import RefreshToken
+from tokens.secret import Secret
+
+logger = logging.getLogger(__name__)
+
+TERMS_VERSION = "2026-11"
+SIGN_IN_TENANT = "organizations"
+VISITOR = Actor(ActorKind.VISITOR, label="visitor")
+
+
+@dataclass(frozen=True)
+class Connected:
+    """A consent that was stored, and the person who gave it."""
+
+    partner: Partner
+    user: User
+
+
+@dataclass(frozen=True)
+class SignedIn:
+    """An existing member who came back."""
+
+    user: User
+    partner: Partner
+    next_path: str
+
+
+def callback_address(kind: str) -> str:
+    path = "/connect/callback" if kind == ConsentAttempt.Kind.CONSENT else "/signin/callback"
+    return f"{settings.CPV_BASE_URL}{path}"
+
+
+# --- Begin ----------------------------------------------------------------------------------------------------------
+def usable_invitation(link: str) -> Invitation:
+    """
+    The invitation behind a link, unspent and in time.
+
+    :raises Refused: unknown, expired or used
+    """
+    invitation = Invitation.objects.select_related("partner").filter(link_hash=digest(link)).first()
+    if invitation is None or invitation.partner.offboarded_at:
+        raise Refused("unknown_invitation")
+    if invitation.used_at:
+        raise Refused("used_invitation")
+    if invitation.is_expired:
+        raise Refused("expired_invitation")
+    return invitation
+
+
+def begin(
+    *, partner: Partner, browser: str, retry_path: str, invitation: Invitation | None = None, hint: str = ""
+) -> str:
+    """
+    Start a consent; returns the address at Microsoft to send the browser to.
+
+    `browser` is a secret of the visitor's session: only the browser that holds it can end the attempt.
+    :raises Refused: the partner is stopped, or Microsoft cannot be reached
+    """
+    _check_open(partner, retry_path)
+    flow = _flow(
+        partner.cloud,
+        tenant=str(partner.tenant_id),
+        scopes=permissions.scopes(outside.asked_permissions(), cloud_named(partner.cloud)),
+        kind=ConsentAttempt.Kind.CONSENT,
+        retry_path=retry_path,
+        hint=hint,
+    )
+    return _remember(flow, ConsentAttempt.Kind.CONSENT, partner.cloud, browser, partner=partner, invitation=invitation)
+
+
+def _check_open(partner: Partner, retry_path: str) -> None:
+    try:
+        broker.check_open(partner)
+    except broker.Stopped as stopped:
+        raise Refused("stopped", retry_path=retry_path) from stopped
+
+
+def begin_sign_in(*, cloud: str, browser: str, next_path: str) -> str:
+    """Start a sign-in with `openid profile` only; returns the address at Microsoft."""
+    kind = ConsentAttempt.Kind.SIGN_IN
+    flow = _flow(cloud, tenant=SIGN_IN_TENANT, scopes=[], kind=kind, retry_path="/signin", openid_only=True)
+    return _remember(flow, kind, cloud, browser, next_path=next_path)
+
+
+def _flow(
+    cloud: str, *, tenant: str, scopes: list[str], kind: str, retry_path: str, hint: str = "", openid_only: bool = False
+) -> dict[str, Any]:
+    try:
+        flow = outside.entra(cloud).begin(
+            tenant=tenant,
+            scopes=scopes,
+            redirect_uri=callback_address(kind),
+            login_hint=hint or None,
+            openid_only=openid_only,
+        )
+    except Failure as failure:
+        raise _as_refusal(failure, retry_path) from failure
+    return flow | {"retry_path": retry_path}
+
+
+def _remember(
+    flow: dict[str, Any],
+    kind: str,
+    cloud: str,
+    browser: str,
+    *,
+    partner: Partner | None = None,
+    invitation: Invitation | None = None,
+    next_path: str = "",
+) -> str:
+    state_hash = digest(flow["state"])
+    ConsentAttempt.objects.create(
+        kind=kind,
+        cloud=cloud,
+        partner=partner,
+        invitation=invitation,
+        state_hash=state_hash,
+        browser_hash=digest(browser),
+        sealed_flow=outside.keyring().seal(Secret(json.dumps(flow)), aad=_attempt_aad(state_hash)),
+        next_path=next_path,
+        expires_at=timezone.now() + ATTEMPT_LIFE,
+    )
+    return str(flow["auth_uri"])
+
+
+def _attempt_aad(state_hash: bytes) -> list[str]:
+    return ["attempt", bytes(state_hash).hex()]
+
+
+# --- The way back ---------------------------------------------------------------------------------------------------
+def _claimed(kind: str, answer: Mapping[str, str], browser: str) -> tuple[ConsentAttempt, dict[str, Any]]:
+    """The attempt this answer belongs to, claimed and committed before anything leaves for Microsoft."""
+    state_hash = digest(answer.get("state", ""))
+    attempt = (
+        ConsentAttempt.objects.select_related("partner", "invitation").filter(kind=kind, state_hash=state_hash).first()
+    )
+    if attempt is None:
+        raise Refused("unknown_attempt")
+    if not browser or bytes(attempt.browser_hash) != digest(browser):
+        raise Refused("other_browser")
+    if attempt.claimed_at:
+        raise Refused("replayed")
+    if attempt.expires_at <= timezone.now():
+        raise Refused("too_late")
+    sealed = attempt.sealed_flow
+    if not attempt.claim():
+        raise Refused("replayed")
+    return attempt, json.loads(outside.keyring().open(sealed, aad=_attempt_aad(state_hash)).reveal())
+
+
+def complete(*, answer: Mapping[str, str], browser: str) -> Connected:
+    """
+    End a consent: prove who came back, check everything, then store.
+
+    :raises Refused: with the reason for the visitor; the vault was not touched, or what it holds is swept
+    """
+    attempt, flow = _claimed(ConsentAttempt.Kind.CONSENT, answer, browser)
+    try:
+        connected = _complete(attempt, flow, dict(answer))
+    except (Refused, Failure) as error:
+        refused = _as_refusal(error, flow["retry_path"])
+        attempt.close(refused.reason)
+        audit.record(
+            "consent.refused",
+            actor=VISITOR,
+            partner=attempt.partner,
+            reason=refused.reason,
+            reference=refused.reference,
+        )
+        logger.info("consent refused", extra={"reason": refused.reason, "attempt": attempt.pk})
+        raise refused from (None if refused is error else error)
+    attempt.close("connected")
+    return connected
+
+
+def _as_refusal(error: Refused | Failure, retry_path: str) -> Refused:
+    refused = error if isinstance(error, Refused) else of_failure(error)
+    refused.retry_path = refused.retry_path or retry_path
+    return refused
+
+
+def _complete(attempt: ConsentAttempt, flow: dict[str, Any], answer: dict[str, str]) -> Connected:
+    partner = attempt.partner
+    if partner is None:
+        raise AssertionError("a consent attempt names its partner (database constraint)")
+    if "error" in answer:
+        raise of_answer(answer["error"], answer.get("error_description", ""))
+    refuse_if_connected(attempt)
+    _check_open(partner, flow["retry_path"])
+    grant = broker.redeem_code(partner=partner, flow=flow, answer=answer, actor=VISITOR)
+    identity = _proven_identity(partner.cloud, grant.id_token, flow)
+    if identity.tenant_id != partner.tenant_id:
+        raise Refused("wrong_tenant")
+    evidence = checks.everything(partner=partner, grant=grant, identity=identity)
+    refuse_if_connected(attempt)
+    return _store(attempt, partner, identity, evidence)
+
+
+def _proven_identity(cloud: str, id_token: Secret | None, flow: dict[str, Any]) -> Identity:
+    if id_token is None:
+        raise Refused("unverified", "no id_token")
+    identity = outside.entra(cloud).validate(id_token, nonce=flow["nonce"])
+    if identity.is_guest:
+        raise Refused("guest")
+    return identity
+
+
+def refuse_if_connected(attempt: ConsentAttempt) -> None:
+    """The first success wins: a second tab throws its own grant away."""
+    if attempt.invitation and Invitation.objects.filter(pk=attempt.invitation.pk, used_at__isnull=False).exists():
+        raise Refused("already_connected")
+    if attempt.partner and not attempt.invitation:
+        token = current_token(attempt.partner)
+        if token and not standing(attempt.partner, token).can_reconnect:
+            raise Refused("already_connected")
+
+
+def _store(attempt: ConsentAttempt, partner: Partner, identity: Identity, evidence: checks.Evidence) -> Connected:
+    people: list[User] = []
+
+    def on_pin(token: RefreshToken) -> None:
+        people.append(_write_consent(attempt, token, identity, evidence))
+
+    if evidence.grant.refresh_token is None:
+        raise Refused("missing_scope", missing=("offline_access",))
+    try:
+        custody.store(
+            partner=partner,
+            refresh_token=evidence.grant.refresh_token,
+            oid=identity.object_id,
+            upn=identity.username,
+            limits=evidence.limits,
+            on_pin=on_pin,
+        )
+    except custody.NotOpen as failure:
+        raise Refused("already_connected" if failure.code == "already_connected" else "stopped") from failure
+    return Connected(partner, people[0])
+
+
+def _write_consent(attempt: ConsentAttempt, token: RefreshToken, identity: Identity, evidence: checks.Evidence) -> User:
+    """Everything a success changes, inside the transaction that pins the token."""
+    if attempt.invitation and not attempt.invitation.mark_used():
+        raise custody.NotOpen("another tab was faster", code="already_connected")
+    partner = token.partner
+    Consent.objects.create(
+        partner=partner,
+        token=token,
+        oid=identity.object_id,
+        upn=identity.username,
+        name=identity.name,
+        role=evidence.role,
+        scopes=sorted(evidence.scopes),
+        mfa_evidence=evidence.mfa,
+        terms_version=TERMS_VERSION,
+    )
+    partner.start_access_period(timezone.now())
+    user = User.objects.member(
+        cloud=partner.cloud,
+        tenant_id=identity.tenant_id,
+        object_id=identity.object_id,
+        upn=identity.username,
+        name=identity.name,
+    )
+    Member.objects.get_or_create(user=user, partner=partner, defaults={"role": Member.Role.OWNER})
+    actor = Actor(ActorKind.MEMBER, id=str(user.pk), label=user.upn)
+    audit.record(
+        "consent.given", actor=actor, partner=partner, object=token.secret_name, generation=token.generation,
+        role=evidence.role, scopes=sorted(evidence.scopes), mfa=evidence.mfa,
+    )  # fmt: skip
+    job = jobs.ensure(partner, "customers")
+    jobs.make_due(partner)
+    jobs.queue_now(job)
+    return user
+
+
+# --- Sign in --------------------------------------------------------------------------------------------------------
+def complete_sign_in(*, answer: Mapping[str, str], browser: str) -> SignedIn:
+    """
+    End a sign-in: admit somebody who is a member already, known by (cloud, tid, oid) and nothing else.
+
+    :raises Refused: with the reason for the visitor
+    """
+    attempt, flow = _claimed(ConsentAttempt.Kind.SIGN_IN, answer, browser)
+    try:
+        signed_in = _complete_sign_in(attempt, flow, dict(answer))
+    except (Refused, Failure) as error:
+        refused = _as_refusal(error, flow["retry_path"])
+        attempt.close(refused.reason)
+        raise refused from (None if refused is error else error)
+    attempt.close("signed in")
+    return signed_in
+
+
+def _complete_sign_in(attempt: ConsentAttempt, flow: dict[str, Any], answer: dict[str, str]) -> SignedIn:
+    if "error" in answer:
+        raise of_answer(answer["error"], answer.get("error_description", ""))
+    grant = broker.redeem_sign_in(cloud=attempt.cloud, flow=flow, answer=answer, actor=VISITOR)
+    identity = _proven_identity(attempt.cloud, grant.id_token, flow)
+    member = _member(attempt.cloud, identity.tenant_id, identity.object_id)
+    if member is None:
+        raise Refused("not_a_member")
+    return SignedIn(member.user, member.partner, attempt.next_path)
+
+
+def _member(cloud: str, tenant_id: UUID, object_id: UUID) -> Member | None:
+    """The newest membership of this person; somebody in several partners switches after signing in."""
+    of_person = Member.objects.filter(user__cloud=cloud, user__tid=tenant_id, user__oid=object_id, user__is_active=True)
+    return of_person.filter(partner__offboarded_at=None).select_related("user", "partner").order_by("-pk").first()
+
+
+# --- Invitations ----------------------------------------------------------------------------------------------------
+@transaction.atomic
+def invite(*, partner: Partner, by: Actor, email: str = "") -> tuple[Invitation, str]:
+    """A new invitation and its address, which exists only now: we keep a hash of it."""
+    link = Invitation.new_link()
+    invitation = Invitation.objects.create(
+        partner=partner,
+        link_hash=digest(link),
+        email=email,
+        created_by=str(by),
+        expires_at=timezone.now() + INVITATION_LIFE,
+    )
+    audit.record("invitation.made", actor=by, partner=partner, object=f"invitation {invitation.pk}")
+    return invitation, f"{settings.CPV_BASE_URL}/connect/{link}"

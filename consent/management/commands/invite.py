@@ -1,0 +1,76 @@
+"""Make an invitation, and mail it when an address is given."""
+
+from __future__ import annotations
+
+import uuid
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.mail import send_mail
+from django.db import transaction
+from django.template.loader import render_to_string
+
+from consent import flow
+from consent.models import Invitation
+from partners.commands import PanelCommand
+from partners.models import CLOUDS, Partner
+from partners.standing import current_token, standing
+from tokens import actors, outside
+from tokens.clouds import UnknownCloud, cloud_named
+
+
+class Command(PanelCommand):
+    help = "Invite a partner: prints the link, and mails it with --email."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--name", required=True, help="the partner's name, for people")
+        parser.add_argument("--tenant", required=True, help="the partner's tenant id (a GUID)")
+        parser.add_argument("--cloud", required=True, help=f"one of {', '.join(CLOUDS)}; there is no default")
+        parser.add_argument("--email", default="", help="where to mail the invitation")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        cloud = self._cloud(options["cloud"])
+        name = options["name"].strip()
+        if not name:
+            self.wrong_use("--name is empty: give the partner's name, for people")
+        try:
+            tenant = uuid.UUID(options["tenant"])
+        except ValueError:
+            self.wrong_use("--tenant is not a GUID: take the tenant id from the partner's Entra overview page")
+        partner = self._partner(name, tenant, cloud)
+        invitation, url = flow.invite(partner=partner, by=actors.command("invite"), email=options["email"])
+        if invitation.email:
+            self._mail(invitation, url)
+        self.answer(
+            {"partner": str(partner.tenant_id), "url": url, "expires_at": invitation.expires_at.isoformat()},
+            [url, f"for {partner.name}, good until {invitation.expires_at:%Y-%m-%d %H:%M} UTC"],
+        )
+
+    def _cloud(self, wanted: str) -> str:
+        try:
+            cloud = cloud_named(wanted).name
+        except UnknownCloud as unknown:
+            self.wrong_use(str(unknown))
+        if not outside.is_configured(cloud):
+            suffix = {"usgov": "_USGOV", "china": "_CHINA"}.get(cloud, "")
+            self.wrong_use(
+                f"the cloud {cloud} is not set up here: set CPV_APP_ID{suffix} and KEY_VAULT_URL{suffix} first"
+            )
+        return cloud
+
+    def _partner(self, name: str, tenant: uuid.UUID, cloud: str) -> Partner:
+        with transaction.atomic():
+            partner, made = Partner.objects.living().get_or_create(
+                tenant_id=tenant, defaults={"name": name, "cloud": cloud}
+            )
+        if partner.cloud != cloud:
+            self.wrong_use(f"this tenant is a partner already, in the cloud {partner.cloud}; a tenant never moves")
+        if not made and not standing(partner, current_token(partner)).can_reconnect:
+            self.needs_a_person(f"{partner.name} is connected or stopped already; there is nothing to invite it to")
+        return partner
+
+    def _mail(self, invitation: Invitation, url: str) -> None:
+        context = {"partner": invitation.partner, "url": url, "invitation": invitation}
+        subject = f"Connect {invitation.partner.name} to CPV Panel".replace("\n", " ")
+        body = render_to_string("consent/mail/invitation.txt", context)
+        send_mail(subject, body, None, [invitation.email])

@@ -1,0 +1,274 @@
+"""Every way a consent or a sign-in can be refused, and what each says to the person in front of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tokens import aadsts
+from tokens.broker import Stopped
+from tokens.entra import AnswerMismatch, BadIdToken
+from tokens.entra import Refused as EntraRefused
+from tokens.errors import Failure, Transient
+
+PARTNER_CENTER_APP = "fa3d9a0c-3fb0-42cc-9193-47c7ecd2edbd"
+
+YOU = "You"
+ADMINISTRATOR = "Your administrator"
+VENDOR = "Us, the vendor"
+NOBODY = "Nobody: it passes"
+
+
+@dataclass(frozen=True)
+class Reason:
+    """The words of one refusal; `status` is the HTTP status of its page."""
+
+    title: str
+    why: str
+    steps: tuple[str, ...]
+    owner: str = YOU
+    status: int = 403
+    command: str = ""
+
+
+REASONS = {
+    "wrong_tenant": Reason(
+        "That account belongs to another organisation",
+        "This invitation is for one tenant, and the account you chose lives in a different one.",
+        (
+            "Open the invitation again.",
+            "Choose “Use another account” and sign in with the invited organisation's account.",
+        ),
+    ),
+    "personal": Reason(
+        "That is a personal Microsoft account",
+        "Only a work account of the invited organisation can connect it.",
+        ("Open the invitation again.", "Sign in with the organisation's service account."),
+    ),
+    "guest": Reason(
+        "That account is a guest",
+        "A guest's sign-in is governed by another organisation, so it cannot speak for this one.",
+        ("Open the invitation again.", "Sign in with an account that is a member of the tenant."),
+    ),
+    "no_mfa": Reason(
+        "Your sign-in did not carry MFA",
+        "Partner Center takes no call from a sign-in without multi-factor authentication, so the connection would not "
+        "work. Usual causes: a trusted-location exception, MFA of another vendor, or a remembered device.",
+        (
+            "Make sure that MFA is required for the service account, with no exception for this location.",
+            "Sign out at Microsoft, or use a private window.",
+            "Open the invitation again and complete MFA.",
+        ),
+    ),
+    "no_role": Reason(
+        "That account is not an admin agent",
+        "Partner Center allows what this connection needs only to members of the admin agents group. "
+        "A Global Administrator is not a member by that role alone.",
+        (
+            "In Partner Center, under Settings and then User management, make the service account an admin agent.",
+            "Wait a few minutes, then open the invitation again.",
+        ),
+        owner=ADMINISTRATOR,
+    ),
+    "declined": Reason(
+        "You declined at Microsoft",
+        "Microsoft told us that the permissions were not accepted. That is fine; nothing changed.",
+        ("To connect after all, open the invitation again and choose Accept.",),
+    ),
+    "admin_approval": Reason(
+        "An administrator has to approve first",
+        "Your tenant does not let this account accept the permissions by itself.",
+        (
+            "Ask a Global Administrator of your tenant to approve the application.",
+            "Then open the invitation again and sign in with the service account.",
+        ),
+        owner=ADMINISTRATOR,
+    ),
+    "no_service_principal": Reason(
+        "Partner Center is not set up in your tenant yet",
+        "Microsoft Partner Center has no service principal in your tenant, so no permission for it can be granted.",
+        (
+            "Let an administrator run the command below once, in Azure Cloud Shell or PowerShell.",
+            "Wait a minute, then open the invitation again.",
+        ),
+        owner=ADMINISTRATOR,
+        command=f"New-MgServicePrincipal -AppId {PARTNER_CENTER_APP}",
+    ),
+    "missing_scope": Reason(
+        "A permission is missing",
+        "Microsoft granted less than was asked for, so parts of the connection would not work.",
+        ("Open the invitation again and accept all the permissions shown.",),
+    ),
+    "blocked": Reason(
+        "A sign-in policy of your tenant blocks this",
+        "A conditional access policy, or a setting of the account, refused the sign-in from our servers.",
+        (
+            "Let an administrator look at the sign-in log under the reference below.",
+            "Exempt the service account from that policy, then open the invitation again.",
+        ),
+        owner=ADMINISTRATOR,
+    ),
+    "unverified": Reason(
+        "We could not verify Microsoft's answer",
+        "The proof of who signed in did not pass our checks, so we threw it away.",
+        ("Open the invitation again.", "If it happens twice, tell our support the reference below."),
+        owner=VENDOR,
+        status=400,
+    ),
+    "unknown_attempt": Reason(
+        "We do not know this attempt",
+        "The way back from Microsoft does not belong to an attempt that began here.",
+        ("Open the invitation again and start from there.",),
+        status=400,
+    ),
+    "replayed": Reason(
+        "This attempt was already used",
+        "Each attempt counts once; the page was reloaded or opened again.",
+        ("If you saw that you are connected, go to your home page.", "Otherwise open the invitation again."),
+        status=400,
+    ),
+    "other_browser": Reason(
+        "This attempt began in another browser",
+        "An attempt has to end in the browser it began in, so that nobody can be led through somebody else's.",
+        ("Open the invitation in this browser and start from there.",),
+        status=400,
+    ),
+    "too_late": Reason(
+        "That took longer than ten minutes",
+        "An attempt is good for ten minutes.",
+        ("Open the invitation again; it has not been used up.",),
+        status=400,
+    ),
+    "unknown_invitation": Reason(
+        "This invitation does not exist",
+        "The link is incomplete, or it was never one of ours.",
+        ("Copy the whole link from the mail.", "If it still fails, ask us for a new invitation."),
+        status=404,
+    ),
+    "expired_invitation": Reason(
+        "This invitation has expired",
+        "An invitation is good for seven days.",
+        ("Ask us for a new invitation.",),
+        owner=VENDOR,
+        status=410,
+    ),
+    "used_invitation": Reason(
+        "This invitation has been used",
+        "It connected its organisation already and cannot be used again.",
+        ("If you are a member, sign in to the portal.", "Otherwise ask us for a new invitation."),
+        status=410,
+    ),
+    "already_connected": Reason(
+        "Already connected",
+        "Another attempt was faster: the organisation is connected, and this one was thrown away.",
+        ("Go to your home page.",),
+        owner="Nobody: all is well",
+        status=409,
+    ),
+    "stopped": Reason(
+        "This organisation is stopped here",
+        "The vendor has stopped all work for it, so it cannot connect now.",
+        ("Talk to our support.",),
+        owner=VENDOR,
+    ),
+    "not_a_member": Reason(
+        "You have no access here",
+        "Microsoft knows you, but no organisation in this portal lists you as a member.",
+        (
+            "If you have an invitation, open its link: that is how an organisation connects.",
+            "If your organisation is connected, ask an owner to add you.",
+        ),
+    ),
+    "vault_down": Reason(
+        "We could not store the connection safely",
+        "Our key vault does not answer as it should, so we kept nothing. Your invitation is still good.",
+        ("Wait a few minutes.", "Open the invitation again."),
+        owner=NOBODY,
+        status=503,
+    ),
+    "microsoft_down": Reason(
+        "Microsoft does not answer right now",
+        "We could not finish the checks, so we kept nothing. Your invitation is still good.",
+        ("Wait a few minutes.", "Open the invitation again."),
+        owner=NOBODY,
+        status=503,
+    ),
+    "our_fault": Reason(
+        "Something is wrong on our side",
+        "Microsoft refused our application, not you. We kept nothing.",
+        ("Tell our support the reference below.", "Your invitation stays good."),
+        owner=VENDOR,
+        status=502,
+    ),
+    "microsoft_refused": Reason(
+        "Microsoft refused the sign-in",
+        "Microsoft ended the sign-in with an error.",
+        ("Open the invitation again.", "If it happens twice, tell our support the reference below."),
+    ),
+}
+
+
+@dataclass
+class Refused(Exception):
+    """A consent or sign-in that ends here; nothing was stored. `missing` names scopes, `reference` a code to quote."""
+
+    reason: str
+    reference: str = ""
+    missing: Sequence[str] = field(default_factory=tuple)
+    retry_path: str = ""
+
+    def __post_init__(self) -> None:
+        super().__init__(self.reason)
+
+    @property
+    def words(self) -> Reason:
+        return REASONS[self.reason]
+
+
+BY_CODE = {
+    65004: "declined",
+    90094: "admin_approval",
+    90095: "admin_approval",
+    650052: "no_service_principal",
+    500011: "no_service_principal",
+    650054: "no_service_principal",
+    65001: "missing_scope",
+}
+BY_KIND = {
+    "partner_admin": "blocked",
+    "app_credential": "our_fault",
+    "config": "our_fault",
+    "retry": "microsoft_down",
+    "mfa": "no_mfa",
+}
+
+
+def of_answer(error: str, description: str) -> Refused:
+    """What Microsoft's redirect with an error means; both texts are a stranger's and are only searched for numbers."""
+    codes = aadsts.codes_in(description)
+    return _of_codes(codes, error, http_status=400, reference=f"AADSTS{codes[0]}" if codes else "")
+
+
+def of_failure(failure: Failure) -> Refused:
+    """What a failed call to Microsoft or the vault means for the visitor."""
+    if isinstance(failure, Transient):
+        return Refused("vault_down" if failure.code.startswith("vault") else "microsoft_down", failure.code)
+    if isinstance(failure, Stopped):
+        return Refused("stopped")
+    if isinstance(failure, BadIdToken):
+        return Refused("personal" if failure.reason == "personal" else "unverified", f"id_token: {failure.reason}")
+    if isinstance(failure, AnswerMismatch):
+        return Refused("unverified", failure.code)
+    if isinstance(failure, EntraRefused):
+        return _of_codes([failure.meaning.code], "", http_status=400, reference=failure.code)
+    return Refused("vault_down" if failure.code.startswith("vault") else "our_fault", failure.code)
+
+
+def _of_codes(codes: Sequence[int], error: str, *, http_status: int, reference: str) -> Refused:
+    for code in codes:
+        if code in BY_CODE:
+            return Refused(BY_CODE[code], reference)
+    if error == "access_denied" and not codes:
+        return Refused("declined")
+    meaning = aadsts.classify(codes, error, "", http_status)
+    return Refused(BY_KIND.get(meaning.kind, "microsoft_refused") if codes else "microsoft_refused", reference)

@@ -1,0 +1,14 @@
+from django.urls import path
+
+from consent import views
+
+urlpatterns = [
+    path("connect/callback", views.callback, name="callback"),
+    path("connect/connected", views.connected, name="connected"),
+    path("connect/<str:link>", views.connect, name="connect"),
+    path("connection/renew", views.renew, name="renew"),
+    path("signin", views.signin, name="signin"),
+    path("signin/callback", views.signin_callback, name="signin_callback"),
+    path("signout", views.signout, name="signout"),
+    path("signed-out", views.signed_out, name="signed_out"),
+]

@@ -1,0 +1,250 @@
+"""The pages on the way to Microsoft and back."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+from urllib.parse import urlsplit
+
+from csp.decorators import csp_update
+from django.conf import settings
+from django.contrib.auth import logout
+from django.contrib.auth.decorators import login_not_required
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http.response import HttpResponseBase
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from consent import flow
+from consent.checks_at_consent import ROLE_WORDS
+from consent.refusals import Refused
+from partners.access import PartnerRequest, chosen_partner, enter, partner_required
+from partners.models import CLOUDS, Member
+from partners.overview import overview
+from partners.standing import current_token, standing
+from tokens import outside
+from tokens.clouds import cloud_named
+
+# The words of a refusal speak of the invitation; on the way through sign-in or a reconnect there is none.
+OPEN_AGAIN = "Open the invitation again"
+AGAIN = {"/signin": "Sign in again", "/": "Go home and reconnect again"}
+INVITATION_KEPT = " Your invitation is still good."
+BROWSER_KEY = "consent_browser"
+View = Callable[..., HttpResponseBase]
+
+
+def login_origins() -> list[str]:
+    """Where a form may lead after its redirect: the login hosts of the clouds in use, or the stand-in's own address."""
+    if settings.CPV_SANDBOX_URL:
+        return [settings.CPV_SANDBOX_PUBLIC_URL]
+    return [f"https://{cloud_named(name).login_host}" for name in CLOUDS if outside.is_configured(name)]
+
+
+def leads_to_microsoft(view: View) -> View:
+    """`form-action` also covers the redirect after a POST, so pages that lead to Microsoft name its login hosts."""
+
+    @wraps(view)
+    def widened(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        return csp_update({"form-action": login_origins()})(view)(request, *args, **kwargs)
+
+    return widened
+
+
+def explains_refusals(view: View) -> View:
+    """Turn a refusal into its page."""
+
+    @wraps(view)
+    def explained(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        try:
+            return view(request, *args, **kwargs)
+        except Refused as refused:
+            return refusal_page(request, refused)
+
+    return explained
+
+
+def refusal_page(request: HttpRequest, refused: Refused) -> HttpResponse:
+    words = refused.words
+    retry_path = refused.retry_path
+    again = AGAIN.get(retry_path, OPEN_AGAIN)
+    retry_label = again
+    title = words.title
+    if refused.reason in {"already_connected", "replayed"} and (upn := _connected_as(request)):
+        retry_path, retry_label = reverse("home"), "Go to your home page"
+        title = f"Already connected as {upn}"
+    refusal = {
+        "title": title,
+        "why": words.why if again == OPEN_AGAIN else words.why.replace(INVITATION_KEPT, ""),
+        "steps": [step.replace(OPEN_AGAIN, again).replace(OPEN_AGAIN.lower(), again.lower()) for step in words.steps],
+        "missing": refused.missing,
+        "command": words.command,
+        "owner": words.owner,
+        "reference": refused.reference,
+        "retry_url": retry_path,
+        "retry_label": retry_label,
+        "nothing_stored": refused.reason not in {"used_invitation", "already_connected"},
+    }
+    response = render(request, "consent/refused.html", {"refusal": refusal}, status=words.status)
+    response["Referrer-Policy"] = "no-referrer"
+    return response
+
+
+def _connected_as(request: HttpRequest) -> str:
+    """Who this very visitor's organisation is connected as; nothing for anybody who is not signed in as its member."""
+    if not request.user.is_authenticated:
+        return ""
+    mine = Member.objects.filter(user_id=request.user.pk, partner_id=chosen_partner(request))
+    member = mine.select_related("partner").first()
+    token = current_token(member.partner) if member else None
+    return token.upn if token else ""
+
+
+def browser_secret(request: HttpRequest, *, make: bool = False) -> str:
+    """The secret that ties an attempt to this browser's session; it is worth nothing without the session's cookie."""
+    if make and BROWSER_KEY not in request.session:
+        request.session[BROWSER_KEY] = secrets.token_urlsafe(32)
+    return str(request.session.get(BROWSER_KEY, ""))
+
+
+# --- Consent --------------------------------------------------------------------------------------------------------
+@never_cache
+@login_not_required
+@require_http_methods(["GET", "HEAD", "POST"])
+@leads_to_microsoft
+@explains_refusals
+def connect(request: HttpRequest, link: str) -> HttpResponse:
+    """Explain what is asked and why; a POST leads on to Microsoft. Looking never spends the invitation."""
+    invitation = flow.usable_invitation(link)
+    partner = invitation.partner
+    if request.method == "POST":
+        address = flow.begin(
+            partner=partner,
+            invitation=invitation,
+            browser=browser_secret(request, make=True),
+            retry_path=reverse("connect", args=[link]),
+        )
+        return HttpResponseRedirect(address)
+    context = {
+        "invitation": invitation,
+        "partner": partner,
+        "cloud_label": CLOUDS[partner.cloud],
+        "permissions": outside.asked_permissions(),
+        "roles": [ROLE_WORDS[role] for role in settings.CPV_CONSENT_ROLES],
+    }
+    return render(request, "consent/connect.html", context)
+
+
+@never_cache
+@login_not_required
+@require_safe
+@explains_refusals
+def callback(request: HttpRequest) -> HttpResponse:
+    """Where Microsoft sends the browser; ends in a redirect, so that the code leaves the address bar."""
+    if not request.GET:
+        raise Http404
+    connected = flow.complete(answer=request.GET.dict(), browser=browser_secret(request))
+    enter(request, user=connected.user, partner=connected.partner)
+    return _see_other(reverse("connected"))
+
+
+def _see_other(path: str) -> HttpResponse:
+    response = HttpResponseRedirect(path)
+    response.status_code = 303
+    response["Referrer-Policy"] = "no-referrer"
+    return response
+
+
+@never_cache
+@require_safe
+@partner_required
+def connected(request: PartnerRequest) -> HttpResponse:
+    """What was stored just now, and the first sync counting up."""
+    partner = request.partner
+    token = current_token(partner)
+    if token is None:
+        return redirect("home")
+    stands = standing(partner, token)
+    context = {
+        "partner": partner,
+        "token": token,
+        "consent": token.consent,
+        "role": ROLE_WORDS.get(token.consent.role, token.consent.role),
+        "standing": stands,
+        "progress": overview(partner).progress(token, is_live=stands.is_live),
+    }
+    return render(request, "consent/connected.html", context)
+
+
+@never_cache
+@require_POST
+@leads_to_microsoft
+@explains_refusals
+@partner_required
+def renew(request: PartnerRequest) -> HttpResponse:
+    """Reconnect a partner whose connection Microsoft or time has ended; owners only."""
+    if request.member.role != Member.Role.OWNER:
+        raise Http404
+    stands = standing(request.partner, current_token(request.partner))
+    if not stands.can_reconnect:
+        return redirect("home")
+    address = flow.begin(
+        partner=request.partner, browser=browser_secret(request, make=True), retry_path=reverse("home")
+    )
+    return HttpResponseRedirect(address)
+
+
+# --- Sign in and out ------------------------------------------------------------------------------------------------
+@never_cache
+@login_not_required
+@require_http_methods(["GET", "HEAD", "POST"])
+@leads_to_microsoft
+@explains_refusals
+def signin(request: HttpRequest) -> HttpResponse:
+    """Explain who may enter; a POST leads on to Microsoft."""
+    clouds = [(name, label) for name, label in CLOUDS.items() if outside.is_configured(name)]
+    next_path = _safe_next(request)
+    if request.method == "POST":
+        cloud = request.POST.get("cloud") or (clouds[0][0] if len(clouds) == 1 else "")
+        if cloud not in dict(clouds):
+            return render(request, "consent/signin.html", {"clouds": clouds, "next": next_path}, status=400)
+        address = flow.begin_sign_in(cloud=cloud, browser=browser_secret(request, make=True), next_path=next_path)
+        return HttpResponseRedirect(address)
+    return render(request, "consent/signin.html", {"clouds": clouds, "next": next_path})
+
+
+def _safe_next(request: HttpRequest) -> str:
+    """A path of our own to go on to, never an address elsewhere."""
+    wanted = request.POST.get("next") or request.GET.get("next", "")
+    own = url_has_allowed_host_and_scheme(wanted, allowed_hosts=None, require_https=request.is_secure())
+    return wanted[:500] if own and urlsplit(wanted).path.startswith("/") else ""
+
+
+@never_cache
+@login_not_required
+@require_safe
+@explains_refusals
+def signin_callback(request: HttpRequest) -> HttpResponse:
+    """Where Microsoft sends somebody who signs in."""
+    if not request.GET:
+        raise Http404
+    signed_in = flow.complete_sign_in(answer=request.GET.dict(), browser=browser_secret(request))
+    enter(request, user=signed_in.user, partner=signed_in.partner)
+    return _see_other(signed_in.next_path or reverse("home"))
+
+
+@require_POST
+@login_not_required
+def signout(request: HttpRequest) -> HttpResponse:
+    logout(request)
+    return redirect("signed_out")
+
+
+@login_not_required
+@require_safe
+def signed_out(request: HttpRequest) -> HttpResponse:
+    return render(request, "consent/signed_out.html")
