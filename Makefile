@@ -1,0 +1,58 @@
+# `make run` and `make test` need Python 3.11, make and nothing else. `make` lists the rest.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-input --require-hashes
+COMPILE := uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-header
+
+.PHONY: help run test check fix shell sandbox lock
+
+help:  ## list what make can do
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name does; do printf '%-13s %s\n' "$$name" "$$does"; done
+
+run: .venv/.stamp-run  ## start everything for a first look; Ctrl-C ends it
+	@exec env DEBUG="$${DEBUG:-true}" $(BIN)/python manage.py runlocal $(args)
+
+test: .venv/.stamp-dev  ## run the tests; k=withdraw narrows them
+	@exec $(BIN)/python -m pytest $(if $(k),-k '$(k)') $(args)
+
+check: .venv/.stamp-dev  ## what .ci/run calls: style, types, walls, deployment, migrations, tests with coverage
+	@$(BIN)/ruff format --check --quiet . || { echo "Some files are not formatted; run: make fix" >&2; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python .ci/deploy-env $(BIN)/python manage.py check --deploy --fail-level WARNING
+	@env DEBUG=true $(BIN)/python manage.py makemigrations --check --dry-run
+	@exec $(BIN)/python -m pytest --cov --cov-branch --cov-report=term
+
+fix: .venv/.stamp-dev  ## format, and repair what ruff can repair
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/ruff check --fix .
+
+shell: .venv/.stamp-run  ## a Python prompt with the models at hand
+	@exec env DEBUG="$${DEBUG:-true}" $(BIN)/python manage.py shell
+
+sandbox: .venv/.stamp-run  ## the pretended Microsoft cloud alone
+	@exec $(BIN)/python -m sandbox serve --port "$${CPV_SANDBOX_PORT:-8400}" $(args)
+
+lock:  ## for maintainers: write both requirements files anew from pyproject.toml
+	@command -v uv >/dev/null || { echo "make lock needs uv; nothing else does." >&2; exit 1; }
+	@$(COMPILE) pyproject.toml --output-file requirements.txt
+	@$(COMPILE) pyproject.toml --group dev --output-file requirements-dev.txt
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+		|| { echo "CPV Panel needs Python 3.11 or newer as $(PYTHON). Name another one: make run PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+		|| { echo "Python's venv module is missing. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -m venv --clear .venv
+
+.venv/.stamp-run: requirements.txt $(BIN)/python
+	@echo "Installing what CPV Panel needs into .venv ..."
+	@$(PIP) -r requirements.txt
+	@touch $@
+
+# requirements-dev.txt holds everything of requirements.txt, so one installation serves both.
+.venv/.stamp-dev: requirements-dev.txt $(BIN)/python
+	@echo "Installing what the tests need into .venv ..."
+	@$(PIP) -r requirements-dev.txt
+	@touch .venv/.stamp-run $@

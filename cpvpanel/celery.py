@@ -1,0 +1,29 @@
+"""The workers' application and the whole clock: beat only ticks; each tick claims rows that are due."""
+
+import os
+
+from celery import Celery
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "cpvpanel.settings")
+
+app = Celery("cpvpanel")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+app.conf.update(
+    accept_content=["json"],
+    task_serializer="json",
+    task_ignore_result=True,
+    task_acks_late=True,
+    task_default_queue="work",
+    worker_prefetch_multiplier=1,
+    worker_hijack_root_logger=False,
+    worker_redirect_stdouts=False,
+    worker_send_task_events=False,
+    broker_connection_retry_on_startup=True,
+    broker_connection_max_retries=None,
+    timezone="UTC",
+    beat_schedule={
+        "dispatch due jobs": {"task": "partners.dispatch", "schedule": 2.0, "options": {"expires": 10}},
+        "sweep secrets nobody points at": {"task": "tokens.sweep", "schedule": 300.0, "options": {"expires": 290}},
+    },
+)
+app.autodiscover_tasks()

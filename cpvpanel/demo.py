@@ -1,0 +1,146 @@
+"""
+The first look: three pretended partners in three states, made by walking the real way through consent and sync.
+
+Only `runlocal` calls this, under DEBUG, against a stand-in. Safe to call again: what is there already stays.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import secrets
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, urlsplit
+
+import requests
+from django.conf import settings
+from django.contrib.auth.models import Permission
+from django.db.models import F
+
+from consent import flow
+from consent.models import Consent
+from partners import jobs
+from partners.models import Partner, Run, User
+from partners.standing import current_token
+from tokens import actors
+from tokens.models import RefreshToken
+
+DAY = dt.timedelta(days=1)
+STAFF = "support"
+
+
+@dataclass(frozen=True)
+class Pretended:
+    """A partner's tenant in the stand-in's first world."""
+
+    tenant_id: str
+    name: str
+
+    @property
+    def service_account(self) -> str:
+        return f"svc-cpv@{self.name.split()[0].lower()}.onmicrosoft.test"
+
+
+FABRIKAM = Pretended("fab51ca0-0000-4000-8000-000000000001", "Fabrikam")
+NORTHWIND = Pretended("0a7b1d00-0000-4000-8000-000000000002", "Northwind Traders")
+CONTOSO = Pretended("c0470500-0000-4000-8000-000000000003", "Contoso")
+
+
+def seed(*, base_url: str, sandbox_url: str, say: Callable[[str], None]) -> list[str]:
+    """Make the three partners and a member of staff; returns the lines that say what to try."""
+    say("Preparing three pretended partners ...")
+    _connected(FABRIKAM)
+    _broken(NORTHWIND, sandbox_url)
+    contoso = _partner(CONTOSO)
+    password = _staff_password()
+    return _lines(base_url, contoso, password)
+
+
+def _lines(base_url: str, contoso: Partner, password: str) -> list[str]:
+    python = os.path.relpath(sys.executable, settings.BASE_DIR)
+    if current_token(contoso) is None:
+        _, invitation = flow.invite(partner=contoso, by=actors.command("runlocal"))
+        first = f"1. Try an invitation: {invitation}  (sign in as {CONTOSO.service_account}, with MFA)"
+        second = f"2. See a refusal: the same, but signed in without MFA: {invitation}"
+    else:
+        first = f"1. Contoso is connected: {base_url}/signin  (sign in as {CONTOSO.service_account})"
+        second = "2. For a new invitation to try, stop, delete the folder var and start again."
+    return [
+        first,
+        second,
+        f"3. Enter the desk: {base_url}/admin/  (user {STAFF}, password {password})",
+        f"4. Watch a partner go red: {python} -m sandbox scenario token-revoked Fabrikam  "
+        f"(sign in at {base_url}/signin as {FABRIKAM.service_account}, press “Sync now”, then reconnect)",
+    ]
+
+
+def _partner(pretended: Pretended) -> Partner:
+    partner, _ = Partner.objects.get_or_create(
+        tenant_id=pretended.tenant_id, offboarded_at=None, defaults={"name": pretended.name, "cloud": "global"}
+    )
+    return partner
+
+
+def _connected(pretended: Pretended) -> None:
+    """Connected four days ago, synced on each day since."""
+    partner = _partner(pretended)
+    if current_token(partner):
+        return
+    _consent(partner, pretended)
+    for days_ago in (3, 2, 1):
+        _sync(partner)
+        Run.objects.filter(partner=partner, started_at__gt=_now() - dt.timedelta(hours=1)).update(
+            started_at=F("started_at") - days_ago * DAY, finished_at=F("finished_at") - days_ago * DAY
+        )
+    earlier = 4 * DAY
+    RefreshToken.objects.filter(partner=partner).update(reserved_at=F("reserved_at") - earlier)
+    Consent.objects.filter(partner=partner).update(at=F("at") - earlier)
+
+
+def _broken(pretended: Pretended, sandbox_url: str) -> None:
+    """Connected and synced once; since then its sign-in no longer carries MFA, and Partner Center says so."""
+    partner = _partner(pretended)
+    if current_token(partner):
+        return
+    _consent(partner, pretended)
+    _sync(partner)
+    scenario = {"name": "mfa-missing", "tenant": pretended.tenant_id}
+    requests.post(f"{sandbox_url}/_sandbox/scenario", json=scenario, timeout=10).raise_for_status()
+    _sync(partner)
+
+
+def _consent(partner: Partner, pretended: Pretended) -> None:
+    """What a browser would do: begin here, sign in at the stand-in with MFA, agree, come back."""
+    browser = secrets.token_urlsafe(32)
+    invitation, _ = flow.invite(partner=partner, by=actors.command("runlocal"))
+    address = flow.begin(partner=partner, invitation=invitation, browser=browser, retry_path="/")
+    choice = {"account": pretended.service_account, "mfa": "yes", "decision": "accept"}
+    answer = requests.post(address, data=choice, allow_redirects=False, timeout=10)
+    back = urlsplit(answer.headers["Location"])
+    flow.complete(answer=dict(parse_qsl(back.query)), browser=browser)
+
+
+def _sync(partner: Partner) -> None:
+    job = jobs.ensure(partner, "customers", due_now=True)
+    jobs.run_job(job.pk)
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+def _staff_password() -> str:
+    """A member of staff who may look at everything at the desk; the password is made once and kept beside the data."""
+    keep = settings.VAR_DIR / "desk-password"
+    if not keep.exists():
+        with os.fdopen(os.open(keep, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_urlsafe(12))
+    password: str = keep.read_text()
+    user, _ = User.objects.get_or_create(username=STAFF, defaults={"is_staff": True, "name": "Support"})
+    if not user.check_password(password):
+        user.set_password(password)
+        user.save(update_fields=["password"])
+    user.user_permissions.set(Permission.objects.filter(codename__startswith="view_"))
+    return password

@@ -1,0 +1,51 @@
+"""How every process writes its log: one line an event, key=value for people, JSON in production, secrets masked."""
+
+import logging.config
+import re
+from typing import Any
+
+import structlog
+
+# Compact JWTs, and the parameters in which codes, tokens and assertions travel. A second net: nothing should log them.
+SECRET_SHAPES = re.compile(
+    r"eyJ[\w-]{8,}\.[\w-]+\.?[\w-]*"
+    r"|\b(code|state|refresh_token|client_secret|code_verifier|access_token|client_assertion)=[^&\s\"']{8,}"
+)
+
+
+def mask_secrets(_logger: Any, _name: str, event: Any) -> Any:
+    """Replace whatever looks like a token or a code in the finished line."""
+    for key, value in event.items():
+        if isinstance(value, str):
+            event[key] = SECRET_SHAPES.sub(lambda found: f"{found[1]}=[masked]" if found[1] else "[masked]", value)
+    return event
+
+
+def configure(*, debug: bool) -> None:
+    """Set up the log of this process; called once, from settings."""
+    shared = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        mask_secrets,
+    ]
+    renderer = structlog.dev.ConsoleRenderer(colors=False) if debug else structlog.processors.JSONRenderer()
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "formatters": {
+                "line": {
+                    "()": structlog.stdlib.ProcessorFormatter,
+                    "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+                    "foreign_pre_chain": shared,
+                }
+            },
+            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+            "root": {"handlers": ["stderr"], "level": "INFO"},
+            "loggers": {
+                name: {"level": "WARNING"} for name in ("msal", "azure", "urllib3", "kombu", "amqp", "django.server")
+            },
+        }
+    )

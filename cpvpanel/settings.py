@@ -1,0 +1,239 @@
+"""
+Every setting of the product, read once from the environment. `NAME_FILE` names a file that holds the value of `NAME`.
+
+`make run` works without any of them: under DEBUG the defaults speak to the stand-in. Outside DEBUG nothing secret has a
+default, and a missing name stops the start. Bad combinations are system checks (`tokens/checks.py`).
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import environ
+from csp.constants import NONE, SELF
+
+from cpvpanel import filequeue, logs
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+env = environ.FileAwareEnv()
+environ.Env.read_env(os.environ.get("CPV_ENV_FILE", str(BASE_DIR / ".env")))
+VAR_DIR = Path(env.str("CPV_VAR_DIR", default=str(BASE_DIR / "var"))).resolve()
+
+DEBUG = env.bool("DEBUG", default=False)
+
+
+def needed(development: str) -> Any:
+    """A value without a default outside DEBUG; in development the one the stand-in knows."""
+    return development if DEBUG else environ.Env.NOTSET
+
+
+# --- Django ---------------------------------------------------------------------------------------------------------
+SECRET_KEY = env.str("SECRET_KEY", default=needed("development-only-secret-key-of-no-value-0123456789"))
+SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_FALLBACKS", default=[])
+CPV_PORT = env.int("CPV_PORT", default=8000)
+CPV_BASE_URL = env.str("CPV_BASE_URL", default=needed(f"http://localhost:{CPV_PORT}")).rstrip("/")
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]", "testserver"] if DEBUG else [])
+ROOT_URLCONF = "cpvpanel.urls"
+WSGI_APPLICATION = "cpvpanel.wsgi.application"
+INSTALLED_APPS = [
+    "cpvpanel",
+    "consent",
+    "partners",
+    "tokens",
+    "cpvpanel.desk.DeskConfig",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.humanize",
+    "django_htmx",
+    "csp",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.auth.middleware.LoginRequiredMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "cpvpanel.context.panel",
+            ],
+        },
+    }
+]
+AUTH_USER_MODEL = "partners.User"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 14}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+LOGIN_URL = "/signin"
+LOGIN_REDIRECT_URL = "/"
+LANGUAGE_CODE = "en-gb"
+TIME_ZONE = "UTC"
+USE_TZ = True
+USE_THOUSAND_SEPARATOR = True
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+if not DEBUG:
+    STORAGES = {
+        "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+        "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+    }
+else:
+    WHITENOISE_USE_FINDERS = True
+    WHITENOISE_AUTOREFRESH = True
+
+# --- Data -----------------------------------------------------------------------------------------------------------
+VAR_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def database(name: str, fallback: Any) -> dict[str, Any]:
+    """One database from a URL; SQLite with the only options that never answer "database is locked"."""
+    config: dict[str, Any] = env.db_url(name, default=fallback)
+    if config["ENGINE"] == "django.db.backends.sqlite3":
+        config["OPTIONS"] = {
+            "timeout": 20,
+            "transaction_mode": "IMMEDIATE",
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA busy_timeout=20000;",
+        }
+    else:
+        config["CONN_MAX_AGE"] = 0
+        config.setdefault("OPTIONS", {})["pool"] = {"min_size": 1, "max_size": 16, "timeout": 10}
+    return config
+
+
+DATABASE_URL_DEFAULT = needed(f"sqlite:///{VAR_DIR / 'db.sqlite3'}")
+DATABASES = {"default": database("DATABASE_URL", DATABASE_URL_DEFAULT)}
+if os.environ.get("DATABASE_OWNER_URL") and "migrate" in sys.argv[1:2]:
+    DATABASES["default"] = database("DATABASE_OWNER_URL", DATABASE_URL_DEFAULT)
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+CACHES = {"default": env.cache_url("CACHE_URL", default="locmemcache://")}
+vars().update(env.email_url("EMAIL_URL", default="consolemail://"))
+DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="CPV Panel <cpv-panel@localhost>")
+
+# --- Web security ---------------------------------------------------------------------------------------------------
+HTTPS = CPV_BASE_URL.startswith("https://")
+COOKIE_PREFIX = "__Host-" if HTTPS else ""
+SESSION_COOKIE_NAME = f"{COOKIE_PREFIX}cpv_session"
+SESSION_COOKIE_SECURE = HTTPS
+SESSION_COOKIE_AGE = 8 * 60 * 60
+SESSION_COOKIE_SAMESITE = "Lax"  # Strict would lose the session on the way back from Microsoft
+CSRF_COOKIE_NAME = f"{COOKIE_PREFIX}cpv_csrf"
+CSRF_COOKIE_SECURE = HTTPS
+CSRF_COOKIE_HTTPONLY = True
+CSRF_FAILURE_VIEW = "cpvpanel.views.form_expired"
+CSRF_TRUSTED_ORIGINS = [CPV_BASE_URL]
+SECURE_SSL_REDIRECT = HTTPS
+SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+SECURE_HSTS_SECONDS = 63_072_000 if HTTPS else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = HTTPS
+SECURE_HSTS_PRELOAD = HTTPS
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [NONE],
+        "script-src": [SELF],
+        "style-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "font-src": [SELF],
+        "connect-src": [SELF],
+        "form-action": [SELF],
+        "frame-ancestors": [NONE],
+        "base-uri": [NONE],
+        "manifest-src": [SELF],
+    }
+}
+
+# --- This product ---------------------------------------------------------------------------------------------------
+CPV_VENDOR_NAME = env.str("CPV_VENDOR_NAME", default="Panel Vendor" if DEBUG else "the vendor")
+CPV_ROLE = env.str("CPV_ROLE", default=needed("worker"))
+CPV_REHEARSAL = env.bool("CPV_REHEARSAL", default=False)
+CPV_SANDBOX_PORT = env.int("CPV_SANDBOX_PORT", default=8400)
+CPV_SANDBOX_URL = env.str("CPV_SANDBOX_URL", default=f"http://localhost:{CPV_SANDBOX_PORT}" if DEBUG else "").rstrip(
+    "/"
+)
+CPV_SANDBOX_PUBLIC_URL = env.str("CPV_SANDBOX_PUBLIC_URL", default=CPV_SANDBOX_URL).rstrip("/")
+CPV_SANDBOX_ADAPTER = "tokens.http.StandInAdapter"  # tests mount the stand-in in their own process
+
+CPV_GUARD_TRANSACTIONS = DEBUG  # raise when a request leaves inside a transaction
+
+CPV_CLOUD_SUFFIXES = {"global": "", "usgov": "_USGOV", "china": "_CHINA"}
+
+
+# What the stand-in's first world knows; worth nothing anywhere else.
+DEMO_VENDOR_TENANT = "0d5a7c9e-4b1f-4c63-9a2e-71c0de000001"
+DEMO_APP_ID = "0d5a7c9e-4b1f-4c63-9a2e-71c0de0000a1"
+DEMO_APP_SECRET = "pretended-app-secret"  # noqa: S105
+DEMO_VAULT_URL = "https://cpv-demo.vault.azure.net"
+DEMO_VAULT_IDENTITIES = {
+    "web": ("0d5a7c9e-4b1f-4c63-9a2e-71c0de0000b1", "pretended-vault-web-secret"),
+    "worker": ("0d5a7c9e-4b1f-4c63-9a2e-71c0de0000b2", "pretended-vault-worker-secret"),
+}
+
+
+def app_registration(suffix: str) -> dict[str, Any]:
+    """The vendor's application in one national cloud; without an app id the cloud is closed for invitations."""
+    pretended = DEBUG and not suffix
+    return {
+        "tenant_id": env.str(f"CPV_TENANT_ID{suffix}", default=DEMO_VENDOR_TENANT if pretended else ""),
+        "app_id": env.str(f"CPV_APP_ID{suffix}", default=DEMO_APP_ID if pretended else ""),
+        "certificate": env.str(f"CPV_APP_CERTIFICATE{suffix}", default="", multiline=True),
+        "federated": env.bool(f"CPV_APP_FEDERATED{suffix}", default=False),
+        "secret": env.str(f"CPV_APP_SECRET{suffix}", default=DEMO_APP_SECRET if pretended else ""),
+    }
+
+
+def vault(suffix: str) -> dict[str, Any]:
+    """The Key Vault of one national cloud and this process's own identity there."""
+    pretended = DEBUG and not suffix
+    client_id, secret = DEMO_VAULT_IDENTITIES.get(CPV_ROLE, ("", "")) if pretended else ("", "")
+    return {
+        "url": env.str(f"KEY_VAULT_URL{suffix}", default=DEMO_VAULT_URL if pretended else ""),
+        "tenant_id": env.str(f"KEY_VAULT_TENANT_ID{suffix}", default=DEMO_VENDOR_TENANT if pretended else ""),
+        "client_id": env.str(f"KEY_VAULT_CLIENT_ID{suffix}", default=client_id),
+        "secret": env.str(f"KEY_VAULT_CLIENT_SECRET{suffix}", default=secret),
+        "certificate": env.str(f"KEY_VAULT_CERTIFICATE{suffix}", default="", multiline=True),
+    }
+
+
+CPV_APPS = {cloud: app_registration(suffix) for cloud, suffix in CPV_CLOUD_SUFFIXES.items()}
+CPV_VAULTS = {cloud: vault(suffix) for cloud, suffix in CPV_CLOUD_SUFFIXES.items()}
+CPV_TOKEN_KEYS = env.str("CPV_TOKEN_KEYS", default=needed("dev=ZGV2ZWxvcG1lbnQtb25seS1rZXktb2Ytbm8tdmFsdWU="))
+CPV_PERMISSIONS = env.str("CPV_PERMISSIONS", default="standard")
+CPV_CONSENT_ROLES = env.list("CPV_CONSENT_ROLES", default=["admin_agent"])
+CPV_REFRESH_STORE_INTERVAL = env.int("CPV_REFRESH_STORE_INTERVAL", default=86_400)  # seconds
+
+# --- Work -----------------------------------------------------------------------------------------------------------
+filequeue.register()
+CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default=needed("filequeue://"))
+CELERY_BROKER_TRANSPORT_OPTIONS = (
+    {"data_folder": str(VAR_DIR / "messages")} if urlsplit(CELERY_BROKER_URL).scheme == "filequeue" else {}
+)
+
+# --- Logs -----------------------------------------------------------------------------------------------------------
+LOGGING_CONFIG = None
+logs.configure(debug=DEBUG)

@@ -1,0 +1,116 @@
+"""Settings, .env.example and docs/operations.md say the same, and bad combinations are named at the start."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from django.core.checks import run_checks
+
+SUFFIX = "{suffix}"
+
+
+def names_in_settings() -> set[str]:
+    """Every name that settings.py reads from the environment; those per cloud without their suffix."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(Path("cpvpanel/settings.py").read_text())):
+        if not isinstance(node, ast.Call) or not node.args:
+            continue
+        called = ast.unparse(node.func)
+        if not (called.startswith("env.") or called in ("database", "os.environ.get")):
+            continue
+        name = ast.unparse(node.args[0]).lstrip("f").strip("'\"").replace(SUFFIX, "")
+        if re.fullmatch(r"[A-Z][A-Z0-9_]+", name):
+            names.add(name)
+    return names - {"CPV_ENV_FILE"}
+
+
+def names_in(path: str, pattern: str) -> set[str]:
+    return set(re.findall(pattern, Path(path).read_text(), re.MULTILINE))
+
+
+def test_the_example_names_every_setting_and_no_other():
+    assert names_in(".env.example", r"^#? ?([A-Z][A-Z0-9_]+)=") == names_in_settings()
+
+
+def test_the_operators_page_names_every_setting_and_no_other():
+    named = names_in("docs/operations.md", r"^\| `([A-Z][A-Z0-9_]+)`")
+
+    assert named == names_in_settings() | {"CPV_ENV_FILE"}
+
+
+def test_outside_development_nothing_secret_has_a_default():
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("CPV_", "KEY_", "DEBUG"))}
+    env |= {"CPV_ENV_FILE": "", "DEBUG": "false"}
+    for name in ("SECRET_KEY", "CPV_BASE_URL", "DATABASE_URL", "CPV_ROLE", "CPV_TOKEN_KEYS", "CELERY_BROKER_URL"):
+        env.pop(name, None)
+        done = subprocess.run(
+            [sys.executable, "-c", "import cpvpanel.settings"], env=env, capture_output=True, text=True, check=False
+        )
+        assert done.returncode != 0
+        assert f"Set the {name} environment variable" in done.stderr, name
+        env[name] = "sqlite://:memory:" if name == "DATABASE_URL" else "set"
+
+
+BASE = {
+    "DEBUG": False,
+    "CPV_SANDBOX_URL": "",
+    "CPV_APPS": {"global": {"app_id": "a", "secret": "", "certificate": "pem", "federated": False}},
+    "CPV_VAULTS": {"global": {"url": "https://v.vault.azure.net", "client_id": "b", "secret": ""}},
+}
+
+
+def found(settings, **changes: object) -> set[str]:
+    for name, value in (BASE | changes).items():
+        setattr(settings, name, value)
+    return {message.id for message in run_checks() if message.id and message.id.startswith("tokens.E")}
+
+
+def app(**changes: object) -> dict[str, object]:
+    return {"global": BASE["CPV_APPS"]["global"] | changes}
+
+
+def vault(**changes: object) -> dict[str, object]:
+    return {"global": BASE["CPV_VAULTS"]["global"] | changes}
+
+
+def test_good_settings_raise_no_finding(settings):
+    assert found(settings) == set()
+
+
+@pytest.mark.parametrize(
+    ("changes", "finding"),
+    [
+        ({"CPV_TOKEN_KEYS": "k1=short"}, "tokens.E001"),
+        ({"CPV_ROLE": "boss"}, "tokens.E002"),
+        ({"CPV_PERMISSIONS": "everything"}, "tokens.E003"),
+        ({"CPV_CONSENT_ROLES": []}, "tokens.E004"),
+        ({"CPV_CONSENT_ROLES": ["helpdesk_agent"]}, "tokens.E004"),
+        ({"CPV_REFRESH_STORE_INTERVAL": -1}, "tokens.E005"),
+        ({"CPV_REFRESH_STORE_INTERVAL": 90 * 86_400}, "tokens.E005"),
+        ({"CPV_APPS": app(app_id="")}, "tokens.E006"),
+        ({"CPV_SANDBOX_URL": "http://localhost:8400"}, "tokens.E007"),
+        (
+            {"CPV_SANDBOX_URL": "http://x", "CPV_REHEARSAL": True, "CPV_BASE_URL": "https://panel.example"},
+            "tokens.E008",
+        ),
+        ({"CPV_VAULTS": vault(url="")}, "tokens.E009"),
+        ({"CPV_VAULTS": vault(client_id="a")}, "tokens.E010"),
+        ({"CPV_APPS": app(secret="s")}, "tokens.E011"),
+        ({"CPV_VAULTS": vault(secret="s")}, "tokens.E011"),
+        ({"CPV_APPS": app(certificate="")}, "tokens.E012"),
+    ],
+)
+def test_a_bad_combination_is_named(settings, changes, finding):
+    assert found(settings, **changes) == {finding}
+
+
+def test_a_rehearsal_on_this_machine_may_use_the_stand_in_and_secrets(settings):
+    changes = {"CPV_SANDBOX_URL": "http://x", "CPV_REHEARSAL": True, "CPV_BASE_URL": "https://panel.test"}
+
+    assert found(settings, **changes, CPV_APPS=app(secret="s", certificate="")) == set()

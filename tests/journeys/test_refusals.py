@@ -1,0 +1,361 @@
+"""A refusal is a feature: whatever is wrong, the vault stays untouched and the visitor reads why and what to do."""
+
+from __future__ import annotations
+
+import datetime as dt
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import pytest
+import time_machine
+from django.test import Client
+from django.utils import timezone
+
+from consent.models import Consent, ConsentAttempt, Invitation
+from consent.refusals import REASONS
+from partners.models import Member, User
+from sandbox.world import ID_TOKEN_FAULTS
+from tests.conftest import SERVICE
+from tests.pretend import Person, text_of
+from tokens.models import AuditEvent, RefreshToken
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def assert_refused(answer, world, reason, *, invitation_kept=True):
+    words = text_of(answer)
+    assert answer.status_code == REASONS[reason].status, words
+    assert REASONS[reason].title in words
+    assert REASONS[reason].steps[0] in words
+    assert_nothing_stored(world)
+    if invitation_kept:
+        assert Invitation.objects.filter(used_at=None).exists()
+
+
+def assert_nothing_stored(world):
+    assert not any(call.service == "vault" and call.method == "PUT" and call.status == 200 for call in world.calls)
+    assert not RefreshToken.objects.filter(stored_at__isnull=False).exists()
+    assert not Consent.objects.exists()
+    assert not Member.objects.exists()
+    assert not User.objects.exists()
+
+
+def changed(address: str, **query: str | None) -> str:
+    parts = urlsplit(address)
+    pairs = dict(parse_qsl(parts.query)) | {k: v for k, v in query.items() if v is not None}
+    return urlunsplit(parts._replace(query=urlencode({k: v for k, v in pairs.items() if query.get(k, "") is not None})))
+
+
+# --- Who came -------------------------------------------------------------------------------------------------------
+def test_an_account_of_another_tenant_is_refused(person, invited, world):
+    other = world.add_tenant("aaaa0000-0000-4000-8000-000000000001", "Other", customers=1)
+    stranger = other.add_account("svc@other.test", groups={"AdminAgents"})
+    world.allow_foreign_accounts = True
+
+    assert_refused(person.connect(invited[1], stranger), world, "wrong_tenant")
+
+
+def test_a_personal_account_is_refused(person, invited, contoso, world):
+    world.allow_foreign_accounts = True
+    pat = contoso.add_account("pat@outlook.test", personal=True)
+
+    assert_refused(person.connect(invited[1], pat), world, "personal")
+
+
+def test_a_guest_is_refused(person, invited, contoso, world):
+    guest = contoso.add_account("gill@elsewhere.test", groups={"AdminAgents"}, guest=True)
+
+    assert_refused(person.connect(invited[1], guest), world, "guest")
+
+
+def test_a_sign_in_without_mfa_is_refused_because_partner_center_says_so(person, invited, contoso, world):
+    contoso.require_mfa = False  # Partner Center answers, and reports isMfaCompliant: false
+
+    answer = person.connect(invited[1], SERVICE, mfa=False)
+
+    assert_refused(answer, world, "no_mfa")
+    assert "isMfaCompliant: false" in text_of(answer)
+
+
+def test_a_sign_in_without_mfa_is_refused_because_partner_center_takes_no_call(person, invited, world):
+    answer = person.connect(invited[1], SERVICE, mfa=False)
+
+    assert_refused(answer, world, "no_mfa")
+    assert "900421" in text_of(answer)
+
+
+def test_with_partner_center_down_the_tokens_own_evidence_refuses_a_sign_in_without_mfa(person, invited, world):
+    world.fail("partnercenter", "503")
+
+    assert_refused(person.connect(invited[1], SERVICE, mfa=False), world, "no_mfa")
+
+
+def test_with_partner_center_down_the_tokens_own_evidence_admits_a_sign_in_with_mfa(person, invited, world):
+    world.fail("partnercenter", "503")
+
+    person.connect(invited[1], SERVICE)
+
+    assert Consent.objects.get().mfa_evidence["source"] == "amr of the access token"
+
+
+@pytest.mark.parametrize("groups", [set(), {"SalesAgents"}, {"HelpdeskAgents"}], ids=["none", "sales", "helpdesk"])
+def test_a_user_who_is_no_admin_agent_is_refused(person, invited, contoso, world, groups):
+    contoso.add_account("somebody@contoso.test", groups=groups)
+
+    assert_refused(person.connect(invited[1], "somebody@contoso.test"), world, "no_role")
+
+
+def test_a_global_administrator_is_no_admin_agent_by_that_alone(person, invited, contoso, world):
+    contoso.add_account("boss@contoso.test", admin=True)
+
+    assert_refused(person.connect(invited[1], "boss@contoso.test"), world, "no_role")
+
+
+def test_a_sales_agent_is_accepted_with_limits_where_the_vendor_says_so(person, invited, contoso, settings):
+    settings.CPV_CONSENT_ROLES = ["admin_agent", "sales_agent"]
+    contoso.add_account("sales@contoso.test", groups={"SalesAgents"})
+
+    person.connect(invited[1], "sales@contoso.test")
+
+    assert RefreshToken.objects.get().limits == "Sales agent only"
+    assert "Connected with limits" in text_of(person.portal.get("/"))
+
+
+# --- What Microsoft says --------------------------------------------------------------------------------------------
+def test_declining_is_taken_as_a_no(person, invited, world):
+    assert_refused(person.connect(invited[1], SERVICE, accept=False), world, "declined")
+
+
+def test_a_tenant_that_wants_an_administrators_approval_is_told_so(person, invited, contoso, world):
+    contoso.admin_approval_required = True
+
+    assert_refused(person.connect(invited[1], SERVICE), world, "admin_approval")
+
+
+def test_a_tenant_without_partner_centers_service_principal_is_shown_the_command(person, invited, contoso, world):
+    contoso.partner_center_principal = False
+
+    answer = person.connect(invited[1], SERVICE)
+
+    assert_refused(answer, world, "no_service_principal")
+    assert "New-MgServicePrincipal -AppId fa3d9a0c-3fb0-42cc-9193-47c7ecd2edbd" in text_of(answer)
+
+
+@pytest.mark.parametrize("code", [650052, 500011])
+def test_a_missing_service_principal_that_shows_only_at_redemption_is_named_too(person, invited, world, code):
+    world.fail("entra", f"AADSTS{code}", path="/token")
+
+    assert_refused(person.connect(invited[1], SERVICE), world, "no_service_principal")
+
+
+@pytest.mark.parametrize("scope", ["user_impersonation", "GroupMember.Read.All", "User.Read.All"])
+def test_a_scope_that_was_not_granted_is_refused(person, invited, contoso, world, scope):
+    contoso.withheld.add(scope)
+
+    assert_refused(person.connect(invited[1], SERVICE), world, "missing_scope")
+
+
+@pytest.mark.parametrize("code", [53003, 50105])
+def test_a_policy_of_the_tenant_is_named_with_its_code(person, invited, world, code):
+    world.fail("entra", f"AADSTS{code}", path="/token")
+
+    answer = person.connect(invited[1], SERVICE)
+
+    assert_refused(answer, world, "blocked")
+    assert f"AADSTS{code}" in text_of(answer)
+
+
+def test_our_own_bad_credential_is_our_fault_and_not_the_visitors(person, invited, world):
+    world.fail("entra", "AADSTS7000215", path="/token")
+
+    assert_refused(person.connect(invited[1], SERVICE), world, "our_fault")
+
+
+def test_an_error_that_nobody_knows_is_still_a_page(person, invited, world):
+    back = person.at_microsoft(person.leave(invited[1]), SERVICE)
+    unknown = changed(back, code=None, error="invalid_thing", error_description="AADSTS99999999: <b>odd</b>")
+
+    answer = person.come_back(unknown)
+
+    assert answer.status_code in (403, 502)
+    assert "<b>odd</b>" not in answer.content.decode()
+    assert_nothing_stored(world)
+
+
+# --- The attempt ----------------------------------------------------------------------------------------------------
+def test_a_state_that_comes_back_twice_is_refused_and_redeemed_once(person, invited, world):
+    back = person.at_microsoft(person.leave(invited[1]), SERVICE, accept=False)
+    person.come_back(back)
+
+    assert_refused(person.come_back(back), world, "replayed")
+
+
+def test_a_successful_answer_that_is_opened_again_says_already_connected(person, invited, world):
+    back = person.at_microsoft(person.leave(invited[1]), SERVICE)
+    person.come_back(back)
+    redeemed = len(world.calls)
+
+    answer = person.come_back(back)
+
+    assert f"Already connected as {SERVICE}" in text_of(answer)
+    assert len(world.calls) == redeemed
+
+
+def test_a_state_from_another_browser_is_refused_and_the_attempt_stays_good(person, invited, world):
+    back = person.at_microsoft(person.leave(invited[1]), SERVICE)
+    elsewhere = Person(Client(), world)
+
+    assert_refused(elsewhere.come_back(back), world, "other_browser")
+    assert person.come_back(back).status_code == 200
+
+
+def test_another_browser_with_an_attempt_of_its_own_cannot_end_this_one(person, invited, world):
+    back = person.at_microsoft(person.leave(invited[1]), SERVICE)
+    elsewhere = Person(Client(), world)
+    elsewhere.leave(invited[1])
+
+    assert_refused(elsewhere.come_back(back), world, "other_browser")
+
+
+def test_an_unknown_state_is_refused_before_anything_leaves(person, invited, world):
+    answer = person.portal.get("/connect/callback?code=abc&state=never-seen")
+
+    assert_refused(answer, world, "unknown_attempt")
+    assert not world.calls
+
+
+@pytest.mark.parametrize("query", ["state=", "code=abc", "error=access_denied", "state=x&state=y", "state=%00%ff"])
+def test_a_mangled_answer_is_refused_before_anything_leaves(person, invited, world, query):
+    answer = person.portal.get(f"/connect/callback?{query}")
+
+    assert_refused(answer, world, "unknown_attempt")
+    assert not world.calls
+
+
+def test_an_attempt_older_than_ten_minutes_is_refused(person, invited, world):
+    back = person.at_microsoft(person.leave(invited[1]), SERVICE)
+
+    with time_machine.travel(timezone.now() + dt.timedelta(minutes=10, seconds=1)):
+        answer = person.come_back(back)
+
+    assert_refused(answer, world, "too_late")
+
+
+def test_a_consents_answer_is_no_sign_in(person, invited, world):
+    back = person.at_microsoft(person.leave(invited[1]), SERVICE)
+
+    answer = person.come_back(back.replace("/connect/callback", "/signin/callback"))
+
+    assert_refused(answer, world, "unknown_attempt")
+
+
+# --- The invitation -------------------------------------------------------------------------------------------------
+def test_an_expired_invitation_is_refused(person, invited, world):
+    with time_machine.travel(timezone.now() + dt.timedelta(days=7, seconds=1)):
+        assert_refused(person.portal.get(invited[1]), world, "expired_invitation")
+        assert_refused(person.portal.post(invited[1]), world, "expired_invitation")
+
+
+def test_a_used_invitation_is_refused_and_shows_nothing(person, invited, world):
+    person.connect(invited[1], SERVICE)
+
+    answer = Client().get(invited[1])
+
+    assert answer.status_code == 410
+    assert SERVICE not in text_of(answer)
+    assert "Contoso" not in text_of(answer)
+
+
+def test_an_unknown_invitation_is_refused(person, world, db):
+    answer = person.portal.get("/connect/never-made")
+
+    assert answer.status_code == 404
+    assert REASONS["unknown_invitation"].title in text_of(answer)
+
+
+def test_of_two_tabs_the_first_success_wins(person, invited, world):
+    first = person.at_microsoft(person.leave(invited[1]), SERVICE)
+    second = person.at_microsoft(person.leave(invited[1]), SERVICE)
+    person.come_back(first)
+
+    answer = person.come_back(second)
+
+    assert answer.status_code == 409
+    assert f"Already connected as {SERVICE}" in text_of(answer)
+    assert RefreshToken.objects.count() == 1
+
+
+def test_a_stranger_with_a_used_invitation_is_not_told_who_connected(person, invited, world, contoso):
+    contoso.add_account("second@contoso.test", groups={"AdminAgents"})
+    elsewhere = Person(Client(), world)
+    late = elsewhere.at_microsoft(elsewhere.leave(invited[1]), "second@contoso.test")
+    person.connect(invited[1], SERVICE)
+
+    answer = elsewhere.come_back(late)
+
+    assert answer.status_code == 409
+    assert SERVICE not in text_of(answer)
+
+
+# --- The proof of who signed in -------------------------------------------------------------------------------------
+@pytest.mark.parametrize("fault", ID_TOKEN_FAULTS)
+def test_an_id_token_that_does_not_hold_is_refused(person, invited, world, fault):
+    world.id_token_fault = fault
+
+    answer = person.connect(invited[1], SERVICE)
+
+    reason = {"personal": "personal", "wrong_tenant": "wrong_tenant"}.get(fault, "unverified")
+    assert_refused(answer, world, reason)
+
+
+# --- What is down ---------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("kind", ["forbidden", "throttled", "503", "timeout-before"])
+def test_with_the_vault_down_nothing_is_half_saved_and_the_visitor_may_try_again(person, invited, world, kind):
+    world.fail("vault", kind)
+
+    assert_refused(person.connect(invited[1], SERVICE), world, "vault_down")
+
+    world.heal()
+    assert person.connect(invited[1], SERVICE).status_code == 200
+    assert RefreshToken.objects.current().count() == 1
+
+
+def test_a_vault_that_stores_and_does_not_answer_leaves_no_pointer(person, invited, world):
+    world.fail("vault", "timeout-after", method="PUT")
+
+    answer = person.connect(invited[1], SERVICE)
+
+    assert answer.status_code == 503
+    assert not RefreshToken.objects.filter(stored_at__isnull=False).exists()
+    assert not Consent.objects.exists()
+
+
+@pytest.mark.parametrize("service", ["entra", "graph"])
+def test_with_microsoft_down_the_visitor_may_try_again(person, invited, world, service):
+    address = person.leave(invited[1])
+    back = person.at_microsoft(address, SERVICE)
+    world.fail(service, "503")
+
+    assert_refused(person.come_back(back), world, "microsoft_down")
+
+
+def test_with_entra_down_at_the_start_the_invitation_says_so(person, invited, world):
+    world.fail("entra", "503")
+
+    assert_refused(person.portal.post(invited[1]), world, "microsoft_down")
+
+
+def test_a_stopped_partner_cannot_connect(person, invited, world):
+    partner = invited[0]
+    back = person.at_microsoft(person.leave(invited[1]), SERVICE)
+    type(partner).objects.update(killed_at=timezone.now())
+
+    assert_refused(person.come_back(back), world, "stopped")
+    assert_refused(person.portal.post(invited[1]), world, "stopped")
+
+
+def test_every_refusal_is_in_the_audit_with_its_reason_and_without_the_state(person, invited, world):
+    person.connect(invited[1], SERVICE, accept=False)
+
+    event = AuditEvent.objects.get(action="consent.refused")
+    assert event.detail["reason"] == "declined"
+    assert ConsentAttempt.objects.get().sealed_flow == ""

@@ -1,0 +1,102 @@
+"""The pretended world of the running test, mounted in this very process."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from django.test import Client
+from requests.adapters import BaseAdapter
+
+from sandbox import demo
+from sandbox.app import create_app
+from sandbox.directory import Account, Tenant
+from sandbox.world import World
+from tests.standin import InProcessAdapter
+
+_current: dict[str, Any] = {}
+
+
+def begin(world: World) -> None:
+    """Make this the world that the product's requests reach."""
+    _current["app"] = create_app(world)
+
+
+def adapter(_url: str) -> BaseAdapter:
+    """What the settings of the tests mount in place of the adapter that re-routes to a stand-in's address."""
+    return InProcessAdapter(lambda environ, start_response: _current["app"](environ, start_response))
+
+
+def new_world(**options: Any) -> World:
+    """The vendor's own tenant, app and vault identities; partners are the test's to add."""
+    world = World(seed=7, **options)
+    demo.build(world)
+    return world
+
+
+@dataclass
+class Person:
+    """Somebody with a browser: our portal is Django's test client, Microsoft's pages are the stand-in's."""
+
+    portal: Client
+    world: World
+
+    def connect(self, url: str, account: Account | str, *, mfa: bool = True, accept: bool = True) -> Any:
+        """Walk from an invitation to wherever it ends; the last answer."""
+        return self.come_back(self.at_microsoft(self.leave(url), account, mfa=mfa, accept=accept))
+
+    def leave(self, url: str, **form: str) -> str:
+        """Continue from a page of ours; the address at Microsoft."""
+        answer = self.portal.post(urlsplit(url).path, form)
+        assert answer.status_code == 302, answer.content.decode()
+        return answer["Location"]
+
+    def at_microsoft(self, address: str, account: Account | str, *, mfa: bool = True, accept: bool = True) -> str:
+        """Sign in there, and agree or not; the address Microsoft sends the browser back to."""
+        choice = {
+            "account": account if isinstance(account, str) else account.oid,
+            "mfa": "yes" if mfa else "no",
+            "decision": "accept" if accept else "cancel",
+        }
+        session = requests.Session()
+        session.mount("http://", adapter(""))
+        answer = session.post(address, data=choice, allow_redirects=False)
+        assert answer.status_code == 302, answer.text
+        return answer.headers["Location"]
+
+    def come_back(self, address: str) -> Any:
+        """Follow the redirect home, and ours after it."""
+        parts = urlsplit(address)
+        answer = self.portal.get(f"{parts.path}?{parts.query}")
+        while answer.status_code in (302, 303) and answer["Location"].startswith("/"):
+            answer = self.portal.get(answer["Location"])
+        return answer
+
+    def sign_in(self, account: Account | str, *, mfa: bool = True) -> Any:
+        return self.come_back(self.at_microsoft(self.leave("/signin", cloud="global"), account, mfa=mfa))
+
+
+def text_of(answer: Any) -> str:
+    """A page as somebody reads it: tags out, space folded."""
+    import html
+
+    words = html.unescape(re.sub(r"<[^>]+>", " ", answer.content.decode()))
+    return re.sub(r"\s+", " ", words)
+
+
+@dataclass
+class Clock:
+    """The world's clock, which a test may set forward."""
+
+    ahead: float = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
+
+
+def admin_agent(tenant: Tenant) -> Account:
+    return next(account for account in tenant.accounts.values() if "AdminAgents" in account.groups)
