@@ -17,6 +17,7 @@ from tokens.actors import Actor, ActorKind
 from tokens.clouds import Audience
 from tokens.entra import Grant, Identity
 from tokens.errors import Transient
+from tokens.secret import Secret
 
 # The groups of a partner's tenant that Partner Center's agent roles stand for; names as Microsoft creates them.
 # https://learn.microsoft.com/graph/auth-cloudsolutionprovider
@@ -26,9 +27,9 @@ ROLE_WORDS = {"admin_agent": "Admin agent", "sales_agent": "Sales agent"}
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the checks found, for the Consent row; the grant itself stays in memory."""
+    """What the checks found, for the Consent row, and what there is to store; in memory only until then."""
 
-    grant: Grant
+    refresh_token: Secret
     role: str
     limits: str
     scopes: frozenset[str]
@@ -53,8 +54,8 @@ def everything(*, partner: Partner, grant: Grant, identity: Identity) -> Evidenc
     _refuse_missing(permissions.missing(asked, Audience.GRAPH, graph.scopes))
     role = _role(graph)
     limits = "" if role == "admin_agent" else f"{ROLE_WORDS[role]} only"
-    carried = {p.scope for p in asked}
-    return Evidence(grant, role, limits, frozenset(carried), mfa)
+    granted = permissions.names((*grant.scopes, *graph.scopes))
+    return Evidence(grant.refresh_token, role, limits, granted, mfa)
 
 
 def _refuse_missing(missing: list[str]) -> None:

@@ -6,6 +6,7 @@ Every check happens before anything is stored. A refusal leaves no trace in the 
 
 from __future__ import annotations
 
+import hmac
 import json
 import logging
 from collections.abc import Mapping
@@ -166,16 +167,19 @@ def _claimed(kind: str, answer: Mapping[str, str], browser: str) -> tuple[Consen
     )
     if attempt is None:
         raise Refused("unknown_attempt")
-    if not browser or bytes(attempt.browser_hash) != digest(browser):
-        raise Refused("other_browser")
-    if attempt.claimed_at:
-        raise Refused("replayed")
-    if attempt.expires_at <= timezone.now():
-        raise Refused("too_late")
     sealed = attempt.sealed_flow
-    if not attempt.claim():
-        raise Refused("replayed")
+    reason = _why_not(attempt, browser) or ("" if attempt.claim() else "replayed")
+    if reason:
+        raise Refused(reason)
     return attempt, json.loads(outside.keyring().open(sealed, aad=_attempt_aad(state_hash)).reveal())
+
+
+def _why_not(attempt: ConsentAttempt, browser: str) -> str:
+    if not browser or not hmac.compare_digest(bytes(attempt.browser_hash), digest(browser)):
+        return "other_browser"
+    if attempt.claimed_at:
+        return "replayed"
+    return "too_late" if attempt.expires_at <= timezone.now() else ""
 
 
 def complete(*, answer: Mapping[str, str], browser: str) -> Connected:
@@ -212,7 +216,7 @@ def _as_refusal(error: Refused | Failure, retry_path: str) -> Refused:
 def _complete(attempt: ConsentAttempt, flow: dict[str, Any], answer: dict[str, str]) -> Connected:
     partner = attempt.partner
     if partner is None:
-        raise AssertionError("a consent attempt names its partner (database constraint)")
+        raise AssertionError("a consent attempt names its partner")  # pragma: no cover - a constraint sees to it
     if "error" in answer:
         raise of_answer(answer["error"], answer.get("error_description", ""))
     refuse_if_connected(attempt)
@@ -251,12 +255,10 @@ def _store(attempt: ConsentAttempt, partner: Partner, identity: Identity, eviden
     def on_pin(token: RefreshToken) -> None:
         people.append(_write_consent(attempt, token, identity, evidence))
 
-    if evidence.grant.refresh_token is None:
-        raise Refused("missing_scope", missing=("offline_access",))
     try:
         custody.store(
             partner=partner,
-            refresh_token=evidence.grant.refresh_token,
+            refresh_token=evidence.refresh_token,
             oid=identity.object_id,
             upn=identity.username,
             limits=evidence.limits,

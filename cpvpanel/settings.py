@@ -39,17 +39,17 @@ ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[:
 ROOT_URLCONF = "cpvpanel.urls"
 WSGI_APPLICATION = "cpvpanel.wsgi.application"
 INSTALLED_APPS = [
-    "cpvpanel",
-    "consent",
-    "partners",
-    "tokens",
-    "cpvpanel.desk.DeskConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "django.contrib.humanize",
+    "cpvpanel",
+    "consent",
+    "partners",
+    "tokens",
+    "cpvpanel.desk.DeskConfig",
     "django_htmx",
     "csp",
 ]

@@ -110,6 +110,7 @@ class Supervisor:
         self.logs, self.say, self.cwd, self.grace, self.pause = logs, say, cwd, grace, pause
         self._places: list[_Place] = []
         self._asked = 0  # how often somebody asked for the end
+        self._patience = 0  # how many of those were for the end itself; one more is for haste
         self._interruptible = False
 
     def __enter__(self) -> Self:
@@ -122,6 +123,7 @@ class Supervisor:
     ) -> bool:
         try:
             if kind is Stopped:
+                self._patience = 1
                 self.say("Stopping; Ctrl-C again makes it quick")
             self.stop()
         finally:
@@ -193,18 +195,17 @@ class Supervisor:
     def stop(self) -> None:
         """End all children, the last one first; a signal while we wait makes it quick."""
         self._interruptible = False
-        asked_before = self._asked
         while self._places:
             process = self._places[-1].process
             if process:
-                self._end(process, asked_before)
+                self._end(process)
             self._places.pop()
 
-    def _end(self, process: "subprocess.Popen[bytes]", asked_before: int) -> None:
+    def _end(self, process: "subprocess.Popen[bytes]") -> None:
         begun = time.monotonic()
         os.kill(process.pid, signal.SIGTERM)  # not yet reaped, so the number is still its own
         while not _has_ended(process):
-            grace = self.grace if self._asked == asked_before else min(self.grace, HURRIED_GRACE)
+            grace = self.grace if self._asked <= self._patience else min(self.grace, HURRIED_GRACE)
             if time.monotonic() - begun > grace:
                 break
             time.sleep(LOOK_EVERY)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.auth.models import Group
 from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest
 
 from partners.models import Job, Member, Partner, Run, User
 from partners.standing import current_token, standing, with_tokens
 from tokens.admin import ReadOnlyAdmin
+
+admin.site.unregister(Group)  # staff's roles come from code, not from groups somebody edits
 
 
 @admin.register(Partner)

@@ -183,8 +183,13 @@ def _granted(ask: Ask, app: App, session: Session, asked: Asked, tid: str) -> tu
     granted = {name for name in agreed if name.rpartition("/")[0] == resource}
     if not granted or not wanted <= {name.lower() for name in granted}:
         raise EntraError(65001, app.app_id, app.name)
-    withheld = tenant.withheld if tenant else set()
+    withheld = _withheld(ask, session)
     return resource, {name for name in granted if not withheld & {name, name.rpartition("/")[2]}}
+
+
+def _withheld(ask: Ask, session: Session) -> set[str]:
+    tenant = ask.world.tenants.get(session.tenant_id)
+    return tenant.withheld if tenant else set()
 
 
 def check_principal(ask: Ask, tenant: Tenant | None, resources: set[str]) -> None:
@@ -206,7 +211,7 @@ def _body(
         "ext_expires_in": world.access_token_seconds,
         "access_token": minting.access_token(world, cloud, app, account, session, resource, granted, tid),
     }
-    if "openid" in asked.oidc:
+    if "openid" in asked.oidc and "openid" not in _withheld(ask, session):
         body["id_token"] = minting.id_token(world, cloud, app, account, nonce, tid)
     if ask.request.form.get("client_info") == "1":
         body["client_info"] = minting.client_info(account)
@@ -224,7 +229,7 @@ def _scope_text(ask: Ask, asked: Asked, resource: str, granted: set[str]) -> str
 
 def _refresh_part(ask: Ask, session: Session) -> dict[str, str]:
     """A new refresh token, when the sign-in asked for offline_access."""
-    if not session.offline:
+    if not session.offline or "offline_access" in _withheld(ask, session):
         return {}
     value = ask.world.ledger.new_refresh(session).value
     ask.world.remember("refresh_token", value)

@@ -17,6 +17,8 @@ from tests import pretend
 from tests.pretend import Person
 from tokens import actors, broker, outside
 
+pytest_plugins = ["tests.timing"]
+
 CONTOSO = "c0470500-0000-4000-8000-0000000000c0"
 FABRIKAM = "fab51ca0-0000-4000-8000-0000000000f0"
 SERVICE = "svc-cpv@contoso.test"
@@ -33,6 +35,13 @@ def world() -> Iterator[World]:
     yield world
     outside.forget()
     broker.forget()
+
+
+@pytest.fixture
+def known_vault(world: World) -> None:
+    """A vault this process has spoken to before: the first request of a process only learns whom to ask for a token."""
+    outside.vault("global").put("known", "nothing", tags={})
+    world.vault("cpv-demo.vault.azure.net").secrets.clear()
 
 
 @pytest.fixture

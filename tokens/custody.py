@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from django.conf import settings
-from django.db import IntegrityError, transaction
+from django.db import transaction
 from django.db.models import Max
 from django.utils import timezone
 
@@ -70,23 +70,19 @@ def store(
     return token
 
 
+@transaction.atomic
 def _reserve(partner: Partner, *, oid: UUID, upn: str, limits: str) -> RefreshToken:
-    for attempt in (1, 2, 3):
-        newest = partner.refresh_tokens.aggregate(newest=Max("generation"))["newest"] or 0
-        try:
-            with transaction.atomic():
-                return RefreshToken.objects.create(
-                    partner=partner,
-                    generation=newest + 1,
-                    oid=oid,
-                    upn=upn,
-                    limits=limits,
-                    secret_name=RefreshToken.new_secret_name(),
-                )
-        except IntegrityError:  # another consent took this generation a moment ago
-            if attempt == 3:
-                raise
-    raise AssertionError("unreachable")
+    # Two consents at once queue up here for a moment, so that each takes a generation of its own.
+    type(partner)._default_manager.select_for_update().get(pk=partner.pk)
+    newest = partner.refresh_tokens.aggregate(newest=Max("generation"))["newest"] or 0
+    return RefreshToken.objects.create(
+        partner=partner,
+        generation=newest + 1,
+        oid=oid,
+        upn=upn,
+        limits=limits,
+        secret_name=RefreshToken.new_secret_name(),
+    )
 
 
 def _tags(token: RefreshToken) -> dict[str, str]:
@@ -102,7 +98,7 @@ def _pin(token: RefreshToken, version: str, on_pin: Callable[[RefreshToken], Non
     now = timezone.now()
     superseded = RefreshToken.objects.current().filter(partner=token.partner_id).exclude(pk=token.pk)
     superseded.update(superseded_at=now)
-    pinned = RefreshToken.objects.filter(open_to_consent(), pk=token.pk, stored_at=None).update(
+    pinned = RefreshToken.objects.filter(open_to_consent(), pk=token.pk, stored_at=None, abandoned_at=None).update(
         pinned_version=version,
         stored_at=now,
         last_success_at=now,

@@ -84,11 +84,12 @@ def scopes(permissions: Iterable[Permission], cloud: Cloud, audience: Audience |
     return [cloud.scope(p.audience, p.scope) for p in permissions if audience in (None, p.audience)]
 
 
-def missing(permissions: Iterable[Permission], audience: Audience, granted: Iterable[str]) -> list[str]:
-    """
-    The scopes of this audience that a token does not carry.
+def names(granted: Iterable[str]) -> frozenset[str]:
+    """Granted scopes by their bare names; Entra puts the audience in front of some. What OIDC adds is left out."""
+    return frozenset(scope.rsplit("/", 1)[-1] for scope in granted) - {"openid", "profile", "email", "offline_access"}
 
-    Entra names scopes with or without the audience in front, and in any case of letters.
-    """
-    carried = {scope.rsplit("/", 1)[-1].lower() for scope in granted}
+
+def missing(permissions: Iterable[Permission], audience: Audience, granted: Iterable[str]) -> list[str]:
+    """The scopes of this audience that a token does not carry; letters may be of any case."""
+    carried = {name.lower() for name in names(granted)}
     return [p.scope for p in permissions if p.audience == audience and p.scope.lower() not in carried]

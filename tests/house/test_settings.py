@@ -60,7 +60,10 @@ def test_outside_development_nothing_secret_has_a_default():
 BASE = {
     "DEBUG": False,
     "CPV_SANDBOX_URL": "",
-    "CPV_APPS": {"global": {"app_id": "a", "secret": "", "certificate": "pem", "federated": False}},
+    "CPV_APPS": {
+        "global": {"app_id": "a", "secret": "", "certificate": "pem", "federated": False},
+        "china": {"app_id": "", "secret": "", "certificate": "", "federated": False},
+    },
     "CPV_VAULTS": {"global": {"url": "https://v.vault.azure.net", "client_id": "b", "secret": ""}},
 }
 
@@ -72,7 +75,7 @@ def found(settings, **changes: object) -> set[str]:
 
 
 def app(**changes: object) -> dict[str, object]:
-    return {"global": BASE["CPV_APPS"]["global"] | changes}
+    return BASE["CPV_APPS"] | {"global": BASE["CPV_APPS"]["global"] | changes}
 
 
 def vault(**changes: object) -> dict[str, object]:

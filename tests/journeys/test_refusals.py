@@ -16,7 +16,7 @@ from partners.models import Member, User
 from sandbox.world import ID_TOKEN_FAULTS
 from tests.conftest import SERVICE
 from tests.pretend import Person, text_of
-from tokens.models import AuditEvent, RefreshToken
+from tokens.models import AuditEvent, Halt, RefreshToken
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -319,12 +319,13 @@ def test_with_the_vault_down_nothing_is_half_saved_and_the_visitor_may_try_again
     assert RefreshToken.objects.current().count() == 1
 
 
-def test_a_vault_that_stores_and_does_not_answer_leaves_no_pointer(person, invited, world):
+def test_a_vault_that_stores_and_does_not_answer_leaves_no_pointer(person, invited, world, known_vault):
     world.fail("vault", "timeout-after", method="PUT")
 
     answer = person.connect(invited[1], SERVICE)
 
     assert answer.status_code == 503
+    assert world.vault("cpv-demo.vault.azure.net").secrets
     assert not RefreshToken.objects.filter(stored_at__isnull=False).exists()
     assert not Consent.objects.exists()
 
@@ -359,3 +360,103 @@ def test_every_refusal_is_in_the_audit_with_its_reason_and_without_the_state(per
     event = AuditEvent.objects.get(action="consent.refused")
     assert event.detail["reason"] == "declined"
     assert ConsentAttempt.objects.get().sealed_flow == ""
+
+
+# --- Rare turns -----------------------------------------------------------------------------------------------------
+def test_a_consent_that_loses_the_race_at_the_very_end_is_thrown_away(person, invited, world, known_vault):
+    world.latency["vault"] = 1
+    world.sleep = lambda _seconds: Invitation.objects.update(used_at=timezone.now())
+
+    answer = person.connect(invited[1], SERVICE)
+
+    assert answer.status_code == 409
+    assert not RefreshToken.objects.filter(stored_at__isnull=False).exists()
+    assert not Consent.objects.exists()
+
+
+def test_a_partner_killed_while_it_connects_is_not_connected(person, invited, world, known_vault):
+    world.latency["vault"] = 1
+    world.sleep = lambda _seconds: type(invited[0]).objects.update(killed_at=timezone.now())
+
+    assert_nothing_pinned(person.connect(invited[1], SERVICE), "stopped")
+
+
+def assert_nothing_pinned(answer, reason):
+    assert REASONS[reason].title in text_of(answer)
+    assert not RefreshToken.objects.filter(stored_at__isnull=False).exists()
+    assert Invitation.objects.get().used_at is None
+
+
+@pytest.mark.parametrize(("kept_back", "reason"), [("openid", "unverified"), ("offline_access", "missing_scope")])
+def test_a_grant_that_lacks_a_part_is_refused(person, invited, contoso, world, kept_back, reason):
+    contoso.withheld.add(kept_back)
+
+    assert_refused(person.connect(invited[1], SERVICE), world, reason)
+
+
+def test_an_all_stop_refuses_new_consents(person, invited, world):
+    Halt.objects.create(reason="drill", started_by="security")
+
+    assert_refused(person.portal.post(invited[1]), world, "stopped")
+
+
+def test_a_plain_access_denied_is_a_no(person, invited, world):
+    back = person.at_microsoft(person.leave(invited[1]), SERVICE)
+
+    answer = person.come_back(changed(back, code=None, error="access_denied"))
+
+    assert_refused(answer, world, "declined")
+
+
+def test_an_answer_without_code_and_without_error_is_refused(person, invited, world):
+    back = person.at_microsoft(person.leave(invited[1]), SERVICE)
+
+    assert_refused(person.come_back(changed(back, code=None)), world, "unverified")
+
+
+@pytest.mark.parametrize("kind", ["403", "401"])
+def test_partner_center_that_lets_the_account_see_nothing_leaves_the_word_to_the_token(person, invited, world, kind):
+    world.fail("partnercenter", {"403": "forbidden", "401": "unauthorized"}[kind])
+
+    person.connect(invited[1], SERVICE)
+
+    assert Consent.objects.get().mfa_evidence["source"] == "amr of the access token"
+
+
+def test_declining_at_sign_in_says_sign_in_again_and_not_invitation(member, world):
+    elsewhere = Person(Client(), world)
+    address = elsewhere.leave("/signin", cloud="global")
+    state = dict(parse_qsl(urlsplit(address).query))["state"]
+
+    answer = elsewhere.portal.get(f"/signin/callback?error=access_denied&state={state}")
+
+    words = text_of(answer)
+    assert "Sign in again" in words
+    assert "invitation" not in words.lower()
+
+
+@pytest.mark.parametrize("path", ["/connect/callback", "/signin/callback"])
+def test_the_way_back_without_any_answer_is_no_page(person, db, path):
+    assert person.portal.get(path).status_code == 404
+
+
+def test_a_member_whose_partner_never_connected_is_sent_home_from_connected(person, invited, world):
+    user = User.objects.create_user("early")
+    Member.objects.create(user=user, partner=invited[0], role="owner")
+    person.portal.force_login(user)
+    session = person.portal.session
+    session["partner_id"] = invited[0].pk
+    session.save()
+
+    answer = person.portal.get("/connect/connected")
+
+    assert answer["Location"] == "/"
+    assert "Invited" in text_of(person.portal.get("/"))
+
+
+def test_outside_development_forms_may_lead_to_microsofts_login_hosts_only(person, invited, world, settings):
+    settings.CPV_SANDBOX_URL = ""
+
+    policy = person.portal.get(invited[1])["Content-Security-Policy"]
+
+    assert "form-action 'self' https://login.microsoftonline.com;" in policy + ";"

@@ -97,8 +97,9 @@ def test_a_deactivated_user_is_out(member):
 
 
 def test_signing_out_ends_the_session(member):
-    member.portal.post("/signout")
+    answer = member.portal.post("/signout", follow=True)
 
+    assert "signed out" in text_of(answer).lower()
     assert member.portal.get("/").status_code == 302
 
 

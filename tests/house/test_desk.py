@@ -1,0 +1,109 @@
+"""The desk: support finds the partner, the pointer, the runs and the decisions, and can change nothing."""
+
+from __future__ import annotations
+
+import pytest
+from django.contrib import admin
+from django.contrib.auth.models import Permission
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from django.utils import timezone
+
+from consent.models import ConsentAttempt
+from partners import jobs
+from partners.models import Job, Partner, User
+from tests.conftest import SERVICE
+from tests.pretend import text_of
+from tokens.models import AuditEvent, Halt, RefreshToken
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def desk(member):
+    """Somebody of support, who may look."""
+    jobs.run_job(Job.objects.get().pk)
+    Halt.objects.create(reason="last year's drill", started_by="security", ended_at=timezone.now())
+    user = User.objects.create_user("support", "a long enough password", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__startswith="view_"))
+    client = Client()
+    assert client.login(username="support", password="a long enough password")
+    return client
+
+
+def address(model: type, what: str, *args: object) -> str:
+    return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_{what}", args=args)
+
+
+def test_support_finds_the_partner_its_pointer_its_runs_and_the_decisions(desk):
+    token = RefreshToken.objects.get()
+
+    assert "Connected" in text_of(desk.get(address(Partner, "changelist"), {"q": "contoso"}))
+    assert token.secret_name in text_of(desk.get(address(RefreshToken, "change", token.pk)))
+    assert token.pinned_version in text_of(desk.get(address(RefreshToken, "change", token.pk)))
+    assert "consent.given" in text_of(desk.get(address(AuditEvent, "changelist")))
+    assert SERVICE in text_of(desk.get(address(Partner, "change", Partner.objects.get().pk)))
+
+
+def test_every_page_of_the_desk_opens_and_none_shows_a_secret(desk, world):
+    secrets = [value for kind, value in world.issued if kind in ("refresh_token", "access_token", "code", "id_token")]
+    for model in admin.site._registry:
+        pages = [address(model, "changelist")]
+        pages += [address(model, "change", row.pk) for row in model._default_manager.all()[:3]]
+        for page in pages:
+            answer = desk.get(page)
+            assert answer.status_code == 200, page
+            content = answer.content.decode()
+            assert not any(secret in content for secret in secrets), page
+            assert not any(attempt.sealed_flow and attempt.sealed_flow in content for attempt in attempts()), page
+
+
+def attempts() -> list[ConsentAttempt]:
+    return list(ConsentAttempt.objects.all())
+
+
+def test_nothing_can_be_added_changed_or_deleted_even_by_a_superuser(member, support):
+    for model in admin.site._registry:
+        assert support.get(address(model, "add")).status_code == 403, model
+        for row in model._default_manager.all()[:1]:
+            before = model._default_manager.filter(pk=row.pk).values().get()
+            assert support.post(address(model, "change", row.pk), {"name": "x"}).status_code == 403, model
+            assert support.post(address(model, "delete", row.pk), {"post": "yes"}).status_code == 403, model
+            assert model._default_manager.filter(pk=row.pk).values().get() == before
+
+
+def test_the_list_of_partners_costs_the_same_for_one_and_for_many(desk):
+    def queries() -> int:
+        with CaptureQueriesContext(connection) as captured:
+            assert desk.get(address(Partner, "changelist")).status_code == 200
+        return len(captured)
+
+    one = queries()
+    for number in range(30):
+        tenant = f"eeee0000-0000-4000-8000-{number:012}"
+        Partner.objects.create(cloud="global", tenant_id=tenant, name=f"Partner {number}")
+
+    assert queries() == one
+
+
+def test_strangers_and_members_meet_the_desks_own_sign_in(member):
+    for client in (Client(), member.portal):
+        answer = client.get("/admin/")
+        assert answer.status_code == 302
+        assert answer["Location"].startswith("/admin/login/")
+
+
+def test_a_member_has_no_password_to_sign_in_with(member):
+    user = User.objects.get()
+
+    assert not user.has_usable_password()
+    assert not Client().login(username=user.username, password="!")
+
+
+def test_the_desk_keeps_the_strict_policy(desk):
+    policy = desk.get("/admin/")["Content-Security-Policy"]
+
+    assert "unsafe" not in policy
+    assert "default-src 'none'" in policy

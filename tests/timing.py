@@ -1,0 +1,42 @@
+"""What the summary says of its own: seconds by part of the suite, and loudly what was left out."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from pathlib import PurePosixPath
+from typing import Any
+
+import pytest
+
+_seconds: dict[str, float] = defaultdict(float)
+_tests: dict[str, int] = defaultdict(int)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    part = "/".join(PurePosixPath(report.nodeid.split("::")[0]).parts[:2])
+    _seconds[part] += report.duration
+    _tests[part] += report.when == "call"
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    terminalreporter.section("seconds by part")
+    for part in sorted(_seconds, key=lambda part: -_seconds[part]):
+        terminalreporter.write_line(f"{part:<24}{_tests[part]:>6} tests{_seconds[part]:>8.1f} s")
+    terminalreporter.write_line(f"{'together':<24}{sum(_tests.values()):>6} tests{sum(_seconds.values()):>8.1f} s")
+    skipped = terminalreporter.stats.get("skipped", [])
+    if skipped:
+        terminalreporter.section("LEFT OUT ON THIS MACHINE", red=True, bold=True)
+        for report in skipped:
+            why = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+            terminalreporter.write_line(f"{report.nodeid}: {why}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where nothing may be skipped (CI), a skipped test is a failed run."""
+    if not os.environ.get("CPV_NOTHING_SKIPPED"):
+        return
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter and reporter.stats.get("skipped") and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -1,0 +1,175 @@
+"""One door: the gate before every send, the ledger before every token request, and one flight for many askers."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from django.utils import timezone
+
+from partners.models import Partner
+from tests.conftest import CONTOSO
+from tokens import broker
+from tokens.access_cache import AccessCache, Key
+from tokens.actors import SYSTEM
+from tokens.clouds import Audience
+from tokens.http import HostRefused
+from tokens.models import RefreshToken, TokenUse
+from tokens.secret import Secret
+
+WHERE = "/v1/profiles/organization"
+
+
+def session(audience=Audience.PARTNER_CENTER, **options):
+    return broker.session(RefreshToken.objects.get(), audience, purpose="test", actor=SYSTEM, **options)
+
+
+def send_until(opened, deadline):
+    while time.monotonic() < deadline:
+        opened.get(WHERE)
+
+
+@pytest.mark.django_db(transaction=True)
+class TestSending:
+    def test_the_ledger_line_is_written_before_the_request_leaves(self, member, world):
+        lines: list[str] = []
+        world.latency["entra"] = 1
+        world.sleep = lambda _seconds: lines.extend(
+            TokenUse.objects.filter(purpose="test").values_list("outcome", flat=True)
+        )
+
+        session().get(WHERE)
+
+        assert "sent" in lines
+        assert TokenUse.objects.get(purpose="test").outcome == "granted"
+
+    def test_a_refused_request_closes_its_line_with_the_code(self, member, contoso):
+        contoso.revoke()
+
+        with pytest.raises(broker.ConsentRequired):
+            session().get(WHERE)
+
+        line = TokenUse.objects.get(purpose="test")
+        assert (line.outcome, line.code) == ("refused", "AADSTS50173")
+
+    def test_a_request_that_found_nobody_is_told_apart_from_a_refusal(self, member, world):
+        world.fail("entra", "503", path="/token", tenant=CONTOSO)
+
+        with pytest.raises(broker.Transient):
+            session().get(WHERE)
+
+        assert TokenUse.objects.get(purpose="test").outcome == "unavailable"
+
+    def test_an_absolute_address_on_another_host_is_refused_and_no_token_asked_for(self, member, world):
+        before = len(world.calls)
+
+        with pytest.raises(HostRefused):
+            session().get("https://graph.microsoft.com/v1.0/me")
+
+        assert len(world.calls) == before
+
+    def test_one_token_serves_many_sends_and_one_audience(self, member, world):
+        for _ in range(3):
+            session().get(WHERE)
+        session(Audience.GRAPH).get("/v1.0/me")
+
+        audiences = TokenUse.objects.filter(purpose="test").values_list("audience", flat=True)
+        assert sorted(audiences) == ["graph", "partnercenter"]
+
+    def test_a_401_makes_the_next_send_ask_anew(self, member, world):
+        session().get(WHERE)
+        world.fail("partnercenter", "unauthorized", times=1)
+        assert session().get(WHERE).status_code == 401
+
+        assert session().get(WHERE).status_code == 200
+        assert TokenUse.objects.filter(purpose="test").count() == 2
+
+    def test_the_gate_shuts_within_a_moment_even_while_a_token_is_cached(self, member, world):
+        opened = session()
+        opened.get(WHERE)
+        Partner.objects.update(killed_at=timezone.now())
+        killed = time.monotonic()
+
+        with pytest.raises(broker.Stopped):
+            send_until(opened, killed + 2)
+
+        assert time.monotonic() - killed < 4 * broker.SNAPSHOT_AGE
+
+    def test_a_generation_that_was_replaced_sends_nothing_more(self, member, world):
+        opened = session()
+        RefreshToken.objects.update(superseded_at=timezone.now())
+        before = len(world.calls)
+
+        with pytest.raises(broker.Stopped):
+            opened.get(WHERE)
+
+        assert len(world.calls) == before
+
+    def test_a_customers_tenant_has_a_token_of_its_own(self, member, world, contoso):
+        customer = contoso.customers.at(0).tenant_id
+        contoso.application_consents.add(customer)
+
+        session(Audience.GRAPH).get("/v1.0/me")
+        session(Audience.GRAPH, tenant=customer).get("/v1.0/me")
+
+        tenants = TokenUse.objects.filter(purpose="test").values_list("customer_tenant", flat=True)
+        assert [str(tenant) if tenant else None for tenant in tenants] == [None, customer]
+
+
+class TestCache:
+    KEY = Key(1, 1, "graph", None)
+
+    def test_eight_askers_cost_one_mint(self):
+        cache, minted, together = AccessCache(), [], threading.Barrier(8)
+
+        def mint():
+            minted.append(1)
+            return Secret("one"), time.monotonic() + 60
+
+        def ask():
+            together.wait()
+            assert cache.get_or_mint(self.KEY, mint).reveal() == "one"
+
+        askers = [threading.Thread(target=ask) for _ in range(8)]
+        for asker in askers:
+            asker.start()
+        for asker in askers:
+            asker.join()
+
+        assert len(minted) == 1
+
+    def test_an_old_token_is_not_handed_out(self):
+        cache = AccessCache()
+        cache.get_or_mint(self.KEY, lambda: (Secret("old"), time.monotonic() - 1))
+
+        assert cache.get_or_mint(self.KEY, lambda: (Secret("new"), time.monotonic() + 60)).reveal() == "new"
+
+    def test_a_mint_that_fails_leaves_nothing_and_the_next_asker_tries(self):
+        cache = AccessCache()
+        with pytest.raises(ZeroDivisionError):
+            cache.get_or_mint(self.KEY, lambda: 1 / 0)
+
+        assert cache.get_or_mint(self.KEY, lambda: (Secret("new"), time.monotonic() + 60)).reveal() == "new"
+
+    def test_the_least_used_leaves_when_it_is_full(self):
+        cache = AccessCache(size=2)
+        for number in (1, 2):
+            cache.get_or_mint(Key(number, 1, "graph", None), lambda: (Secret("a"), time.monotonic() + 60))
+        cache.get_or_mint(Key(1, 1, "graph", None), lambda: (Secret("x"), 0.0))
+        cache.get_or_mint(Key(3, 1, "graph", None), lambda: (Secret("a"), time.monotonic() + 60))
+
+        assert cache.get_or_mint(Key(1, 1, "graph", None), lambda: (Secret("new"), 0.0)).reveal() == "a"
+        assert cache.get_or_mint(Key(2, 1, "graph", None), lambda: (Secret("new"), 0.0)).reveal() == "new"
+
+    def test_dropping_a_refresh_token_drops_all_its_audiences(self):
+        cache = AccessCache()
+        for audience in ("graph", "partnercenter"):
+            cache.get_or_mint(Key(1, 1, audience, None), lambda: (Secret("old"), time.monotonic() + 60))
+        cache.get_or_mint(Key(2, 1, "graph", None), lambda: (Secret("other"), time.monotonic() + 60))
+
+        cache.drop_token(1)
+
+        fresh = (Secret("new"), time.monotonic() + 60)
+        assert cache.get_or_mint(Key(1, 1, "graph", None), lambda: fresh).reveal() == "new"
+        assert cache.get_or_mint(Key(2, 1, "graph", None), lambda: fresh).reveal() == "other"

@@ -1,0 +1,270 @@
+"""Name first, vault second, pin third: what is left after each way it can break off, and what the sweep does."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+import time_machine
+from django.db import transaction
+from django.utils import timezone
+
+from partners import jobs
+from partners.models import Job, Partner
+from tests.conftest import CONTOSO, FABRIKAM, SERVICE
+from tokens import broker, custody, outside
+from tokens.actors import SYSTEM
+from tokens.clouds import Audience
+from tokens.envelope import NotOurs
+from tokens.models import RefreshToken, SecretVersion, TokenUse
+from tokens.outside import NetworkInTransaction
+from tokens.secret import Secret
+from tokens.tasks import sweep
+
+pytestmark = pytest.mark.django_db(transaction=True)
+HOST = "cpv-demo.vault.azure.net"
+LATER = dt.timedelta(minutes=11)
+
+
+def enabled(world) -> list[str]:
+    """The names under which the vault holds something that can be read."""
+    secrets = world.vault(HOST).secrets
+    return [name for name, versions in secrets.items() if any(version.enabled for version in versions)]
+
+
+def puts(world) -> list:
+    return [call for call in world.calls if call.service == "vault" and call.method == "PUT" and call.status == 200]
+
+
+def session(token, audience=Audience.PARTNER_CENTER):
+    return broker.session(token, audience, purpose="test", actor=SYSTEM)
+
+
+# --- Breaking off ---------------------------------------------------------------------------------------------------
+def test_the_name_is_in_a_committed_row_before_the_vault_hears_it(person, invited, world, known_vault):
+    world.fail("vault", "timeout-after", method="PUT")
+
+    person.connect(invited[1], SERVICE)
+
+    [row] = RefreshToken.objects.all()
+    assert enabled(world) == [row.secret_name]
+    assert (row.stored_at, row.pinned_version) == (None, "")
+
+
+def test_the_sweep_disables_what_was_stored_and_never_pinned(person, invited, world, known_vault):
+    world.fail("vault", "timeout-after", method="PUT")
+    person.connect(invited[1], SERVICE)
+    world.heal()
+
+    with time_machine.travel(timezone.now() + LATER):
+        assert custody.sweep() == 1
+
+    assert enabled(world) == []
+    row = RefreshToken.objects.get()
+    assert row.abandoned_at
+    assert row.versions.get().disabled_at
+
+
+def test_a_sweep_comes_again_without_doing_it_twice(person, invited, world, known_vault):
+    world.fail("vault", "timeout-after", method="PUT")
+    person.connect(invited[1], SERVICE)
+    world.heal()
+
+    with time_machine.travel(timezone.now() + LATER):
+        sweep()
+        calls = len(world.calls)
+        assert custody.sweep() == 0
+
+    assert len(world.calls) == calls
+
+
+def test_a_sweep_that_was_cut_short_is_finished_by_the_next(person, invited, world, known_vault):
+    world.fail("vault", "timeout-after", method="PUT")
+    person.connect(invited[1], SERVICE)
+    world.heal()
+    with time_machine.travel(timezone.now() + LATER):
+        custody.sweep()
+        RefreshToken.objects.update(abandoned_at=None)
+
+        assert custody.sweep() == 0
+
+    assert RefreshToken.objects.get().abandoned_at
+
+
+def test_the_sweep_lets_a_name_go_that_never_reached_the_vault(person, invited, world, known_vault):
+    world.fail("vault", "503", method="PUT")
+    person.connect(invited[1], SERVICE)
+    world.heal()
+
+    with time_machine.travel(timezone.now() + LATER):
+        assert custody.sweep() == 0
+
+    assert RefreshToken.objects.get().abandoned_at
+
+
+def test_the_sweep_leaves_a_consent_alone_that_is_on_its_way(person, invited, world, known_vault):
+    world.fail("vault", "timeout-after", method="PUT")
+    person.connect(invited[1], SERVICE)
+    world.heal()
+
+    assert custody.sweep() == 0
+    assert RefreshToken.objects.get().abandoned_at is None
+
+
+def test_the_sweep_disables_the_generation_a_reconnect_replaced_and_no_other(member, contoso, world):
+    contoso.revoke()
+    jobs.run_job(Job.objects.get().pk)
+    member.connect("/connection/renew", SERVICE)
+
+    assert custody.sweep() == 1
+
+    assert enabled(world) == [RefreshToken.objects.current().get().secret_name]
+
+
+def test_a_late_pin_under_an_abandoned_name_is_refused(member, world):
+    """A web process that froze between PUT and pin for longer than the sweep waits must not bring the name back."""
+    partner = Partner.objects.get()
+    token = custody._reserve(partner, oid=SYSTEM_OID, upn="late@contoso.test", limits="")
+    RefreshToken.objects.filter(pk=token.pk).update(abandoned_at=timezone.now())
+
+    with pytest.raises(custody.NotOpen):
+        custody._pin(token, "some-version", lambda _token: None)
+
+    assert RefreshToken.objects.current().get().pk != token.pk
+
+
+SYSTEM_OID = "99999999-0000-4000-8000-000000000001"
+
+
+def test_two_consents_at_once_take_two_generations(member):
+    partner = Partner.objects.get()
+
+    first = custody._reserve(partner, oid=SYSTEM_OID, upn="", limits="")
+    second = custody._reserve(partner, oid=SYSTEM_OID, upn="", limits="")
+
+    assert {first.generation, second.generation} == {2, 3}
+
+
+# --- The envelope ---------------------------------------------------------------------------------------------------
+def test_a_secret_that_was_swapped_in_the_vault_does_not_open_and_nothing_is_sent(connected_partner, world):
+    ours = connected_partner()
+    other = connected_partner(tenant_id=FABRIKAM, name="Fabrikam")
+    secrets = world.vault(HOST).secrets
+    mine, theirs = (partner.refresh_tokens.get() for partner in (ours, other))
+    secrets[mine.secret_name][0].value = secrets[theirs.secret_name][0].value
+    asked = len(world.calls_to("entra", "/token"))
+
+    with pytest.raises(NotOurs):
+        session(mine).get("/v1/profiles/organization")
+
+    # the vault's own identity asked for its token; nobody asked for the partner's
+    assert all(call.tenant not in (CONTOSO, FABRIKAM) for call in world.calls_to("entra", "/token")[asked:])
+
+
+def test_what_lies_in_the_vault_is_sealed_and_names_its_key(member, world):
+    [versions] = world.vault(HOST).secrets.values()
+
+    refresh_tokens = [value for kind, value in world.issued if kind == "refresh_token"]
+    assert not any(token in versions[0].value for token in refresh_tokens)
+    assert versions[0].tags == {"generation": "1", "fence": "0", "key": "dev"}
+
+
+# --- Rotation -------------------------------------------------------------------------------------------------------
+def test_a_loser_of_the_lease_stores_but_does_not_pin(member, world):
+    token = RefreshToken.objects.get()
+    assert token.lease()
+    RefreshToken.objects.update(leased_until=None)
+    winner = RefreshToken.objects.get()
+    assert winner.lease()
+
+    assert custody.rotate(token, Secret("an older successor")) is False
+    assert custody.rotate(winner, Secret("the newest successor")) is True
+
+    row = RefreshToken.objects.get()
+    assert row.pinned_version == winner.pinned_version
+    assert SecretVersion.objects.count() == 3
+
+
+def test_only_one_of_two_gets_the_lease(member):
+    token, again = RefreshToken.objects.get(), RefreshToken.objects.get()
+
+    assert token.lease() is True
+    assert again.lease() is False
+
+
+def test_a_lease_of_a_dead_process_runs_out(member):
+    token = RefreshToken.objects.get()
+    token.lease()
+
+    with time_machine.travel(timezone.now() + dt.timedelta(seconds=121)):
+        assert RefreshToken.objects.get().lease() is True
+
+
+def test_nothing_is_pinned_for_a_partner_that_was_killed_meanwhile(member):
+    token = RefreshToken.objects.get()
+    token.lease()
+    Partner.objects.update(killed_at=timezone.now())
+
+    assert custody.rotate(token, Secret("too late")) is False
+
+
+def test_with_an_interval_of_zero_every_redeem_stores(member, world, settings):
+    settings.CPV_REFRESH_STORE_INTERVAL = 0
+    before = len(puts(world))
+
+    session(RefreshToken.objects.get()).get("/v1/profiles/organization")
+    session(RefreshToken.objects.get(), Audience.GRAPH).get("/v1.0/me")
+
+    assert len(puts(world)) == before + 2
+
+
+def test_a_store_that_fails_gives_the_lease_back_and_the_old_pin_stays(member, world, settings):
+    settings.CPV_REFRESH_STORE_INTERVAL = 0
+    before = RefreshToken.objects.get()
+    world.fail("vault", "503", method="PUT")
+
+    with pytest.raises(Exception, match=r".*"):
+        session(RefreshToken.objects.get()).get("/v1/profiles/organization")
+
+    row = RefreshToken.objects.get()
+    assert (row.pinned_version, row.leased_until) == (before.pinned_version, None)
+
+
+def test_a_refresh_that_answers_for_another_holder_is_used_for_nothing(member, world):
+    world.id_token_fault = "wrong_tenant"
+    asked = len(world.calls_to("partnercenter"))
+
+    with pytest.raises(broker.WrongHolder):
+        session(RefreshToken.objects.get()).get("/v1/profiles/organization")
+
+    assert len(world.calls_to("partnercenter")) == asked
+    assert TokenUse.objects.order_by("-pk")[0].outcome == "refused"
+
+
+# --- Order ----------------------------------------------------------------------------------------------------------
+def test_a_request_inside_a_transaction_is_refused_before_it_leaves(member, world):
+    before = len(world.calls)
+
+    with pytest.raises(NetworkInTransaction), transaction.atomic():
+        session(RefreshToken.objects.get()).get("/v1/profiles/organization")
+
+    assert len(world.calls) == before
+
+
+def test_outside_development_the_guard_costs_nothing(world, settings, transactional_db):
+    settings.CPV_GUARD_TRANSACTIONS = False
+    outside.forget()
+
+    with transaction.atomic():
+        answer = outside.network().request("GET", "https://graph.microsoft.com/v1.0/me")
+
+    assert answer.status_code == 401
+
+
+def test_without_a_stand_in_the_network_goes_to_the_real_addresses(world, settings):
+    settings.CPV_SANDBOX_URL = ""
+    outside.forget()
+
+    adapter = outside.network().session.get_adapter("https://login.microsoftonline.com/")
+
+    assert not type(adapter).__module__.startswith("tests.")
