@@ -10,6 +10,7 @@ help:  ## list what make can do
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name does; do printf '%-13s %s\n' "$$name" "$$does"; done
 
 run: .venv/.stamp-run  ## start everything for a first look; Ctrl-C ends it
+	@[ -e .env ] || cp .env.example .env
 	@exec env DEBUG="$${DEBUG:-true}" $(BIN)/python manage.py runlocal $(args)
 
 test: .venv/.stamp-dev  ## run the tests; k=withdraw narrows them

@@ -7,6 +7,7 @@ Only `runlocal` calls this, under DEBUG, against a stand-in. Safe to call again:
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import os
 import secrets
 import sys
@@ -29,6 +30,7 @@ from tokens.models import RefreshToken
 
 DAY = dt.timedelta(days=1)
 STAFF = "support"
+STAND_IN = "http://localhost:8400"  # where the stand-in's own commands look for it
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,12 @@ CONTOSO = Pretended("c0470500-0000-4000-8000-000000000003", "Contoso")
 def seed(*, base_url: str, sandbox_url: str, say: Callable[[str], None]) -> list[str]:
     """Make the three partners and a member of staff; returns the lines that say what to try."""
     say("Preparing three pretended partners ...")
+    logging.disable(logging.INFO)  # their runs are no news
     _connected(FABRIKAM)
     _broken(NORTHWIND, sandbox_url)
     contoso = _partner(CONTOSO)
     password = _staff_password()
+    logging.disable(logging.NOTSET)
     return _lines(base_url, contoso, password)
 
 
@@ -67,11 +71,12 @@ def _lines(base_url: str, contoso: Partner, password: str) -> list[str]:
     else:
         first = f"1. Contoso is connected: {base_url}/signin  (sign in as {CONTOSO.service_account})"
         second = "2. For a new invitation to try, stop, delete the folder var and start again."
+    where = "" if settings.CPV_SANDBOX_URL == STAND_IN else f" --url {settings.CPV_SANDBOX_URL}"
     return [
         first,
         second,
         f"3. Enter the desk: {base_url}/admin/  (user {STAFF}, password {password})",
-        f"4. Watch a partner go red: {python} -m sandbox scenario token-revoked Fabrikam  "
+        f"4. Watch a partner go red: {python} -m sandbox scenario token-revoked Fabrikam{where}  "
         f"(sign in at {base_url}/signin as {FABRIKAM.service_account}, press “Sync now”, then reconnect)",
     ]
 

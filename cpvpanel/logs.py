@@ -9,6 +9,7 @@ import structlog
 # Compact JWTs, and the parameters in which codes, tokens and assertions travel. A second net: nothing should log them.
 SECRET_SHAPES = re.compile(
     r"eyJ[\w-]{8,}\.[\w-]+\.?[\w-]*"
+    r"|(?<=/connect/)[\w-]{20,}"
     r"|\b(code|state|refresh_token|client_secret|code_verifier|access_token|client_assertion)=[^&\s\"']{8,}"
 )
 
@@ -26,6 +27,7 @@ def configure(*, debug: bool) -> None:
     shared = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
         mask_secrets,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from django.core.management import call_command
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test import Client
 
 from tests.pretend import text_of
@@ -32,15 +32,13 @@ def test_a_missing_migration_is_not_ready():
     assert (answer.status_code, answer.json()["migrations"]) == (503, "1 not applied")
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.django_db
 def test_a_database_that_is_away_is_not_ready():
-    name, held = connection.settings_dict["NAME"], connection.connection
-    connection.settings_dict["NAME"] = "/no/such/folder/db.sqlite3"
-    connection.connection = None
-    try:
+    def away(*_query):
+        raise OperationalError("the server closed the connection")
+
+    with connection.execute_wrapper(away):
         answer = Client().get("/readyz")
-    finally:
-        connection.settings_dict["NAME"], connection.connection = name, held
 
     assert (answer.status_code, answer.json()["database"]) == (503, "unreachable")
 

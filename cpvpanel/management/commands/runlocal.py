@@ -9,8 +9,6 @@ from django.db import connections
 
 from cpvpanel.supervisor import Child, StartFailed, Supervisor, http_status, port_is_free, taken_port
 
-ACCESS_LINE = '%(t)s "%(m)s %(U)s" %(s)s %(b)s %(M)s ms'  # no query string: codes and states travel there
-
 
 class Command(BaseCommand):
     help = "Start everything on embedded defaults for a first look; Ctrl-C ends it."
@@ -95,17 +93,8 @@ def product() -> Iterator[Child]:
     run = settings.VAR_DIR / "run"
     run.mkdir(mode=0o700, exist_ok=True)
     env = {"DEBUG": "true", "CPV_SANDBOX_URL": settings.CPV_SANDBOX_URL, "CPV_PORT": str(settings.CPV_PORT)}
-    gunicorn = [
-        sys.executable,
-        "-m",
-        "gunicorn",
-        "cpvpanel.wsgi:application",
-        "--bind",
-        f"127.0.0.1:{settings.CPV_PORT}",
-    ]
-    size = ["--worker-class", "gthread", "--workers", "2", "--threads", "4", "--graceful-timeout", "10"]
-    logs = ["--access-logfile", "-", "--access-logformat", ACCESS_LINE, "--no-control-socket"]
-    yield Child("web", [*gunicorn, *size, *logs], {**env, "CPV_ROLE": "web"})
+    gunicorn = [sys.executable, "-m", "gunicorn", "cpvpanel.wsgi:application"]
+    yield Child("web", [*gunicorn, "--bind", f"127.0.0.1:{settings.CPV_PORT}"], {**env, "CPV_ROLE": "web"})
 
     celery = [sys.executable, "-m", "celery", "-A", "cpvpanel"]
     quiet = ["--without-mingle", "--without-gossip", "-l", "INFO"]
