@@ -90,6 +90,4 @@ def _role(graph: broker.Probe) -> str:
     for role in ("admin_agent", "sales_agent"):
         if role in settings.CPV_CONSENT_ROLES and GROUP_OF_ROLE[role] in groups.names:
             return role
-    if groups.names_hidden:
-        raise Refused("missing_scope", missing=("GroupMember.Read.All",))
     raise Refused("no_role")

@@ -189,9 +189,10 @@ def check_open(partner: Partner) -> None:
 
     :raises Stopped: we or security stopped it, or all work is halted
     """
-    if Halt.objects.in_force().exists():
-        raise Stopped("all work is halted", code="stopped")
-    if partner.killed_at or partner.suspended_at or partner.offboarded_at:
+    going = type(partner)._default_manager.filter(
+        ~Exists(Halt.objects.in_force()), pk=partner.pk, suspended_at=None, killed_at=None, offboarded_at=None
+    )
+    if not going.exists():
         raise Stopped("calls for this partner are stopped", code="stopped")
 
 

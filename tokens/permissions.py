@@ -39,9 +39,9 @@ PARTNER_CENTER = Permission(
 USERS = Permission(
     Audience.GRAPH,
     "User.Read.All",
-    "Signed-in account",
-    "Shows whose consent this is, and later the users of a customer you open.",
-    "check at consent",
+    "Users of your customers",
+    "Shows the users of a customer you open.",
+    "none yet; asked for now so that you need not agree twice",
     "read",
 )
 GROUPS = Permission(

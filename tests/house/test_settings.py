@@ -113,6 +113,10 @@ def test_a_bad_combination_is_named(settings, changes, finding):
     assert found(settings, **changes) == {finding}
 
 
+def test_in_development_secrets_and_the_stand_in_are_fine(settings):
+    assert found(settings, DEBUG=True, CPV_SANDBOX_URL="http://x", CPV_APPS=app(secret="s", certificate="")) == set()
+
+
 def test_a_rehearsal_on_this_machine_may_use_the_stand_in_and_secrets(settings):
     changes = {"CPV_SANDBOX_URL": "http://x", "CPV_REHEARSAL": True, "CPV_BASE_URL": "https://panel.test"}
 

@@ -10,12 +10,15 @@ import time_machine
 from django.test import Client
 from django.utils import timezone
 
+from consent import checks_at_consent
 from consent.models import Consent, ConsentAttempt, Invitation
 from consent.refusals import REASONS
-from partners.models import Member, User
+from partners import jobs
+from partners.models import Job, Member, User
 from sandbox.world import ID_TOKEN_FAULTS
 from tests.conftest import SERVICE
 from tests.pretend import Person, text_of
+from tokens.http import Unreachable
 from tokens.models import AuditEvent, Halt, RefreshToken
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -398,6 +401,41 @@ def test_an_all_stop_refuses_new_consents(person, invited, world):
     Halt.objects.create(reason="drill", started_by="security")
 
     assert_refused(person.portal.post(invited[1]), world, "stopped")
+
+
+def test_a_partner_killed_during_the_checks_makes_no_further_call(person, invited, world):
+    world.latency["partnercenter"] = 1
+    world.sleep = lambda _seconds: type(invited[0]).objects.update(killed_at=timezone.now())
+
+    answer = person.connect(invited[1], SERVICE)
+
+    assert_refused(answer, world, "stopped")
+    assert not world.calls_to("graph")
+
+
+def test_with_partner_center_down_and_no_evidence_in_the_token_nothing_is_decided():
+    class Silent:
+        authentication_methods = None
+        root = "https://api.partnercenter.microsoft.com"
+
+        def get(self, *_args, **_options):
+            raise Unreachable("No answer in time.", code="timeout")
+
+    with pytest.raises(Unreachable):
+        checks_at_consent._mfa(Silent())
+
+
+def test_of_two_reconnects_the_second_says_already_connected(member, contoso, world):
+    contoso.revoke()
+    jobs.run_job(Job.objects.get().pk)
+    first = member.at_microsoft(member.leave("/connection/renew"), SERVICE)
+    second = member.at_microsoft(member.leave("/connection/renew"), SERVICE)
+    member.come_back(first)
+
+    answer = member.come_back(second)
+
+    assert f"Already connected as {SERVICE}" in text_of(answer)
+    assert RefreshToken.objects.count() == 2
 
 
 def test_a_plain_access_denied_is_a_no(person, invited, world):

@@ -122,6 +122,14 @@ def test_a_sign_in_never_leads_to_another_site(back_again, elsewhere):
     assert answer["Location"] == "/"
 
 
+def test_the_sign_in_page_says_who_may_enter(person, world, db):
+    answer = person.portal.get("/signin?next=/customers/")
+
+    assert answer.status_code == 200
+    assert "invitation" in text_of(answer)
+    assert 'value="/customers/"' in answer.content.decode()
+
+
 def test_a_cloud_that_is_not_set_up_cannot_be_chosen(person, world, db):
     assert person.portal.post("/signin", {"cloud": "china"}).status_code == 400
 

@@ -14,6 +14,8 @@ from tokens import broker
 from tokens.access_cache import AccessCache, Key
 from tokens.actors import SYSTEM
 from tokens.clouds import Audience
+from tokens.entra import Grant
+from tokens.errors import Permanent
 from tokens.http import HostRefused
 from tokens.models import RefreshToken, TokenUse
 from tokens.secret import Secret
@@ -116,8 +118,50 @@ class TestSending:
         tenants = TokenUse.objects.filter(purpose="test").values_list("customer_tenant", flat=True)
         assert [str(tenant) if tenant else None for tenant in tenants] == [None, customer]
 
+    def test_a_refresh_that_brings_no_id_token_is_taken_as_it_is(self, member, contoso):
+        contoso.withheld.add("openid")
+
+        assert session().get(WHERE).status_code == 200
+
+    def test_a_grant_that_cannot_last_opens_no_second_audience(self, member, world):
+        grant = Grant(None, Secret("access"), None, frozenset(), 60, "")
+
+        with pytest.raises(Permanent, match="no refresh token"):
+            broker.probe(grant, Audience.GRAPH, partner=Partner.objects.get(), actor=SYSTEM)
+
+
+class NotingKey(Key):
+    """A key that says when it has been looked up and its flight is about to be joined."""
+
+    def __new__(cls, key, joining):
+        made = super().__new__(cls, *key)
+        made.joining, made.hashed = joining, 0
+        return made
+
+    def __hash__(self):
+        self.hashed += 1
+        if self.hashed == 3:  # looked up, looked up to drop what was not there, then on to the flight
+            self.joining.set()
+        return super().__hash__()
+
 
 class TestCache:
+    def test_who_asks_while_somebody_mints_gets_that_very_token(self):
+        cache, joining, got = AccessCache(), threading.Event(), []
+        late = threading.Thread(
+            target=lambda: got.append(cache.get_or_mint(NotingKey(self.KEY, joining), lambda: 1 / 0).reveal())
+        )
+
+        def mint():
+            late.start()
+            assert joining.wait(5)
+            return Secret("one"), time.monotonic() + 60
+
+        cache.get_or_mint(self.KEY, mint)
+        late.join(5)
+
+        assert got == ["one"]
+
     KEY = Key(1, 1, "graph", None)
 
     def test_eight_askers_cost_one_mint(self):

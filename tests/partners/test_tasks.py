@@ -1,0 +1,57 @@
+"""What goes over the message broker: one id, for a row that is due."""
+
+from __future__ import annotations
+
+import pytest
+from django.utils import timezone
+
+from cpvpanel.celery import app
+from partners import tasks
+from partners.models import Job, Run
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def queue(member):
+    """The embedded message broker's queue, emptied."""
+    with app.connection_for_read() as connection:
+        queue = connection.SimpleQueue(app.amqp.queues["work"])
+        queue.clear()
+        yield queue
+        queue.clear()
+        queue.close()
+
+
+def test_the_tick_sends_one_message_for_a_due_job_and_none_while_it_waits(queue):
+    Job.objects.update(next_run_at=timezone.now(), claimed_until=None)
+
+    tasks.dispatch()
+    tasks.dispatch()
+
+    message = queue.get(timeout=2)
+    message.ack()
+    assert queue.qsize() == 0
+    assert message.headers["task"] == "partners.run_job"
+    assert message.payload[1] == {"job_id": Job.objects.get().pk}
+
+
+def test_a_message_runs_its_job_and_a_second_one_finds_it_done(member):
+    job = Job.objects.get()
+
+    tasks.run_job.apply(kwargs={"job_id": job.pk, "from_a_newer_release": True})
+    tasks.run_job.apply(kwargs={"job_id": job.pk})
+
+    assert [run.outcome for run in Run.objects.all()] == ["done"]
+
+
+def test_a_message_for_a_job_that_is_gone_does_nothing(member):
+    tasks.run_job.apply(kwargs={"job_id": 0})
+
+    assert not Run.objects.exists()
+
+
+def test_the_clock_knows_only_tasks_that_exist():
+    app.loader.import_default_modules()
+
+    assert {entry["task"] for entry in app.conf.beat_schedule.values()} <= set(app.tasks)
