@@ -13,6 +13,16 @@ _seconds: dict[str, float] = defaultdict(float)
 _tests: dict[str, int] = defaultdict(int)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What only PostgreSQL can show is looked at there, not on SQLite."""
+    from django.db import connection
+
+    if connection.vendor != "postgresql":
+        elsewhere = [item for item in items if item.get_closest_marker("postgresql")]
+        config.hook.pytest_deselected(items=elsewhere)
+        items[:] = [item for item in items if item not in elsewhere]
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     part = "/".join(PurePosixPath(report.nodeid.split("::")[0]).parts[:2])
     _seconds[part] += report.duration

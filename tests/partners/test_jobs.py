@@ -10,7 +10,7 @@ from typing import Any
 import celery
 import pytest
 import time_machine
-from django.db import connection, connections
+from django.db import connections
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
@@ -88,7 +88,7 @@ def test_what_must_not_run_is_not_claimed(fields: dict[str, Any]) -> None:
     assert jobs.run_job(job.pk) is None
 
 
-@pytest.mark.skipif(connection.vendor != "postgresql", reason="only PostgreSQL lets two claims run at once")
+@pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
 def test_claims_at_the_same_time_share_the_jobs() -> None:
     expected = {a_job(a_partner(number), "a").pk for number in range(1, 201)}
