@@ -57,7 +57,7 @@ def run(folder) -> Iterator[Callable[..., subprocess.Popen[str]]]:
             WORK = Queue("work", Exchange("work", type="direct"), routing_key="work")
         """
         started.append(
-            subprocess.Popen(  # noqa: S603  our own code
+            subprocess.Popen(
                 [sys.executable, "-c", dedent(head) + dedent(code)],
                 cwd=ROOT,
                 text=True,
@@ -476,9 +476,7 @@ def worker(tmp_path) -> Iterator[Callable[[str], subprocess.Popen[bytes]]]:
     def worker(pool: str) -> subprocess.Popen[bytes]:
         with open(tmp_path / "log", "ab") as log:
             args = [*argv, "worker", *options.split(), pool]
-            started.append(
-                subprocess.Popen(args, env=env, cwd=tmp_path, stdout=log, stderr=log, process_group=0)  # noqa: S603
-            )
+            started.append(subprocess.Popen(args, env=env, cwd=tmp_path, stdout=log, stderr=log, process_group=0))
         return started[-1]
 
     yield worker

@@ -100,9 +100,7 @@ def parent(tmp_path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
     def parent(*manners: str, grace: float = 5) -> subprocess.Popen[str]:
         argv = [sys.executable, "-c", PARENT, str(tmp_path), CHILD, str(grace), *manners]
-        process = subprocess.Popen(  # noqa: S603  our own code
-            argv, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+        process = subprocess.Popen(argv, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         started.append(process)
         assert process.stdout.readline() == "started\n"
         return process

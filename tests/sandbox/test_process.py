@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def run(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("CPV_", "KEY_VAULT_"))}
     command = [sys.executable, "-m", "sandbox", *words]
-    return subprocess.run(command, cwd=ROOT, env=clean | env, capture_output=True, text=True, timeout=20, check=False)  # noqa: S603 - our own command
+    return subprocess.run(command, cwd=ROOT, env=clean | env, capture_output=True, text=True, timeout=20, check=False)
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Running:
 def start(state: Path) -> Running:
     command = [sys.executable, "-m", "sandbox", "serve", "--port", "0", "--state", str(state)]
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("CPV_", "KEY_VAULT_"))}
-    process = subprocess.Popen(command, cwd=ROOT, env=clean, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own command
+    process = subprocess.Popen(command, cwd=ROOT, env=clean, stdout=subprocess.PIPE, text=True)
     assert process.stdout
     found = re.search(r"listens on [\d.]+:(\d+)", process.stdout.readline())
     assert found
