@@ -126,7 +126,7 @@ def _customer(partner: Partner, item: CustomerInfo, now: dt.datetime) -> Custome
         partner=partner,
         tenant_id=item.tenant_id,
         name=name,
-        name_key=name.casefold()[:400],
+        name_key=(name or domain).casefold()[:400],  # a customer without a name is listed under its domain
         domain=domain,
         relationship=relationship,
         content_hash=hashlib.blake2b("\0".join((name, domain, relationship)).encode(), digest_size=16).digest(),

@@ -33,7 +33,7 @@ PARTNER_CENTER = Permission(
     "user_impersonation",
     "Customer list",
     "Reads your customers from Partner Center with the rights of the account that agrees.",
-    "sync of customers, daily",
+    "sync of customers, every six hours",
     "read and write",
 )
 USERS = Permission(
