@@ -8,7 +8,6 @@ from functools import wraps
 from typing import Any
 from urllib.parse import urlsplit
 
-from csp.decorators import csp_update
 from django.conf import settings
 from django.contrib.auth import logout
 from django.contrib.auth.decorators import login_not_required
@@ -24,11 +23,11 @@ from consent import flow
 from consent.checks_at_consent import ROLE_WORDS
 from consent.refusals import Refused
 from partners.access import PartnerRequest, chosen_partner, enter, partner_required
+from partners.leaving import leads_to_microsoft
 from partners.models import CLOUDS, Member
 from partners.overview import overview
 from partners.standing import current_token, standing
 from tokens import outside
-from tokens.clouds import cloud_named
 
 # The words of a refusal speak of the invitation; on the way through sign-in or a reconnect there is none.
 OPEN_AGAIN = "Open the invitation again"
@@ -36,23 +35,6 @@ AGAIN = {"/signin": "Sign in again", "/": "Go home and reconnect again"}
 INVITATION_KEPT = " Your invitation is still good."
 BROWSER_KEY = "consent_browser"
 View = Callable[..., HttpResponseBase]
-
-
-def login_origins() -> list[str]:
-    """Where a form may lead after its redirect: the login hosts of the clouds in use, or the stand-in's own address."""
-    if settings.CPV_SANDBOX_URL:
-        return [settings.CPV_SANDBOX_PUBLIC_URL]
-    return [f"https://{cloud_named(name).login_host}" for name in CLOUDS if outside.is_configured(name)]
-
-
-def leads_to_microsoft(view: View) -> View:
-    """`form-action` also covers the redirect after a POST, so pages that lead to Microsoft name its login hosts."""
-
-    @wraps(view)
-    def widened(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        return csp_update({"form-action": login_origins()})(view)(request, *args, **kwargs)
-
-    return widened
 
 
 def explains_refusals(view: View) -> View:

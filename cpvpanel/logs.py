@@ -15,11 +15,20 @@ SECRET_SHAPES = re.compile(
 
 
 def mask_secrets(_logger: Any, _name: str, event: Any) -> Any:
-    """Replace whatever looks like a token or a code in the finished line."""
+    """Replace whatever looks like a token or a code, in whatever an event carries along."""
     for key, value in event.items():
-        if isinstance(value, str):
-            event[key] = SECRET_SHAPES.sub(lambda found: f"{found[1]}=[masked]" if found[1] else "[masked]", value)
+        if not key.startswith("_"):  # structlog's own
+            event[key] = _masked(value)
     return event
+
+
+def _masked(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, dict):
+        return {key: _masked(inner) for key, inner in value.items()}
+    # A request, an exception or a list shows itself as text only here; so that is where to look.
+    return SECRET_SHAPES.sub(lambda found: f"{found[1]}=[masked]" if found[1] else "[masked]", str(value))
 
 
 def configure(*, debug: bool) -> None:

@@ -6,10 +6,11 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import Count, Subquery
+from django.db.models import Count, Exists, Subquery
 from django.db.models.functions import Coalesce
+from django.utils import timezone
 
-from partners.models import Customer, Partner, Run
+from partners.models import Customer, Job, Partner, Run
 from tokens.models import RefreshToken
 
 RECENT = 5
@@ -53,26 +54,31 @@ class Overview:
     """The newest runs and what they add up to."""
 
     runs: list[Run]
+    is_due: bool
     as_of: dt.datetime | None
     customer_count: int
 
     def progress(self, token: RefreshToken | None, *, is_live: bool) -> Progress:
         """The newest run of this consent; runs of an earlier one say nothing about what happens now."""
         newest = self.runs[0] if self.runs and token and self.runs[0].started_at >= token.reserved_at else None
-        done_before = self.as_of is not None and not (newest and newest.finished_at == self.as_of)
+        if self.is_due and newest and not newest.is_running:
+            newest = None  # asked for, and about to begin
+        done_before = any(run.outcome == Run.Outcome.DONE for run in self.runs if run is not newest)
         return Progress(newest, is_first=not done_before, is_live=is_live)
 
 
 def overview(partner: Partner) -> Overview:
     """The newest runs with freshness and customer count, in one query."""
     done = Run.objects.filter(partner=partner.pk, outcome=Run.Outcome.DONE).order_by("-finished_at")
+    due = Job.objects.filter(partner=partner.pk, paused_at=None, next_run_at__lte=timezone.now())
     present = Customer.objects.filter(partner=partner.pk).present().order_by().values("partner")
     runs: list[Any] = list(
         partner.runs.annotate(
+            is_due=Exists(due),
             as_of=Subquery(done.values("finished_at")[:1]),
             customer_count=Coalesce(Subquery(present.annotate(n=Count("pk")).values("n")), 0),
         ).order_by("-started_at", "-pk")[:RECENT]
     )
     if not runs:
-        return Overview([], None, 0)
-    return Overview(runs, runs[0].as_of, runs[0].customer_count)
+        return Overview([], False, None, 0)
+    return Overview(runs, runs[0].is_due, runs[0].as_of, runs[0].customer_count)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 import uuid
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,8 @@ import requests
 
 from tokens.errors import Permanent, Transient
 from tokens.http import HostRefused, retry_after, same_origin
+
+logger = logging.getLogger(__name__)
 
 PAGE_SIZE = 500  # the most Microsoft gives
 MAX_ITEMS = 2 * PAGE_SIZE
@@ -276,8 +279,10 @@ class PartnerCenter:
             body = _parse(response.content)
         except ValueError as garbled:
             code = "html" if response.content.lstrip(b"\xef\xbb\xbf \r\n\t")[:1] == b"<" else "not_json"
-            text = f"Partner Center's answer can't be read ({code}; request {request_id})."
-            raise Garbled(text, code=code, correlation_id=self._correlation_id) from garbled
+            logger.warning("Partner Center's answer is garbled", extra={"code": code, "ms_request_id": request_id})
+            raise Garbled(
+                "Partner Center's answer can't be read.", code=code, correlation_id=self._correlation_id
+            ) from garbled
         if not isinstance(body, dict):
             raise self._untrustworthy("It is no object.", "wrong_shape")
         return body, response.headers
@@ -286,24 +291,24 @@ class PartnerCenter:
         """The error behind an answer that is not 200; Partner Center has several shapes for the same thing."""
         status, body = response.status_code, _error_body(response.content)
         code = _code(body) or f"http_{status}"
-        words = f"(HTTP {status}, code {code}, request {request_id})"
+        logger.info("Partner Center refused", extra={"status": status, "code": code, "ms_request_id": request_id})
         known: dict[str, Any] = {"code": code, "correlation_id": self._correlation_id}
         if status in (408, 429) or status >= 500 or status in (202, 204):
             wait = retry_after(response)
             if wait is None:
                 wait = _seconds_in_words(body)
-            return Unavailable(f"Partner Center asks to wait or is down {words}.", retry_after=wait, **known)
+            return Unavailable("Partner Center asks to wait or is down.", retry_after=wait, **known)
         if 200 <= status < 400:
-            return Garbled(f"Something else answered for Partner Center {words}.", **known)
+            return Garbled("Something else answered for Partner Center.", **known)
         if status == 401 and code == "900421":
-            return MfaMissing(f"Partner Center requires MFA, and the partner's sign-in lacks it {words}.", **known)
+            return MfaMissing("Partner Center requires MFA, and the partner's sign-in lacks it.", **known)
         if status == 401 and code == "900420":
-            return AudienceRefused(f"Partner Center says the access token is for another API {words}.", **known)
+            return AudienceRefused("Partner Center says the access token is for another API.", **known)
         if status == 401:
-            return SessionRefused(f"Partner Center does not accept the partner's sign-in {words}.", **known)
+            return SessionRefused("Partner Center does not accept the partner's sign-in.", **known)
         if status == 403:
-            return AccessRefused(f"The account that agreed lacks the role or permission {words}.", **known)
-        return CallRejected(f"Partner Center rejects our request {words}.", **known)
+            return AccessRefused("The account that agreed lacks the role or permission.", **known)
+        return CallRejected("Partner Center rejects our request.", **known)
 
     def _untrustworthy(self, why: str, code: str) -> Untrustworthy:
         text = f"Partner Center's answer is not used. {why}"

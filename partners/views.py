@@ -12,6 +12,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from partners import jobs
 from partners.access import PartnerRequest, partner_required
+from partners.leaving import leads_to_microsoft
 from partners.listing import customer_page
 from partners.models import Member, Partner, Run
 from partners.overview import overview
@@ -23,6 +24,7 @@ MAY_WORK = {Member.Role.OWNER, Member.Role.OPERATOR}
 
 
 @require_safe
+@leads_to_microsoft
 @partner_required
 def home(request: PartnerRequest) -> HttpResponse:
     """The connection, the customers, and what was done lately."""

@@ -21,12 +21,13 @@ main { max-width: 34rem; margin: 2rem auto; padding: 1.5rem; background: var(--c
 main.wide { max-width: 64rem; }
 h1 { font-size: 1.5rem; line-height: 1.25; margin: 0 0 .5rem; }
 h2 { font-size: 1.1rem; margin: 1.5rem 0 .25rem; }
-p, li, td, th { overflow-wrap: anywhere; }
+p, li, td, th, legend { overflow-wrap: anywhere; }
+fieldset { min-width: 0; }
 .note { color: var(--soft); font-size: .9rem; margin: .25rem 0 1rem; }
 .pretended { border-left: .3rem solid var(--act); padding-left: .75rem; }
 .error { border-left: .3rem solid var(--warn); padding-left: .75rem; }
 fieldset { border: 1px solid var(--line); margin: 0 0 .75rem; padding: .5rem .75rem .75rem; min-width: 0; }
-legend { font-weight: 600; padding: 0 .25rem; }
+legend { font-weight: 600; padding: 0 .25rem; max-width: 100%; }
 .buttons { display: flex; flex-wrap: wrap; gap: .5rem; }
 button { font: inherit; min-height: 2.75rem; padding: .4rem 1rem; border: 1px solid var(--act); cursor: pointer;
   background: var(--act); color: var(--on-act); }

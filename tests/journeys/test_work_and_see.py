@@ -252,3 +252,28 @@ def test_the_progress_line_counts_up_and_leads_on_to_the_customers(member):
 
     assert member.portal.get("/progress?then=customers")["HX-Redirect"] == "/customers/"
     assert "HX-Redirect" not in member.portal.get("/progress")
+
+
+def test_a_sync_that_was_asked_for_shows_as_queued_before_a_worker_takes_it(member):
+    work()
+    home = text_of(member.portal.get("/"))
+    assert "Sync now" in home
+
+    answer = member.portal.post("/sync", follow=True)
+
+    assert "Sync queued" in text_of(answer)
+    assert answer.context["progress"].is_active
+
+
+def test_home_may_lead_to_microsoft_because_reconnect_starts_there(member):
+    assert "form-action 'self' http://localhost:8400;" in member.portal.get("/")["Content-Security-Policy"] + ";"
+    assert "localhost:8400" not in member.portal.get("/customers/")["Content-Security-Policy"]
+
+
+def test_a_runs_error_reads_as_a_sentence_without_codes(member, world):
+    world.fail("partnercenter", "mfa")
+
+    run = work()
+
+    assert run.error == "Partner Center requires MFA, and the partner's sign-in lacks it."
+    assert run.error_code == "900421"

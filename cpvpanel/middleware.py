@@ -1,0 +1,21 @@
+"""One page for what is not there, also while developing."""
+
+from collections.abc import Callable
+
+from django.conf import settings
+from django.http import Http404, HttpRequest, HttpResponse
+
+from cpvpanel.views import not_found
+
+
+class OneNotFoundPage:
+    """Under DEBUG Django explains a 404 with the list of addresses; the portal's visitors meet our page instead."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
+        if response.status_code == 404 and settings.DEBUG and not request.path.startswith("/static/"):
+            return not_found(request, Http404())
+        return response
