@@ -1,5 +1,7 @@
 """One page for what is not there, also while developing."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 from django.conf import settings
@@ -16,6 +18,10 @@ class OneNotFoundPage:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         response = self.get_response(request)
-        if response.status_code == 404 and settings.DEBUG and not request.path.startswith("/static/"):
+        if settings.DEBUG and response.status_code == 404 and request.resolver_match is None:
             return not_found(request, Http404())
         return response
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        """A view that found nothing, or nothing that is yours."""
+        return not_found(request, exception) if isinstance(exception, Http404) else None

@@ -92,3 +92,12 @@ def test_while_developing_what_is_not_there_has_the_same_page(client):
 
     assert answer.status_code == 404
     assert b"URLconf" not in answer.content
+
+
+@override_settings(DEBUG=True)
+@pytest.mark.django_db
+def test_while_developing_a_refusal_of_ours_keeps_its_words(client):
+    answer = client.get("/connect/never-was")
+
+    assert answer.status_code == 404
+    assert b"This invitation does not exist" in answer.content

@@ -1,0 +1,3 @@
+from tests.live import live, stack
+
+__all__ = ["live", "stack"]
