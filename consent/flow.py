@@ -6,6 +6,7 @@ Every check happens before anything is stored. A refusal leaves no trace in the 
 
 from __future__ import annotations
 
+import datetime as dt
 import hmac
 import json
 import logging
@@ -34,6 +35,8 @@ from tokens.secret import Secret
 
 logger = logging.getLogger(__name__)
 
+KEEP_ATTEMPTS = dt.timedelta(days=1)
+KEEP_INVITATIONS = dt.timedelta(days=90)
 TERMS_VERSION = "2026-11"
 SIGN_IN_TENANT = "organizations"
 VISITOR = Actor(ActorKind.VISITOR, label="visitor")
@@ -88,6 +91,8 @@ def begin(
     :raises Refused: the partner is stopped, or Microsoft cannot be reached
     """
     _check_open(partner, retry_path)
+    if is_connected(partner):
+        raise Refused("already_connected")
     flow = _flow(
         partner.cloud,
         tenant=str(partner.tenant_id),
@@ -219,14 +224,14 @@ def _complete(attempt: ConsentAttempt, flow: dict[str, Any], answer: dict[str, s
         raise AssertionError("a consent attempt names its partner")  # pragma: no cover - a constraint sees to it
     if "error" in answer:
         raise of_answer(answer["error"], answer.get("error_description", ""))
-    refuse_if_connected(attempt)
+    _refuse_if_connected(attempt, partner)
     _check_open(partner, flow["retry_path"])
     grant = broker.redeem_code(partner=partner, flow=flow, answer=answer, actor=VISITOR)
     identity = _proven_identity(partner.cloud, grant.id_token, flow)
     if identity.tenant_id != partner.tenant_id:
         raise Refused("wrong_tenant")
     evidence = checks.everything(partner=partner, grant=grant, identity=identity)
-    refuse_if_connected(attempt)
+    _refuse_if_connected(attempt, partner)
     return _store(attempt, partner, identity, evidence)
 
 
@@ -239,14 +244,17 @@ def _proven_identity(cloud: str, id_token: Secret | None, flow: dict[str, Any]) 
     return identity
 
 
-def refuse_if_connected(attempt: ConsentAttempt) -> None:
+def _refuse_if_connected(attempt: ConsentAttempt, partner: Partner) -> None:
     """The first success wins: a second tab throws its own grant away."""
-    if attempt.invitation and Invitation.objects.filter(pk=attempt.invitation.pk, used_at__isnull=False).exists():
+    spent = Invitation.objects.filter(pk=attempt.invitation_id or 0, used_at__isnull=False)
+    if spent.exists() or is_connected(partner):
         raise Refused("already_connected")
-    if attempt.partner and not attempt.invitation:
-        token = current_token(attempt.partner)
-        if token and not standing(attempt.partner, token).can_reconnect:
-            raise Refused("already_connected")
+
+
+def is_connected(partner: Partner) -> bool:
+    """Whether a consent is in force that no further one may replace unasked."""
+    token = current_token(partner)
+    return token is not None and standing(partner, token).is_live and not token.limits
 
 
 def _store(attempt: ConsentAttempt, partner: Partner, identity: Identity, evidence: checks.Evidence) -> Connected:
@@ -320,6 +328,8 @@ def complete_sign_in(*, answer: Mapping[str, str], browser: str) -> SignedIn:
         attempt.close(refused.reason)
         raise refused from (None if refused is error else error)
     attempt.close("signed in")
+    actor = Actor(ActorKind.MEMBER, id=str(signed_in.user.pk), label=signed_in.user.upn)
+    audit.record("member.signed_in", actor=actor, partner=signed_in.partner)
     return signed_in
 
 
@@ -338,6 +348,14 @@ def _member(cloud: str, tenant_id: UUID, object_id: UUID) -> Member | None:
     """The newest membership of this person; somebody in several partners switches after signing in."""
     of_person = Member.objects.filter(user__cloud=cloud, user__tid=tenant_id, user__oid=object_id, user__is_active=True)
     return of_person.filter(partner__offboarded_at=None).select_related("user", "partner").order_by("-pk").first()
+
+
+# --- Tidying up ---------------------------------------------------------------------------------------------------
+def forget_old() -> None:
+    """Let go of attempts after a day and of invitations 90 days after their end; what was agreed stays in Consent."""
+    now = timezone.now()
+    ConsentAttempt.objects.filter(expires_at__lt=now - KEEP_ATTEMPTS).delete()
+    Invitation.objects.filter(expires_at__lt=now - KEEP_INVITATIONS).delete()
 
 
 # --- Invitations ----------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_http_methods, require_POST, require_safe
+from django.views.decorators.http import require_GET, require_http_methods, require_POST, require_safe
 
 from consent import flow
 from consent.checks_at_consent import ROLE_WORDS
@@ -123,7 +123,7 @@ def connect(request: HttpRequest, link: str) -> HttpResponse:
 
 @never_cache
 @login_not_required
-@require_safe
+@require_GET
 @explains_refusals
 def callback(request: HttpRequest) -> HttpResponse:
     """Where Microsoft sends the browser; ends in a redirect, so that the code leaves the address bar."""
@@ -208,7 +208,7 @@ def _safe_next(request: HttpRequest) -> str:
 
 @never_cache
 @login_not_required
-@require_safe
+@require_GET
 @explains_refusals
 def signin_callback(request: HttpRequest) -> HttpResponse:
     """Where Microsoft sends somebody who signs in."""

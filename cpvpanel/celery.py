@@ -24,6 +24,10 @@ app.conf.update(
     beat_schedule={
         "dispatch due jobs": {"task": "partners.dispatch", "schedule": 2.0, "options": {"expires": 10}},
         "sweep secrets nobody points at": {"task": "tokens.sweep", "schedule": 300.0, "options": {"expires": 290}},
+        **{
+            f"tidy {room}": {"task": f"{room}.tidy", "schedule": 3600.0, "options": {"expires": 3500}}
+            for room in ("consent", "partners", "tokens")
+        },
     },
 )
 app.autodiscover_tasks()

@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 KIND_MODULES = ("partners.sync",)  # each declares its kinds in KINDS
 CLAIM = dt.timedelta(seconds=60)  # a claimed job that nobody took is offered again after this
+KEEP_RUNS = dt.timedelta(days=90)
 AT_ONCE = 2  # jobs of one partner under way at the same time
 SHORTEST_WAIT, LONGEST_WAIT = 30.0, 6 * 3600.0  # seconds between tries, before jitter
 LONGEST_RETRY_AFTER = 24 * 3600.0  # seconds; what Microsoft asks beyond that is asked again
@@ -156,6 +157,12 @@ def next_due_at() -> dt.datetime | None:
     """When the next job that is not paused is due; None when there is none."""
     waiting = Job.objects.filter(paused_at=None, next_run_at__isnull=False).order_by("next_run_at")
     return waiting.values_list("next_run_at", flat=True).first()
+
+
+def forget_old() -> int:
+    """Let go of runs that ended more than 90 days ago; returns how many."""
+    old = Run.objects.filter(finished_at__lt=timezone.now() - KEEP_RUNS)
+    return old.delete()[0]
 
 
 # --- Running --------------------------------------------------------------------------------------------------------

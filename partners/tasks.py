@@ -16,6 +16,12 @@ def dispatch(**_future: Any) -> None:
         run_job.delay(job_id=job_id)
 
 
+@shared_task(name="partners.tidy", ignore_result=True)
+def tidy(**_future: Any) -> None:
+    """Let go of old runs."""
+    jobs.forget_old()
+
+
 @shared_task(name="partners.run_job", bind=True, acks_late=True, ignore_result=True)
 def run_job(self: Task[..., None], *, job_id: int, **_future: Any) -> None:
     """Run one due job, if it is still due and nobody else has it."""

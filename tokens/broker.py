@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SNAPSHOT_AGE = 0.25  # seconds a "yes" of the gate may be reused within one process
+KEEP_LEDGER = dt.timedelta(days=400)
 EARLY = 300  # seconds before its end at which an access token is no longer handed out
 
 
@@ -335,6 +336,11 @@ def _noted(use: TokenUse, redeem: Callable[[], Grant]) -> Grant:
 def _close_refused(use: TokenUse, failure: Failure) -> None:
     outcome = TokenUse.Outcome.UNAVAILABLE if isinstance(failure, Transient) else TokenUse.Outcome.REFUSED
     use.close(outcome, code=failure.code)
+
+
+def forget_old() -> None:
+    """Let go of ledger lines after 400 days."""
+    TokenUse.objects.filter(at__lt=timezone.now() - KEEP_LEDGER).delete()
 
 
 def note_refusal(token: RefreshToken, failure: Failure) -> None:

@@ -4,10 +4,16 @@ from typing import Any
 
 from celery import shared_task
 
-from tokens import custody
+from tokens import broker, custody
 
 
 @shared_task(name="tokens.sweep", ignore_result=True)
 def sweep(**_future: Any) -> None:
     """Disable secret versions that no row may use any more."""
     custody.sweep()
+
+
+@shared_task(name="tokens.tidy", ignore_result=True)
+def tidy(**_future: Any) -> None:
+    """Let go of ledger lines after 400 days."""
+    broker.forget_old()

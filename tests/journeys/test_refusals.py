@@ -10,7 +10,7 @@ import time_machine
 from django.test import Client
 from django.utils import timezone
 
-from consent import checks_at_consent
+from consent import checks_at_consent, flow
 from consent.models import Consent, ConsentAttempt, Invitation
 from consent.refusals import REASONS
 from partners import jobs
@@ -18,6 +18,7 @@ from partners.models import Job, Member, User
 from sandbox.world import ID_TOKEN_FAULTS
 from tests.conftest import SERVICE
 from tests.pretend import Person, text_of
+from tokens.actors import SYSTEM
 from tokens.http import Unreachable
 from tokens.models import AuditEvent, Halt, RefreshToken
 
@@ -498,3 +499,31 @@ def test_outside_development_forms_may_lead_to_microsofts_login_hosts_only(perso
     policy = person.portal.get(invited[1])["Content-Security-Policy"]
 
     assert "form-action 'self' https://login.microsoftonline.com;" in policy + ";"
+
+
+def test_a_second_invitation_does_not_replace_a_connection_that_works(member, invited, world, contoso):
+    _, second = flow.invite(partner=invited[0], by=SYSTEM)
+    pins = RefreshToken.objects.count()
+
+    answer = member.portal.post(second)
+
+    assert f"Already connected as {SERVICE}" in text_of(answer)
+    assert RefreshToken.objects.count() == pins
+
+
+def test_a_second_invitation_that_was_on_its_way_is_thrown_away_too(person, invited, world):
+    _, second = flow.invite(partner=invited[0], by=SYSTEM)
+    back = person.at_microsoft(person.leave(second), SERVICE)
+    person.connect(invited[1], SERVICE)
+
+    assert person.come_back(back).status_code == 409
+    assert RefreshToken.objects.count() == 1
+
+
+@pytest.mark.parametrize("path", ["/connect/callback", "/signin/callback"])
+def test_a_look_ahead_without_a_body_spends_nothing(person, invited, world, path):
+    back = person.at_microsoft(person.leave(invited[1]), SERVICE)
+    query = urlsplit(back).query
+
+    assert person.portal.head(f"{path}?{query}").status_code == 405
+    assert ConsentAttempt.objects.get().claimed_at is None
