@@ -352,5 +352,6 @@ class _NoBodies(logging.Filter):
 
 # Here, because MSAL runs inside azure-identity too, and whoever talks to the network has imported this module.
 logging.getLogger("msal.oauth2cli.oauth2").addFilter(_NoBodies())
+logging.getLogger("msal").setLevel(logging.WARNING)
 logging.getLogger("azure").setLevel(logging.WARNING)  # at INFO it writes a line with headers for every request
 logging.getLogger("azure.identity").setLevel(logging.ERROR)  # its warnings quote bodies; our errors carry the code
