@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 KEEP_ATTEMPTS = dt.timedelta(days=1)
 KEEP_INVITATIONS = dt.timedelta(days=90)
 TERMS_VERSION = "2026-11"
+WAY_ON = {ConsentAttempt.Kind.SIGN_IN: "/signin", ConsentAttempt.Kind.CONSENT: ""}  # where there is no invitation
 SIGN_IN_TENANT = "organizations"
 VISITOR = Actor(ActorKind.VISITOR, label="visitor")
 
@@ -91,7 +92,7 @@ def begin(
     :raises Refused: the partner is stopped, or Microsoft cannot be reached
     """
     _check_open(partner, retry_path)
-    if is_connected(partner):
+    if _works(partner, current_token(partner)):
         raise Refused("already_connected")
     flow = _flow(
         partner.cloud,
@@ -164,18 +165,20 @@ def _attempt_aad(state_hash: bytes) -> list[str]:
 
 
 # --- The way back ---------------------------------------------------------------------------------------------------
-def _claimed(kind: str, answer: Mapping[str, str], browser: str) -> tuple[ConsentAttempt, dict[str, Any]]:
+def _claimed(
+    kind: ConsentAttempt.Kind, answer: Mapping[str, str], browser: str
+) -> tuple[ConsentAttempt, dict[str, Any]]:
     """The attempt this answer belongs to, claimed and committed before anything leaves for Microsoft."""
     state_hash = digest(answer.get("state", ""))
     attempt = (
         ConsentAttempt.objects.select_related("partner", "invitation").filter(kind=kind, state_hash=state_hash).first()
     )
     if attempt is None:
-        raise Refused("unknown_attempt")
+        raise Refused("unknown_attempt", retry_path=WAY_ON[kind])
     sealed = attempt.sealed_flow
     reason = _why_not(attempt, browser) or ("" if attempt.claim() else "replayed")
     if reason:
-        raise Refused(reason)
+        raise Refused(reason, retry_path="" if attempt.invitation else WAY_ON[kind] or "/")
     return attempt, json.loads(outside.keyring().open(sealed, aad=_attempt_aad(state_hash)).reveal())
 
 
@@ -224,15 +227,14 @@ def _complete(attempt: ConsentAttempt, flow: dict[str, Any], answer: dict[str, s
         raise AssertionError("a consent attempt names its partner")  # pragma: no cover - a constraint sees to it
     if "error" in answer:
         raise of_answer(answer["error"], answer.get("error_description", ""))
-    _refuse_if_connected(attempt, partner)
+    _replaceable(attempt, partner)
     _check_open(partner, flow["retry_path"])
     grant = broker.redeem_code(partner=partner, flow=flow, answer=answer, actor=VISITOR)
     identity = _proven_identity(partner.cloud, grant.id_token, flow)
     if identity.tenant_id != partner.tenant_id:
         raise Refused("wrong_tenant")
     evidence = checks.everything(partner=partner, grant=grant, identity=identity)
-    _refuse_if_connected(attempt, partner)
-    return _store(attempt, partner, identity, evidence)
+    return _store(attempt, partner, identity, evidence, replaces=_replaceable(attempt, partner))
 
 
 def _proven_identity(cloud: str, id_token: Secret | None, flow: dict[str, Any]) -> Identity:
@@ -244,20 +246,28 @@ def _proven_identity(cloud: str, id_token: Secret | None, flow: dict[str, Any]) 
     return identity
 
 
-def _refuse_if_connected(attempt: ConsentAttempt, partner: Partner) -> None:
-    """The first success wins: a second tab throws its own grant away."""
+def _replaceable(attempt: ConsentAttempt, partner: Partner) -> RefreshToken | None:
+    """The generation in force that this consent may replace; the first success wins, a second tab is too late."""
     spent = Invitation.objects.filter(pk=attempt.invitation_id or 0, used_at__isnull=False)
-    if spent.exists() or is_connected(partner):
-        raise Refused("already_connected")
-
-
-def is_connected(partner: Partner) -> bool:
-    """Whether a consent is in force that no further one may replace unasked."""
     token = current_token(partner)
+    if spent.exists() or _works(partner, token):
+        raise Refused("already_connected")
+    return token
+
+
+def _works(partner: Partner, token: RefreshToken | None) -> bool:
+    """Whether a consent is in force that no further one may replace unasked."""
     return token is not None and standing(partner, token).is_live and not token.limits
 
 
-def _store(attempt: ConsentAttempt, partner: Partner, identity: Identity, evidence: checks.Evidence) -> Connected:
+def _store(
+    attempt: ConsentAttempt,
+    partner: Partner,
+    identity: Identity,
+    evidence: checks.Evidence,
+    *,
+    replaces: RefreshToken | None,
+) -> Connected:
     people: list[User] = []
 
     def on_pin(token: RefreshToken) -> None:
@@ -270,6 +280,7 @@ def _store(attempt: ConsentAttempt, partner: Partner, identity: Identity, eviden
             oid=identity.object_id,
             upn=identity.username,
             limits=evidence.limits,
+            replaces=replaces,
             on_pin=on_pin,
         )
     except custody.NotOpen as failure:
@@ -345,7 +356,7 @@ def _complete_sign_in(attempt: ConsentAttempt, flow: dict[str, Any], answer: dic
 
 
 def _member(cloud: str, tenant_id: UUID, object_id: UUID) -> Member | None:
-    """The newest membership of this person; somebody in several partners switches after signing in."""
+    """The newest membership of this person."""
     of_person = Member.objects.filter(user__cloud=cloud, user__tid=tenant_id, user__oid=object_id, user__is_active=True)
     return of_person.filter(partner__offboarded_at=None).select_related("user", "partner").order_by("-pk").first()
 

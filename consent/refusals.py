@@ -136,7 +136,7 @@ REASONS = {
     "too_late": Reason(
         "That took longer than ten minutes",
         "An attempt is good for ten minutes.",
-        ("Open the invitation again; it has not been used up.",),
+        ("Open the invitation again.",),
         status=400,
     ),
     "unknown_invitation": Reason(
@@ -246,7 +246,13 @@ BY_KIND = {
 def of_answer(error: str, description: str) -> Refused:
     """What Microsoft's redirect with an error means; both texts are a stranger's and are only searched for numbers."""
     codes = aadsts.codes_in(description)
-    return _of_codes(codes, error, http_status=400, reference=f"AADSTS{codes[0]}" if codes else "")
+    reference = f"AADSTS{codes[0]}" if codes else ""
+    known = [BY_CODE[code] for code in codes if code in BY_CODE]
+    if known:
+        return Refused(known[0], reference)
+    if not codes:
+        return Refused("declined" if error == "access_denied" else "microsoft_refused")
+    return Refused(BY_KIND.get(aadsts.classify(codes, error, "", 400).kind, "microsoft_refused"), reference)
 
 
 def of_failure(failure: Failure) -> Refused:
@@ -260,15 +266,6 @@ def of_failure(failure: Failure) -> Refused:
     if isinstance(failure, AnswerMismatch):
         return Refused("unverified", failure.code)
     if isinstance(failure, EntraRefused):
-        return _of_codes([failure.meaning.code], "", http_status=400, reference=failure.code)
+        kind = BY_KIND.get(failure.meaning.kind, "microsoft_refused")
+        return Refused(BY_CODE.get(failure.meaning.code, kind), failure.code)
     return Refused("vault_down" if failure.code.startswith("vault") else "our_fault", failure.code)
-
-
-def _of_codes(codes: Sequence[int], error: str, *, http_status: int, reference: str) -> Refused:
-    for code in codes:
-        if code in BY_CODE:
-            return Refused(BY_CODE[code], reference)
-    if error == "access_denied" and not codes:
-        return Refused("declined")
-    meaning = aadsts.classify(codes, error, "", http_status)
-    return Refused(BY_KIND.get(meaning.kind, "microsoft_refused") if codes else "microsoft_refused", reference)

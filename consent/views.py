@@ -31,8 +31,9 @@ from tokens import outside
 
 # The words of a refusal speak of the invitation; on the way through sign-in or a reconnect there is none.
 OPEN_AGAIN = "Open the invitation again"
-AGAIN = {"/signin": "Sign in again", "/": "Go home and reconnect again"}
+AGAIN = {"/signin": "Sign in again", "/": "Reconnect from your home page"}
 INVITATION_KEPT = " Your invitation is still good."
+LONGEST_PATH = 500
 BROWSER_KEY = "consent_browser"
 View = Callable[..., HttpResponseBase]
 
@@ -54,7 +55,7 @@ def refusal_page(request: HttpRequest, refused: Refused) -> HttpResponse:
     words = refused.words
     retry_path = refused.retry_path
     again = AGAIN.get(retry_path, OPEN_AGAIN)
-    retry_label = again
+    retry_label = "Go to your home page" if retry_path == reverse("home") else again
     title = words.title
     if refused.reason in {"already_connected", "replayed"} and (upn := _connected_as(request)):
         retry_path, retry_label = reverse("home"), "Go to your home page"
@@ -201,9 +202,9 @@ def signin(request: HttpRequest) -> HttpResponse:
 
 def _safe_next(request: HttpRequest) -> str:
     """A path of our own to go on to, never an address elsewhere."""
-    wanted = request.POST.get("next") or request.GET.get("next", "")
+    wanted = (request.POST.get("next") or request.GET.get("next", "")).strip()
     own = url_has_allowed_host_and_scheme(wanted, allowed_hosts=None, require_https=request.is_secure())
-    return wanted[:500] if own and urlsplit(wanted).path.startswith("/") else ""
+    return wanted if own and len(wanted) <= LONGEST_PATH and urlsplit(wanted).path.startswith("/") else ""
 
 
 @never_cache

@@ -63,7 +63,9 @@ class Overview:
         newest = self.runs[0] if self.runs and token and self.runs[0].started_at >= token.reserved_at else None
         if self.is_due and newest and not newest.is_running:
             newest = None  # asked for, and about to begin
+        is_done = newest is not None and newest.outcome == Run.Outcome.DONE
         done_before = any(run.outcome == Run.Outcome.DONE for run in self.runs if run is not newest)
+        done_before = done_before or (self.as_of is not None and not is_done)
         return Progress(newest, is_first=not done_before, is_live=is_live)
 
 

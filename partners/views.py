@@ -93,7 +93,7 @@ def progress(request: PartnerRequest) -> HttpResponse:
 def customers(request: PartnerRequest) -> HttpResponse:
     """The partner's customers by name, 50 a page, with search."""
     partner = request.partner
-    text = request.GET.get("q", "").strip()[:200]
+    text = request.GET.get("q", "").replace("\x00", "").strip()[:200]  # PostgreSQL takes no NUL in a text
     token = current_token(partner)
     stands = standing(partner, token)
     view = overview(partner)

@@ -20,7 +20,7 @@ VAULT_WORKER_CLIENT_SECRET = "pretended-vault-worker-secret"  # noqa: S105 - ope
 FABRIKAM = "fab51ca0-0000-4000-8000-000000000001"
 NORTHWIND = "0a7b1d00-0000-4000-8000-000000000002"
 CONTOSO = "c0470500-0000-4000-8000-000000000003"
-SHORT_LIVED = 330  # seconds an access token lives, so that a revoked sign-in shows within half a minute
+SHORT_LIVED = 301  # seconds an access token lives: whoever renews five minutes early notices a revocation at once
 CONTOSO_SECONDS_A_PAGE = 1.2  # slow enough to watch a progress bar
 
 

@@ -231,7 +231,7 @@ def _redeem(token: RefreshToken, audience: Audience, *, tenant: UUID | None) -> 
         raise AudienceNotAsked(f"no permission for {audience} was asked for", code="audience-not-asked")
     rotating = tenant is None and custody.is_store_due(token) and token.lease()
     try:
-        refresh_token = custody.read(token)
+        refresh_token = custody.read_for_rotation(token) if rotating else custody.read(token)
         check_gate(token)
         grant = entra.redeem_refresh_token(
             refresh_token=refresh_token, tenant=str(tenant or token.partner.tenant_id), scopes=scopes

@@ -7,6 +7,7 @@ A crash in between leaves a reserved name or an unknown version, never a wrong p
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import logging
 import random
@@ -20,7 +21,7 @@ from django.utils import timezone
 
 from tokens import audit, outside
 from tokens.actors import SYSTEM
-from tokens.errors import Permanent
+from tokens.errors import Permanent, Transient
 from tokens.models import RefreshToken, SecretVersion, open_to_consent
 from tokens.secret import Secret
 from tokens.vault import SecretMissing, VersionDisabled
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ABANDONED_AFTER = dt.timedelta(minutes=10)
-SWEEP_BATCH = 50
+SWEEP_BATCH = 500
+ENOUGH_TROUBLE = 3
 
 
 class NotOpen(Permanent):
@@ -55,25 +57,28 @@ def store(
     oid: UUID,
     upn: str,
     limits: str,
+    replaces: RefreshToken | None,
     on_pin: Callable[[RefreshToken], None],
 ) -> RefreshToken:
     """
     Put a consent's refresh token away as a new generation; `on_pin` runs inside the transaction that pins it.
 
-    :raises NotOpen: stopped meanwhile, or `on_pin` said that another consent was faster
+    `replaces` is the generation that was in force when this consent was checked. If another is by now, the other
+    consent was faster, and wins.
+
+    :raises NotOpen: stopped meanwhile, or another consent was faster
     :raises VaultUnavailable, VaultRefused: nothing is pinned; the reserved name is swept later
     """
     token = _reserve(partner, oid=oid, upn=upn, limits=limits)
     sealed = outside.keyring().seal(refresh_token, aad=additional_data(token))
     version = outside.vault(partner.cloud).put(token.secret_name, sealed, tags=_tags(token))
-    _pin(token, version, on_pin)
+    _pin(token, version, replaces, on_pin)
     return token
 
 
 @transaction.atomic
 def _reserve(partner: Partner, *, oid: UUID, upn: str, limits: str) -> RefreshToken:
-    # Two consents at once queue up here for a moment, so that each takes a generation of its own.
-    type(partner)._default_manager.select_for_update().get(pk=partner.pk)
+    _queue_up(partner)
     newest = partner.refresh_tokens.aggregate(newest=Max("generation"))["newest"] or 0
     return RefreshToken.objects.create(
         partner=partner,
@@ -85,6 +90,11 @@ def _reserve(partner: Partner, *, oid: UUID, upn: str, limits: str) -> RefreshTo
     )
 
 
+def _queue_up(partner: Partner) -> None:
+    """Let two consents at once take their turns: each a generation of its own, and the second sees the first's pin."""
+    type(partner)._default_manager.select_for_update().get(pk=partner.pk)
+
+
 def _tags(token: RefreshToken) -> dict[str, str]:
     return {
         "generation": str(token.generation),
@@ -94,11 +104,16 @@ def _tags(token: RefreshToken) -> dict[str, str]:
 
 
 @transaction.atomic
-def _pin(token: RefreshToken, version: str, on_pin: Callable[[RefreshToken], None]) -> None:
+def _pin(
+    token: RefreshToken, version: str, replaces: RefreshToken | None, on_pin: Callable[[RefreshToken], None]
+) -> None:
+    _queue_up(token.partner)
     now = timezone.now()
-    superseded = RefreshToken.objects.current().filter(partner=token.partner_id).exclude(pk=token.pk)
-    superseded.update(superseded_at=now)
-    pinned = RefreshToken.objects.filter(open_to_consent(), pk=token.pk, stored_at=None, abandoned_at=None).update(
+    in_force = RefreshToken.objects.current().filter(partner=token.partner_id)
+    if in_force.values_list("pk", flat=True).first() != (replaces.pk if replaces else None):
+        raise NotOpen("another consent was faster", code="already_connected")
+    in_force.update(superseded_at=now)
+    pinned = RefreshToken.objects.filter(open_to_consent(), pk=token.pk, stored_at=None, closed_at=None).update(
         pinned_version=version,
         stored_at=now,
         last_success_at=now,
@@ -116,6 +131,22 @@ def read(token: RefreshToken) -> Secret:
     """The refresh token of the pinned version, in memory."""
     sealed = outside.vault(token.partner.cloud).get(token.secret_name, token.pinned_version)
     return outside.keyring().open(sealed, aad=additional_data(token))
+
+
+def read_for_rotation(token: RefreshToken) -> Secret:
+    """
+    The same, and the newest version is noted: a crash after an earlier PUT may have left one we do not know.
+
+    So at most one version is ever unknown, and `sweep()` finds that one as the newest.
+    """
+    try:
+        newest = outside.vault(token.partner.cloud).newest(token.secret_name)
+    except VersionDisabled:  # whatever is disabled was known
+        return read(token)
+    if newest.version == token.pinned_version:
+        return outside.keyring().open(newest.value, aad=additional_data(token))
+    _note_version(token, newest.version)
+    return read(token)
 
 
 def store_interval() -> dt.timedelta:
@@ -154,32 +185,37 @@ def sweep() -> int:
     """
     Disable what must not stay enabled: names reserved but never pinned, and generations a later consent replaced.
 
-    Safe at any time and twice; returns how many versions it disabled.
+    Safe at any time and twice. A row that cannot be closed now is left for the next sweep and holds up no other.
+    Returns how many versions it disabled.
     """
-    stale = timezone.now() - ABANDONED_AFTER
-    abandoned = RefreshToken.objects.filter(stored_at=None, abandoned_at=None, reserved_at__lt=stale)
-    swept = sum(_abandon(token) for token in abandoned.select_related("partner")[:SWEEP_BATCH])
-    replaced = SecretVersion.objects.filter(disabled_at=None, token__superseded_at__isnull=False)
-    return swept + sum(_disable(version) for version in replaced.select_related("token__partner")[:SWEEP_BATCH])
-
-
-def _abandon(token: RefreshToken) -> int:
-    disabled = 0
-    try:
-        newest = outside.vault(token.partner.cloud).newest(token.secret_name)
-    except SecretMissing:
-        pass  # the PUT never arrived
-    except VersionDisabled:
-        pass  # an earlier sweep was cut short after it disabled
-    else:
-        version, _ = SecretVersion.objects.get_or_create(
-            token=token, version=newest.version, defaults={"partner_id": token.partner_id}
-        )
-        disabled = _disable(version)
-    RefreshToken.objects.filter(pk=token.pk, stored_at=None).update(abandoned_at=timezone.now())
+    disabled = troubles = 0
+    for token in RefreshToken.objects.over(timezone.now() - ABANDONED_AFTER).select_related("partner")[:SWEEP_BATCH]:
+        try:
+            disabled += _close(token)
+        except Transient:
+            troubles += 1
+            if troubles >= ENOUGH_TROUBLE:
+                break  # the vault is down; it need not be asked about every row
+        except (Permanent, ValueError) as failure:
+            logger.error("a secret could not be closed", extra={"refresh_token": token.pk, "why": str(failure)})
     return disabled
 
 
-def _disable(version: SecretVersion) -> int:
-    outside.vault(version.token.partner.cloud).disable(version.token.secret_name, version.version)
-    return SecretVersion.objects.filter(pk=version.pk, disabled_at=None).update(disabled_at=timezone.now())
+def _close(token: RefreshToken) -> int:
+    """Disable every version under a name that is over, the one we may not know of included."""
+    vault = outside.vault(token.partner.cloud)
+    with contextlib.suppress(SecretMissing, VersionDisabled):  # nothing arrived, or everything is known
+        _note_version(token, vault.newest(token.secret_name).version)
+    enabled = token.versions.filter(disabled_at=None)
+    disabled = 0
+    for version in enabled:
+        with contextlib.suppress(SecretMissing):  # purged by somebody
+            vault.disable(token.secret_name, version.version)
+            disabled += 1
+    enabled.update(disabled_at=timezone.now())
+    RefreshToken.objects.filter(pk=token.pk).update(closed_at=timezone.now())
+    return disabled
+
+
+def _note_version(token: RefreshToken, version: str) -> None:
+    SecretVersion.objects.get_or_create(token=token, version=version, defaults={"partner_id": token.partner_id})

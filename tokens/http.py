@@ -186,7 +186,10 @@ class _PooledAdapter(HTTPAdapter):
 
     def __init__(self) -> None:
         # A read is never tried again: the other side may have acted on the first. `other=0`, or TLS errors would be.
-        retries = urllib3.Retry(total=1, connect=1, read=False, status=0, redirect=0, other=0)
+        # Retry-After is the caller's to obey: urllib3 would sleep on it, or hide the answer behind an error of its own.
+        retries = urllib3.Retry(
+            total=1, connect=1, read=False, status=0, redirect=0, other=0, respect_retry_after_header=False
+        )
         super().__init__(pool_maxsize=32, max_retries=retries)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:

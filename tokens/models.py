@@ -36,6 +36,11 @@ class RefreshTokenQuerySet(models.QuerySet["RefreshToken"]):
         """The generation in force: stored, and not replaced by a later consent."""
         return self.filter(stored_at__isnull=False, superseded_at=None)
 
+    def over(self, stale: dt.datetime) -> RefreshTokenQuerySet:
+        """Rows whose secrets must not stay enabled: replaced by a later consent, or reserved before `stale` in vain."""
+        never_pinned = Q(stored_at=None, reserved_at__lt=stale)
+        return self.filter(never_pinned | Q(superseded_at__isnull=False), closed_at=None)
+
     def live(self, now: dt.datetime) -> RefreshTokenQuerySet:
         return self.filter(live(now))
 
@@ -60,7 +65,7 @@ class RefreshToken(models.Model):
     refusal_code = models.CharField(max_length=40, blank=True)
     limits = models.CharField(max_length=200, blank=True)
     superseded_at = models.DateTimeField(null=True, blank=True)
-    abandoned_at = models.DateTimeField(null=True, blank=True)
+    closed_at = models.DateTimeField(null=True, blank=True)  # nothing under the name is enabled any more
 
     objects = RefreshTokenQuerySet.as_manager()
 

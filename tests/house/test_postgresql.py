@@ -13,6 +13,7 @@ THERE = (
     "tests/partners/test_jobs.py",
     "tests/partners/test_sync.py",
     "tests/journeys/test_connect.py",
+    "tests/journeys/test_refusals.py",
     "tests/journeys/test_work_and_see.py",
     "tests/tokens/test_custody.py",
     "tests/house/test_health.py",

@@ -181,7 +181,7 @@ def test_portal_views_start_every_query_at_the_partner():
         assert not found, f"{source}: {found}"
 
 
-def test_only_three_modules_look_inside_a_secret():
+def test_only_a_few_modules_look_inside_a_secret():
     looking = {
         str(path)
         for room in ("cpvpanel", "consent", "partners", "tokens")

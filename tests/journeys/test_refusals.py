@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import datetime as dt
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import pytest
 import time_machine
+from django.db import connections
 from django.test import Client
 from django.utils import timezone
 
 from consent import checks_at_consent, flow
 from consent.models import Consent, ConsentAttempt, Invitation
-from consent.refusals import REASONS
+from consent.refusals import REASONS, of_failure
 from partners import jobs
 from partners.models import Job, Member, User
 from sandbox.world import ID_TOKEN_FAULTS
 from tests.conftest import SERVICE
 from tests.pretend import Person, text_of
+from tokens import outside
+from tokens.aadsts import Kind, unknown
 from tokens.actors import SYSTEM
+from tokens.entra import Refused as EntraRefused
 from tokens.http import Unreachable
 from tokens.models import AuditEvent, Halt, RefreshToken
 
@@ -249,7 +255,8 @@ def test_a_consents_answer_is_no_sign_in(person, invited, world):
 
     answer = person.come_back(back.replace("/connect/callback", "/signin/callback"))
 
-    assert_refused(answer, world, "unknown_attempt")
+    assert REASONS["unknown_attempt"].title in text_of(answer)
+    assert_nothing_stored(world)
 
 
 # --- The invitation -------------------------------------------------------------------------------------------------
@@ -363,7 +370,8 @@ def test_every_refusal_is_in_the_audit_with_its_reason_and_without_the_state(per
 
     event = AuditEvent.objects.get(action="consent.refused")
     assert event.detail["reason"] == "declined"
-    assert ConsentAttempt.objects.get().sealed_flow == ""
+    attempt = ConsentAttempt.objects.get()
+    assert (attempt.outcome, attempt.sealed_flow) == ("declined", "")
 
 
 # --- Rare turns -----------------------------------------------------------------------------------------------------
@@ -527,3 +535,85 @@ def test_a_look_ahead_without_a_body_spends_nothing(person, invited, world, path
 
     assert person.portal.head(f"{path}?{query}").status_code == 405
     assert ConsentAttempt.objects.get().claimed_at is None
+
+
+def test_of_two_reconnects_that_overlap_the_one_that_pins_first_wins(member, contoso, world):
+    contoso.revoke()
+    jobs.run_job(Job.objects.get().pk)
+    slow = member.at_microsoft(member.leave("/connection/renew"), SERVICE)
+    quick = member.at_microsoft(member.leave("/connection/renew"), SERVICE)
+
+    def meanwhile(_seconds):
+        world.latency["vault"] = 0
+        assert member.come_back(quick).status_code == 200
+
+    world.latency["vault"], world.sleep = 1, meanwhile
+    answer = member.come_back(slow)
+
+    assert answer.status_code == 409
+    in_force = RefreshToken.objects.current().get()
+    assert in_force.consent
+    assert RefreshToken.objects.filter(stored_at__isnull=False).count() == 2
+
+
+@pytest.mark.postgresql
+def test_of_two_tabs_at_the_very_same_moment_one_wins_and_the_other_is_told(invited, world, contoso):
+    people = [Person(Client(), world) for _ in range(2)]
+    backs = [person.at_microsoft(person.leave(invited[1]), SERVICE) for person in people]
+    together = threading.Barrier(2)
+    put, world.sleep = world.latency, lambda _seconds: together.wait(5)
+
+    def come_back(number: int) -> int:
+        try:
+            return people[number].come_back(backs[number]).status_code
+        finally:
+            connections.close_all()
+
+    outside.vault("global").put("known", "nothing", tags={})
+    put["vault"] = 1
+    with ThreadPoolExecutor(2) as pool:
+        ends = sorted(pool.map(come_back, range(2)))
+
+    assert ends == [200, 409]
+    assert RefreshToken.objects.current().count() == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [("mfa", "no_mfa"), ("reauth", "microsoft_refused"), ("partner_admin", "blocked"), ("config", "our_fault")],
+)
+def test_a_code_nobody_knows_is_explained_by_its_kind(kind, reason):
+    failure = EntraRefused("no", meaning=unknown(Kind(kind), 59999), code="AADSTS59999")
+
+    assert of_failure(failure).reason == reason
+
+
+@pytest.mark.parametrize("path", ["/signin/callback?state=x", "/signin/callback?code=1&state=y"])
+def test_a_sign_in_that_went_astray_leads_back_to_sign_in(person, db, world, path):
+    answer = person.portal.get(path)
+
+    assert 'href="/signin"' in answer.content.decode()
+    assert "invitation" not in text_of(answer).lower()
+
+
+def test_a_sign_in_that_took_too_long_leads_back_to_sign_in(person, db, world):
+    address = person.leave("/signin", cloud="global")
+    state = dict(parse_qsl(urlsplit(address).query))["state"]
+
+    with time_machine.travel(timezone.now() + dt.timedelta(minutes=11)):
+        answer = person.portal.get(f"/signin/callback?code=1&state={state}")
+
+    assert REASONS["too_late"].title in text_of(answer)
+    assert 'href="/signin"' in answer.content.decode()
+
+
+def test_a_reconnect_that_was_used_twice_leads_home(member, contoso):
+    contoso.revoke()
+    jobs.run_job(Job.objects.get().pk)
+    back = member.at_microsoft(member.leave("/connection/renew"), SERVICE, accept=False)
+    member.come_back(back)
+
+    answer = member.come_back(back)
+
+    assert 'href="/"' in answer.content.decode()
+    assert "Open the invitation" not in text_of(answer)

@@ -90,10 +90,23 @@ def test_a_member_of_a_partner_that_left_is_out(member):
     assert member.portal.get("/").status_code == 404
 
 
-def test_a_deactivated_user_is_out(member):
+def test_a_deactivated_user_is_out(member, world):
     User.objects.update(is_active=False)
 
     assert member.portal.get("/").status_code == 302
+    assert Person(Client(), world).sign_in(SERVICE).status_code == 403
+
+
+def test_what_another_person_left_in_the_session_is_gone(person, invited):
+    somebody = User.objects.create_user("somebody")
+    person.portal.force_login(somebody)
+    session = person.portal.session
+    session["left"] = "behind"
+    session.save()
+
+    person.connect(invited[1], SERVICE)
+
+    assert "left" not in person.portal.session
 
 
 def test_signing_out_ends_the_session(member):
@@ -112,7 +125,16 @@ def test_a_sign_in_leads_on_to_the_page_that_was_asked_for(back_again):
 
 
 @pytest.mark.parametrize(
-    "elsewhere", ["https://evil.test/", "//evil.test/", "http:evil.test", "javascript:alert(1)", "\\\\evil.test", "x"]
+    "elsewhere",
+    [
+        "https://evil.test/",
+        "//evil.test/",
+        "http:evil.test",
+        "javascript:alert(1)",
+        "\\\\evil.test",
+        "x",
+        "/" + "a" * 501,
+    ],
 )
 def test_a_sign_in_never_leads_to_another_site(back_again, elsewhere):
     back = back_again.at_microsoft(back_again.leave("/signin", cloud="global", next=elsewhere), SERVICE)

@@ -277,3 +277,9 @@ def test_a_runs_error_reads_as_a_sentence_without_codes(member, world):
 
     assert run.error == "Partner Center requires MFA, and the partner's sign-in lacks it."
     assert run.error_code == "900421"
+
+
+def test_a_search_with_a_nul_finds_what_it_can(member):
+    work()
+
+    assert member.portal.get("/customers/?q=%00").status_code == 200
