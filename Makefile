@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-input --require-hashes
+# Two at a time; what needs the one running stack stays together.
+TOGETHER := -n 2 --dist loadgroup
 COMPILE := uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-header
 
 .PHONY: help run test check fix shell sandbox lock
@@ -14,7 +16,7 @@ run: .venv/.stamp-run  ## start everything for a first look; Ctrl-C ends it
 	@exec env DEBUG="$${DEBUG:-true}" $(BIN)/python manage.py runlocal $(args)
 
 test: .venv/.stamp-dev  ## run the tests; k=withdraw narrows them
-	@exec $(BIN)/python -m pytest $(if $(k),-k '$(k)') $(args)
+	@exec $(BIN)/python -m pytest $(if $(k),-k '$(k)',$(TOGETHER)) $(args)
 
 check: .venv/.stamp-dev  ## what .ci/run calls: style, types, walls, deployment, migrations, tests with coverage
 	@$(BIN)/ruff format --check --quiet . || { echo "Some files are not formatted; run: make fix" >&2; exit 1; }
@@ -23,7 +25,7 @@ check: .venv/.stamp-dev  ## what .ci/run calls: style, types, walls, deployment,
 	@$(BIN)/lint-imports
 	@$(BIN)/python .ci/deploy-env $(BIN)/python manage.py check --deploy --fail-level WARNING
 	@env DEBUG=true $(BIN)/python manage.py makemigrations --check --dry-run
-	@$(BIN)/python -m pytest --cov --cov-branch --cov-report=term
+	@$(BIN)/python -m pytest $(TOGETHER) --cov --cov-branch --cov-report=term
 	@$(BIN)/coverage report --include='tokens/*,consent/*' --fail-under=100 >.coverage-rooms.txt \
 		|| { cat .coverage-rooms.txt >&2; echo "tokens and consent are covered whole; see the lines above." >&2; exit 1; }
 

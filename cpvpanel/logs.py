@@ -31,8 +31,8 @@ def _masked(value: Any) -> Any:
     return SECRET_SHAPES.sub(lambda found: f"{found[1]}=[masked]" if found[1] else "[masked]", str(value))
 
 
-def configure(*, debug: bool) -> None:
-    """Set up the log of this process; called once, from settings."""
+def line_format(*, debug: bool) -> dict[str, Any]:
+    """How an event becomes a line, in the form `logging.config` takes."""
     shared = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
@@ -42,17 +42,20 @@ def configure(*, debug: bool) -> None:
         mask_secrets,
     ]
     renderer = structlog.dev.ConsoleRenderer(colors=False) if debug else structlog.processors.JSONRenderer()
+    return {
+        "()": structlog.stdlib.ProcessorFormatter,
+        "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        "foreign_pre_chain": shared,
+    }
+
+
+def configure(*, debug: bool) -> None:
+    """Set up the log of this process; called once, from settings."""
     logging.config.dictConfig(
         {
             "version": 1,
             "disable_existing_loggers": False,
-            "formatters": {
-                "line": {
-                    "()": structlog.stdlib.ProcessorFormatter,
-                    "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
-                    "foreign_pre_chain": shared,
-                }
-            },
+            "formatters": {"line": line_format(debug=debug)},
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
             "root": {"handlers": ["stderr"], "level": "INFO"},
             # msal and azure are tamed in tokens/http.py; to name them here would undo that for their parts.

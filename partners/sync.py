@@ -30,6 +30,7 @@ def sync_customers(work: jobs.Work) -> None:
     partner_center = PartnerCenter(session, correlation_id=work.run.correlation_id)
     place: Cursor | None = work.job.cursor.get("next")
     if place is not None:
+        work.count(seen=work.job.cursor.get("seen", 0), expected=work.job.cursor.get("expected"))
         try:
             _read_pages(work, partner_center, place)
         except CursorRejected:

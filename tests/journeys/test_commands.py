@@ -16,6 +16,7 @@ from tests.pretend import text_of
 from tokens.models import AuditEvent
 
 pytestmark = pytest.mark.django_db(transaction=True)
+SMTP = "django.core.mail.backends.smtp.EmailBackend"
 NEW = "bbbb0000-0000-4000-8000-000000000002"
 
 
@@ -55,6 +56,26 @@ def test_an_invitation_is_mailed_when_an_address_is_given(capsys, world):
     assert document["url"] in sent.body
 
 
+def test_an_address_that_is_none_makes_no_invitation(capsys, world):
+    with pytest.raises(CommandError, match="no mail address") as refused:
+        answer(capsys, *invite("--email", "not an address"))
+
+    assert refused.value.returncode == 2
+    assert not Invitation.objects.exists()
+
+
+def test_a_mail_that_cannot_leave_loses_no_link(capsys, world, settings):
+    settings.EMAIL_BACKEND, settings.EMAIL_HOST, settings.EMAIL_PORT = SMTP, "127.0.0.1", 1
+
+    with pytest.raises(SystemExit) as ended:
+        call_command(*invite("--email", "admin@woodgrove.test"), json=True)
+
+    printed = capsys.readouterr()
+    assert ended.value.code == 1
+    assert json.loads(printed.out)["url"]
+    assert "did not leave" in printed.err
+
+
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
@@ -63,6 +84,7 @@ def test_an_invitation_is_mailed_when_an_address_is_given(capsys, world):
         ({"cloud": "china"}, "CPV_APP_ID_CHINA"),
         ({"tenant": "contoso.onmicrosoft.com"}, "GUID"),
         ({"name": "  "}, "--name"),
+        ({"name": "N" * 257}, "257 characters"),
     ],
 )
 def test_a_wrong_invitation_is_refused_with_the_way_out(capsys, world, wrong, says):

@@ -19,6 +19,7 @@ from django.test import Client
 from django.utils import timezone
 
 from consent.models import ConsentAttempt
+from cpvpanel.logs import line_format
 from partners import jobs
 from partners.models import Job, Partner
 from tests.conftest import CONTOSO, SERVICE
@@ -83,7 +84,22 @@ def vault(world) -> bytes:
 
 
 @pytest.fixture
-def journeys(world, contoso, invited, caplog, capfd):
+def real_log():
+    """The lines as our processes write them, for people and for machines, extras included."""
+    handlers, lines = [], io.StringIO()
+    for debug in (True, False):
+        config = line_format(debug=debug)
+        handler = logging.StreamHandler(lines)
+        handler.setFormatter(config.pop("()")(**config))
+        logging.getLogger().addHandler(handler)
+        handlers.append(handler)
+    yield lines
+    for handler in handlers:
+        logging.getLogger().removeHandler(handler)
+
+
+@pytest.fixture
+def journeys(world, contoso, invited, caplog, capfd, real_log):
     """Everything the product does with secrets: refusals, consent, syncs, rotation, revocation, reconnect, sign-in."""
     caplog.set_level(logging.DEBUG)
     browser = RecordingClient()
@@ -113,12 +129,13 @@ def journeys(world, contoso, invited, caplog, capfd):
     return person
 
 
-def sinks(journeys, world, caplog, capfd) -> dict[str, bytes]:
+def sinks(journeys, world, caplog, capfd, real_log) -> dict[str, bytes]:
     out, err = capfd.readouterr()
     return {
         "database and sessions": database(),
         "message files": messages(),
         "log records": caplog.text.encode(),
+        "log as it is written": real_log.getvalue().encode(),
         "standard output": out.encode() + err.encode(),
         "pages": journeys.portal.pages.getvalue(),
         "mail": "\n".join(str(message.message()) for message in mail.outbox).encode(),
@@ -126,18 +143,18 @@ def sinks(journeys, world, caplog, capfd) -> dict[str, bytes]:
     }
 
 
-def test_no_secret_is_left_anywhere(journeys, world, caplog, capfd):
+def test_no_secret_is_left_anywhere(journeys, world, caplog, capfd, real_log):
     secrets = {(kind, value) for kind, value in world.issued if len(value) >= SHORTEST}
     kinds = {kind for kind, _ in secrets}
     assert {"code", "code_verifier", "refresh_token", "access_token", "id_token"} <= kinds, kinds
 
-    places = sinks(journeys, world, caplog, capfd)
+    places = sinks(journeys, world, caplog, capfd, real_log)
     for place, content in places.items():
         for kind, secret in secrets:
             assert not any(shape in content for shape in encodings(secret)), f"a {kind} lies in: {place}"
 
 
-def test_the_search_would_find_what_is_there(journeys, world, caplog, capfd):
+def test_the_search_would_find_what_is_there(journeys, world, caplog, capfd, real_log):
     partner = Partner.objects.get()
     record("planted", actor=SYSTEM, partner=partner, note=PLANTED)
     logging.getLogger("tokens").warning(PLANTED)
@@ -149,7 +166,7 @@ def test_the_search_would_find_what_is_there(journeys, world, caplog, capfd):
 
     app.send_task("planted", kwargs={"note": PLANTED})
 
-    places = sinks(journeys, world, caplog, capfd)
+    places = sinks(journeys, world, caplog, capfd, real_log)
     for place, content in places.items():
         assert any(shape in content for shape in encodings(PLANTED)), place
 

@@ -122,6 +122,26 @@ def test_whoever_lost_the_lease_writes_nothing_any_more(connected_partner: Conne
     assert job.next_run_at > timezone.now()
 
 
+def test_a_loser_that_fails_leaves_the_new_holders_lease_alone(connected_partner: Connect, world: World) -> None:
+    partner = connected_partner()
+    job = customers_of(partner)
+
+    def somebody_else_takes_over() -> None:
+        Job.objects.filter(pk=job.pk).update(leased_until=timezone.now())
+        assert Job.objects.get(pk=job.pk).lease(message="theirs")
+        world.fail("partnercenter", "503")
+
+    during_the_next_call(world, somebody_else_takes_over)
+    world.fail("partnercenter", "503")
+    loser = run(job)
+
+    job.refresh_from_db()
+    assert loser.outcome == "taken_over"
+    assert job.lease_message == "theirs"
+    assert job.leased_until
+    assert job.leased_until > timezone.now()
+
+
 def test_a_job_made_due_while_it_runs_runs_once_more(connected_partner: Connect, world: World) -> None:
     partner = connected_partner()
     job = customers_of(partner)

@@ -210,5 +210,5 @@ def make_certificate(days: int) -> Certificate:
 def samples() -> Path:
     folder = Path(__file__).resolve().parents[3] / "shared" / "samples"
     if not folder.is_dir():
-        pytest.skip("the recorded samples are not on this machine")
+        pytest.skip("the recorded samples are not part of this repository, and not beside it")
     return folder

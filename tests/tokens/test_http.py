@@ -295,6 +295,18 @@ def test_a_request_is_not_repeated_after_it_was_read():
     assert len(got) == 1
 
 
+@pytest.mark.parametrize("status", [b"429 Too Many Requests", b"503 Service Unavailable", b"413 Too Large"])
+def test_an_answer_that_asks_to_wait_arrives_as_it_is_and_at_once(status):
+    with listening(b"HTTP/1.1 " + status + b"\r\nRetry-After: 7\r\nContent-Length: 2\r\n\r\n{}") as (url, got):
+        door = Network(clouds=[GLOBAL], adapter=StandInAdapter(url))
+        response = door.request("GET", ME)
+        door.session.close()
+
+    assert response.status_code == int(status[:3])
+    assert retry_after(response) == 7
+    assert len(got) == 1
+
+
 def test_a_closed_port_is_unreachable():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -6,7 +6,9 @@ import uuid
 from argparse import ArgumentParser
 from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.core.mail import send_mail
+from django.core.validators import validate_email
 from django.db import transaction
 from django.template.loader import render_to_string
 
@@ -17,6 +19,8 @@ from partners.models import CLOUDS, Partner
 from partners.standing import current_token, standing
 from tokens import actors, outside
 from tokens.clouds import UnknownCloud, cloud_named
+
+LONGEST_NAME = 256
 
 
 class Command(PanelCommand):
@@ -31,19 +35,20 @@ class Command(PanelCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         cloud = self._cloud(options["cloud"])
         name = options["name"].strip()
-        if not name:
-            self.wrong_use("--name is empty: give the partner's name, for people")
+        if not 0 < len(name) <= LONGEST_NAME:
+            self.wrong_use(f"--name has {len(name)} characters: give the partner's name, for people, in 1 to 256")
+        self._check_address(options["email"])
         try:
             tenant = uuid.UUID(options["tenant"])
         except ValueError:
             self.wrong_use("--tenant is not a GUID: take the tenant id from the partner's Entra overview page")
         partner = self._partner(name, tenant, cloud)
         invitation, url = flow.invite(partner=partner, by=actors.command("invite"), email=options["email"])
-        if invitation.email:
-            self._mail(invitation, url)
+        is_fine = self._mail(invitation, url) if invitation.email else True
         self.answer(
             {"partner": str(partner.tenant_id), "url": url, "expires_at": invitation.expires_at.isoformat()},
             [url, f"for {partner.name}, good until {invitation.expires_at:%Y-%m-%d %H:%M} UTC"],
+            fine=is_fine,
         )
 
     def _cloud(self, wanted: str) -> str:
@@ -69,8 +74,21 @@ class Command(PanelCommand):
             self.needs_a_person(f"{partner.name} is connected or stopped already; there is nothing to invite it to")
         return partner
 
-    def _mail(self, invitation: Invitation, url: str) -> None:
+    def _check_address(self, email: str) -> None:
+        try:
+            if email:
+                validate_email(email)
+        except ValidationError:
+            self.wrong_use(f"--email {email!r} is no mail address")
+
+    def _mail(self, invitation: Invitation, url: str) -> bool:
+        """Whether the mail left; without it the link is still good, and somebody can hand it over."""
         context = {"partner": invitation.partner, "url": url, "invitation": invitation}
         subject = f"Connect {invitation.partner.name} to CPV Panel".replace("\n", " ")
         body = render_to_string("consent/mail/invitation.txt", context)
-        send_mail(subject, body, None, [invitation.email])
+        try:
+            send_mail(subject, body, None, [invitation.email])
+        except OSError as trouble:
+            self.stderr.write(f"The mail did not leave ({type(trouble).__name__}); pass the link on by other means.")
+            return False
+        return True
