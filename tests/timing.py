@@ -12,6 +12,7 @@ import pytest
 OPTIONAL = "not part of this repository"  # in the reason of a skip: other people's material, looked at where it lies
 _seconds: dict[str, float] = defaultdict(float)
 _tests: dict[str, int] = defaultdict(int)
+_figures: list[str] = []  # what a test measured and said with `record_property("figure", …)`
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -35,7 +36,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     part = "/".join(PurePosixPath(report.nodeid.split("::")[0]).parts[:2])
     _seconds[part] += report.duration
-    _tests[part] += report.when == "call"
+    if report.when == "call":
+        _tests[part] += 1
+        _figures.extend(f"{value}" for name, value in report.user_properties if name == "figure")
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -43,6 +46,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     for part in sorted(_seconds, key=lambda part: -_seconds[part]):
         terminalreporter.write_line(f"{part:<24}{_tests[part]:>6} tests{_seconds[part]:>8.1f} s")
     terminalreporter.write_line(f"{'together':<24}{sum(_tests.values()):>6} tests{sum(_seconds.values()):>8.1f} s")
+    for figure in _figures:
+        terminalreporter.write_line(figure)
     skipped = terminalreporter.stats.get("skipped", [])
     if skipped:
         terminalreporter.section("LEFT OUT ON THIS MACHINE", red=True, bold=True)
