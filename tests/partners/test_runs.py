@@ -129,9 +129,9 @@ def test_a_loser_that_fails_leaves_the_new_holders_lease_alone(connected_partner
     def somebody_else_takes_over() -> None:
         Job.objects.filter(pk=job.pk).update(leased_until=timezone.now())
         assert Job.objects.get(pk=job.pk).lease(message="theirs")
-        world.fail("partnercenter", "503")
+        world.latency["entra"] = 0
 
-    during_the_next_call(world, somebody_else_takes_over)
+    world.latency["entra"], world.sleep = 1, lambda seconds: somebody_else_takes_over()
     world.fail("partnercenter", "503")
     loser = run(job)
 
