@@ -313,9 +313,8 @@ def _write_consent(attempt: ConsentAttempt, token: RefreshToken, identity: Ident
         name=identity.name,
     )
     Member.objects.get_or_create(user=user, partner=partner, defaults={"role": Member.Role.OWNER})
-    actor = Actor(ActorKind.MEMBER, id=str(user.pk), label=user.upn)
     audit.record(
-        "consent.given", actor=actor, partner=partner, object=token.secret_name, generation=token.generation,
+        "consent.given", actor=user.as_actor(), partner=partner, object=token.secret_name, generation=token.generation,
         role=evidence.role, scopes=sorted(evidence.scopes), mfa=evidence.mfa,
     )  # fmt: skip
     job = jobs.ensure(partner, "customers")
@@ -339,8 +338,7 @@ def complete_sign_in(*, answer: Mapping[str, str], browser: str) -> SignedIn:
         attempt.close(refused.reason)
         raise refused from (None if refused is error else error)
     attempt.close("signed in")
-    actor = Actor(ActorKind.MEMBER, id=str(signed_in.user.pk), label=signed_in.user.upn)
-    audit.record("member.signed_in", actor=actor, partner=signed_in.partner)
+    audit.record("member.signed_in", actor=signed_in.user.as_actor(), partner=signed_in.partner)
     return signed_in
 
 

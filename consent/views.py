@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
 from functools import wraps
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,7 +22,7 @@ from consent import flow
 from consent.checks_at_consent import ROLE_WORDS
 from consent.refusals import Refused
 from partners.access import PartnerRequest, chosen_partner, enter, partner_required
-from partners.leaving import leads_to_microsoft
+from partners.leaving import View, leads_to_microsoft
 from partners.models import CLOUDS, Member
 from partners.overview import overview
 from partners.standing import current_token, standing
@@ -35,7 +34,6 @@ AGAIN = {"/signin": "Sign in again", "/": "Reconnect from your home page"}
 INVITATION_KEPT = " Your invitation is still good."
 LONGEST_PATH = 500
 BROWSER_KEY = "consent_browser"
-View = Callable[..., HttpResponseBase]
 
 
 def explains_refusals(view: View) -> View:

@@ -12,6 +12,8 @@ from django.db import models
 from django.db.models import F, Q
 from django.utils import timezone
 
+from tokens.actors import Actor, ActorKind
+
 ACCESS_PERIOD = dt.timedelta(days=180)
 LEASE = dt.timedelta(seconds=120)
 
@@ -77,6 +79,10 @@ class User(AbstractBaseUser, PermissionsMixin):
 
     def get_short_name(self) -> str:
         return self.name or self.upn or self.username
+
+    def as_actor(self) -> Actor:
+        """This person in the audit and the ledger."""
+        return Actor(ActorKind.STAFF if self.is_staff else ActorKind.MEMBER, id=str(self.pk), label=str(self))
 
 
 class PartnerQuerySet(models.QuerySet["Partner"]):

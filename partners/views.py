@@ -18,7 +18,6 @@ from partners.models import Member, Partner, Run
 from partners.overview import overview
 from partners.standing import current_token, standing
 from tokens import audit
-from tokens.actors import Actor, ActorKind
 
 MAY_WORK = {Member.Role.OWNER, Member.Role.OPERATOR}
 
@@ -63,8 +62,7 @@ def sync_now(request: PartnerRequest) -> HttpResponse:
     if standing(request.partner, current_token(request.partner)).is_live:
         job = jobs.ensure(request.partner, "customers")
         jobs.queue_now(job)
-        actor = Actor(ActorKind.MEMBER, id=str(request.user.pk), label=request.user.upn)
-        audit.record("sync.asked", actor=actor, partner=request.partner, object=job.kind)
+        audit.record("sync.asked", actor=request.user.as_actor(), partner=request.partner, object=job.kind)
     return redirect("home")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 from uuid import UUID
 
@@ -11,29 +10,10 @@ import requests
 
 from partners import graph
 from partners.graph import AgentGroups, Graph, Person
+from tests.partners.pretended import Session, answer
 
 ROOT = "https://graph.microsoft.com"
 GROUPS = f"{ROOT}/v1.0/me/transitiveMemberOf/microsoft.graph.group"
-
-
-class Session:
-    root = ROOT
-
-    def __init__(self, *answers: requests.Response) -> None:
-        self.answers = list(answers)
-        self.asked: list[tuple[str, dict[str, str]]] = []
-
-    def get(self, url: str, *, headers: dict[str, str] | None = None) -> requests.Response:
-        self.asked.append((url, headers or {}))
-        return self.answers.pop(0)
-
-
-def answer(body: Any = None, *, status: int = 200, raw: bytes | None = None, **headers: str) -> requests.Response:
-    response = requests.Response()
-    response.status_code = status
-    response._content = json.dumps(body).encode() if raw is None else raw
-    response.headers.update({name.replace("_", "-"): value for name, value in headers.items()})
-    return response
 
 
 def groups(*names: str | None, following: str | None = None) -> requests.Response:
@@ -46,13 +26,15 @@ def error(status: int, code: str = "Some_Code", **headers: str) -> requests.Resp
 
 
 def test_me_is_who_the_session_speaks_for() -> None:
-    session = Session(answer({"id": str(UUID(int=9)).upper(), "userPrincipalName": "svc@a.test", "displayName": None}))
+    session = Session(
+        ROOT, answer({"id": str(UUID(int=9)).upper(), "userPrincipalName": "svc@a.test", "displayName": None})
+    )
 
     assert Graph(session).me() == Person(UUID(int=9), "svc@a.test", "")
 
 
 def test_agent_groups_are_picked_from_all_groups_on_all_pages() -> None:
-    session = Session(groups("Staff", "AdminAgents", following=f"{GROUPS}?$skiptoken=x"), groups("SalesAgents"))
+    session = Session(ROOT, groups("Staff", "AdminAgents", following=f"{GROUPS}?$skiptoken=x"), groups("SalesAgents"))
 
     found = Graph(session).agent_groups()
 
@@ -63,12 +45,12 @@ def test_agent_groups_are_picked_from_all_groups_on_all_pages() -> None:
 
 
 def test_groups_without_names_are_said_to_be_hidden() -> None:
-    assert Graph(Session(groups(None, None))).agent_groups() == AgentGroups(frozenset(), names_hidden=True)
+    assert Graph(Session(ROOT, groups(None, None))).agent_groups() == AgentGroups(frozenset(), names_hidden=True)
 
 
 @pytest.mark.parametrize("link", ["https://evil.test/v1.0/me", "//evil.test/v1.0/me", f"{ROOT}/beta/me"])
 def test_a_next_link_that_leads_elsewhere_is_not_followed(link: str) -> None:
-    session = Session(groups("Staff", following=link))
+    session = Session(ROOT, groups("Staff", following=link))
 
     with pytest.raises(graph.GraphRefused) as refused:
         Graph(session).agent_groups()
@@ -81,7 +63,7 @@ def test_a_list_of_groups_that_never_ends_ends() -> None:
     endless = [groups("Staff", following=GROUPS) for _ in range(graph.MAX_PAGES)]
 
     with pytest.raises(graph.GraphRefused) as refused:
-        Graph(Session(*endless)).agent_groups()
+        Graph(Session(ROOT, *endless)).agent_groups()
 
     assert refused.value.code == "cyclic_link"
 
@@ -98,7 +80,7 @@ def test_a_list_of_groups_that_never_ends_ends() -> None:
 )
 def test_what_passes_is_tried_again_later(response: requests.Response, code: str) -> None:
     with pytest.raises(graph.GraphUnavailable) as unavailable:
-        Graph(Session(response)).me()
+        Graph(Session(ROOT, response)).me()
 
     assert unavailable.value.code == code
     assert unavailable.value.retry_after == (7 if code == "TooManyRequests" else None)
@@ -107,7 +89,7 @@ def test_what_passes_is_tried_again_later(response: requests.Response, code: str
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
 def test_a_refusal_keeps_graphs_code_and_none_of_its_words(status: int) -> None:
     with pytest.raises(graph.GraphRefused) as refused:
-        Graph(Session(error(status, "Authorization_RequestDenied"))).agent_groups()
+        Graph(Session(ROOT, error(status, "Authorization_RequestDenied"))).agent_groups()
 
     assert refused.value.code == "Authorization_RequestDenied"
     assert "secret words" not in str(refused.value)
@@ -115,6 +97,6 @@ def test_a_refusal_keeps_graphs_code_and_none_of_its_words(status: int) -> None:
 
 def test_a_person_without_an_id_is_nobody() -> None:
     with pytest.raises(graph.GraphRefused) as refused:
-        Graph(Session(answer({"id": None}))).me()
+        Graph(Session(ROOT, answer({"id": None}))).me()
 
     assert refused.value.code == "wrong_shape"

@@ -11,32 +11,11 @@ import requests
 
 from partners import partnercenter
 from partners.partnercenter import PartnerCenter
+from tests.partners.pretended import Session, answer
 
 ROOT = "https://api.partnercenter.microsoft.com"
 FIRST = f"{ROOT}/v1/customers?size=500"
 CONTINUE = "continue-here"
-
-
-class Session:
-    """Answers in the order given, and remembers what was asked."""
-
-    root = ROOT
-
-    def __init__(self, *answers: requests.Response) -> None:
-        self.answers = list(answers)
-        self.asked: list[tuple[str, dict[str, str]]] = []
-
-    def get(self, url: str, *, headers: dict[str, str] | None = None) -> requests.Response:
-        self.asked.append((url, headers or {}))
-        return self.answers.pop(0)
-
-
-def answer(body: Any = None, *, status: int = 200, raw: bytes | None = None, **headers: str) -> requests.Response:
-    response = requests.Response()
-    response.status_code = status
-    response._content = json.dumps(body).encode() if raw is None else raw
-    response.headers.update({name.replace("_", "-"): value for name, value in headers.items()})
-    return response
 
 
 def tenant(number: int) -> str:
@@ -58,7 +37,7 @@ def page(*numbers: int, uri: str | None = None, token: str = CONTINUE) -> dict[s
 
 
 def first_page(body: Any = None, **how: Any) -> partnercenter.Page:
-    return PartnerCenter(Session(answer(body, **how))).customers_page()
+    return PartnerCenter(Session(ROOT, answer(body, **how))).customers_page()
 
 
 def test_a_page_becomes_customers_with_the_fields_we_use() -> None:
@@ -69,7 +48,7 @@ def test_a_page_becomes_customers_with_the_fields_we_use() -> None:
 
 
 def test_every_call_says_what_microsofts_support_asks_for() -> None:
-    session = Session(answer(page(1)))
+    session = Session(ROOT, answer(page(1)))
 
     PartnerCenter(session, correlation_id=UUID(int=5)).customers_page()
 
@@ -111,7 +90,7 @@ def test_names_are_stripped_of_what_a_database_refuses() -> None:
     ],
 )
 def test_the_next_page_is_asked_for_with_its_token_however_its_address_is_written(uri: str) -> None:
-    session = Session(answer(page(1, uri=uri, token="abc+/=")), answer(page(2)))
+    session = Session(ROOT, answer(page(1, uri=uri, token="abc+/=")), answer(page(2)))
 
     found = list(PartnerCenter(session).customers())
 
@@ -121,7 +100,7 @@ def test_the_next_page_is_asked_for_with_its_token_however_its_address_is_writte
 
 
 def test_a_token_in_the_body_alone_continues_the_list() -> None:
-    session = Session(answer(page(1) | {"continuationToken": "body"}), answer(page(2)))
+    session = Session(ROOT, answer(page(1) | {"continuationToken": "body"}), answer(page(2)))
 
     found = list(PartnerCenter(session).customers())
 
@@ -131,7 +110,7 @@ def test_a_token_in_the_body_alone_continues_the_list() -> None:
 
 def test_a_cursor_survives_being_stored_as_json() -> None:
     found = first_page(page(1, uri="/customers?size=500&seekOperation=Next", token="t"))
-    session = Session(answer(page(2)))
+    session = Session(ROOT, answer(page(2)))
 
     PartnerCenter(session).customers_page(json.loads(json.dumps(found.cursor)))
 
@@ -154,7 +133,7 @@ def test_a_cursor_survives_being_stored_as_json() -> None:
     ],
 )
 def test_a_next_link_that_leads_elsewhere_is_refused_before_anything_is_sent_there(uri: str) -> None:
-    session = Session(answer(page(1, uri=uri)))
+    session = Session(ROOT, answer(page(1, uri=uri)))
 
     with pytest.raises(partnercenter.Untrustworthy) as refused:
         list(PartnerCenter(session).customers())
@@ -164,7 +143,7 @@ def test_a_next_link_that_leads_elsewhere_is_refused_before_anything_is_sent_the
 
 
 def test_a_stored_cursor_that_leads_elsewhere_is_refused_as_well() -> None:
-    session = Session()
+    session = Session(ROOT)
 
     with pytest.raises(partnercenter.Untrustworthy):
         PartnerCenter(session).customers_page({"uri": "https://evil.test/customers", "token": "t"})
@@ -192,7 +171,7 @@ def test_a_token_that_cannot_be_a_header_is_refused(token: str) -> None:
 )
 def test_a_list_that_leads_in_a_circle_ends(answers: list[Any]) -> None:
     with pytest.raises(partnercenter.Untrustworthy) as refused:
-        list(PartnerCenter(Session(*map(answer, answers))).customers())
+        list(PartnerCenter(Session(ROOT, *map(answer, answers))).customers())
 
     assert refused.value.code == "cyclic_link"
 
@@ -202,7 +181,7 @@ def test_a_list_without_end_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     endless = (page(number, uri="/customers", token=f"t{number}") for number in range(10))
 
     with pytest.raises(partnercenter.Untrustworthy) as refused:
-        list(PartnerCenter(Session(*map(answer, endless))).customers())
+        list(PartnerCenter(Session(ROOT, *map(answer, endless))).customers())
 
     assert refused.value.code == "endless_list"
 
@@ -266,7 +245,7 @@ def test_what_is_no_answer_of_partner_centers_is_tried_again_later(raw: bytes, c
 )
 def test_throttling_and_outages_say_how_long_to_wait(response: requests.Response, seconds: float | None) -> None:
     with pytest.raises(partnercenter.Unavailable) as unavailable:
-        PartnerCenter(Session(response)).customers_page()
+        PartnerCenter(Session(ROOT, response)).customers_page()
 
     assert unavailable.value.retry_after == seconds
 
@@ -286,7 +265,7 @@ def test_throttling_and_outages_say_how_long_to_wait(response: requests.Response
 )
 def test_a_refusal_is_named_for_who_acts(caplog: Any, status: int, code: Any, error: type[Exception]) -> None:
     caplog.set_level("INFO")
-    session = Session(answer({"code": code, "description": "secret words"}, status=status))
+    session = Session(ROOT, answer({"code": code, "description": "secret words"}, status=status))
 
     with pytest.raises(error) as refused:
         PartnerCenter(session, correlation_id=UUID(int=5)).customers_page()
@@ -299,7 +278,7 @@ def test_a_refusal_is_named_for_who_acts(caplog: Any, status: int, code: Any, er
 
 
 def test_a_cursor_that_is_no_longer_known_is_told_apart() -> None:
-    session = Session(answer({"code": 2000}, status=400))
+    session = Session(ROOT, answer({"code": 2000}, status=400))
 
     with pytest.raises(partnercenter.CursorRejected):
         PartnerCenter(session).customers_page({"uri": "customers?size=500&seekOperation=Next", "token": "old"})
@@ -311,7 +290,7 @@ def test_a_cursor_that_is_no_longer_known_is_told_apart() -> None:
 )
 def test_the_organisation_comes_with_whether_the_sign_in_carries_mfa(said: str, compliant: bool | None) -> None:
     body = {"companyName": "Fabrikam", "domain": "fabrikam.test", "tenantId": tenant(3)}
-    session = Session(answer(body, isMfaCompliant=said))
+    session = Session(ROOT, answer(body, isMfaCompliant=said))
 
     report = PartnerCenter(session).organization()
 
