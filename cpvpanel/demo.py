@@ -52,6 +52,8 @@ CONTOSO = Pretended("c0470500-0000-4000-8000-000000000003", "Contoso")
 
 def seed(*, base_url: str, sandbox_url: str, say: Callable[[str], None]) -> list[str]:
     """Make the three partners and a member of staff; returns the lines that say what to try."""
+    if not _is_ours(sandbox_url):
+        return [f"The stand-in at {sandbox_url} does not know the pretended partners; docs/operations.md goes on."]
     say("Preparing three pretended partners ...")
     logging.disable(logging.INFO)  # their runs are no news
     _connected(FABRIKAM)
@@ -60,6 +62,16 @@ def seed(*, base_url: str, sandbox_url: str, say: Callable[[str], None]) -> list
     password = _staff_password()
     logging.disable(logging.NOTSET)
     return _lines(base_url, contoso, password)
+
+
+def _is_ours(sandbox_url: str) -> bool:
+    """Whether the stand-in holds the first world; others may stand in too, with people of their own."""
+    try:
+        tenants = requests.get(f"{sandbox_url}/_sandbox/world", timeout=10).json()["tenants"]
+        known = {tenant["id"] for tenant in tenants}
+    except (requests.RequestException, ValueError, LookupError, TypeError):
+        return False
+    return {FABRIKAM.tenant_id, NORTHWIND.tenant_id, CONTOSO.tenant_id} <= known
 
 
 def _lines(base_url: str, contoso: Partner, password: str) -> list[str]:
