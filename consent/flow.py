@@ -248,6 +248,7 @@ def _proven_identity(cloud: str, id_token: Secret | None, flow: dict[str, Any]) 
 
 def _replaceable(attempt: ConsentAttempt, partner: Partner) -> RefreshToken | None:
     """The generation in force that this consent may replace; the first success wins, a second tab is too late."""
+    partner.refresh_from_db()  # another consent may have opened a new access period meanwhile
     spent = Invitation.objects.filter(pk=attempt.invitation_id or 0, used_at__isnull=False)
     token = current_token(partner)
     if spent.exists() or _works(partner, token):

@@ -201,8 +201,9 @@ def signin(request: HttpRequest) -> HttpResponse:
 def _safe_next(request: HttpRequest) -> str:
     """A path of our own to go on to, never an address elsewhere."""
     wanted = (request.POST.get("next") or request.GET.get("next", "")).strip()
+    fits = wanted.isprintable() and len(wanted) <= LONGEST_PATH and urlsplit(wanted).path.startswith("/")
     own = url_has_allowed_host_and_scheme(wanted, allowed_hosts=None, require_https=request.is_secure())
-    return wanted if own and len(wanted) <= LONGEST_PATH and urlsplit(wanted).path.startswith("/") else ""
+    return wanted if fits and own else ""
 
 
 @never_cache

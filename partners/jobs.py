@@ -18,7 +18,7 @@ from typing import Any
 
 from celery import current_app
 from django.db import connection, transaction
-from django.db.models import Case, DateTimeField, F, Value, When
+from django.db.models import Case, DateTimeField, F, OuterRef, Q, Subquery, Value, When
 from django.utils import timezone
 from kombu.exceptions import OperationalError as BrokerDown
 
@@ -160,9 +160,12 @@ def next_due_at() -> dt.datetime | None:
 
 
 def forget_old() -> int:
-    """Let go of runs that ended more than 90 days ago; returns how many."""
+    """Let go of runs that ended more than 90 days ago, but for each job's newest and its newest that was done."""
+    of_job = Run.objects.filter(job=OuterRef("job")).order_by("-pk").values("pk")
+    newest, done = Subquery(of_job[:1]), Subquery(of_job.filter(outcome=Run.Outcome.DONE)[:1])
     old = Run.objects.filter(finished_at__lt=timezone.now() - KEEP_RUNS)
-    return old.delete()[0]
+    kept = old.filter(Q(pk=newest) | Q(pk=done))
+    return old.exclude(pk__in=list(kept.values_list("pk", flat=True))).delete()[0]
 
 
 # --- Running --------------------------------------------------------------------------------------------------------

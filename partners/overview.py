@@ -55,17 +55,16 @@ class Overview:
 
     runs: list[Run]
     is_due: bool
+    times_done: int  # 2 stands for any number above
     as_of: dt.datetime | None
     customer_count: int
 
     def progress(self, token: RefreshToken | None, *, is_live: bool) -> Progress:
         """The newest run of this consent; runs of an earlier one say nothing about what happens now."""
         newest = self.runs[0] if self.runs and token and self.runs[0].started_at >= token.reserved_at else None
-        if self.is_due and newest and not newest.is_running:
+        if self.is_due and is_live and newest and not newest.is_running:
             newest = None  # asked for, and about to begin
-        is_done = newest is not None and newest.outcome == Run.Outcome.DONE
-        done_before = any(run.outcome == Run.Outcome.DONE for run in self.runs if run is not newest)
-        done_before = done_before or (self.as_of is not None and not is_done)
+        done_before = self.times_done > (newest is not None and newest.outcome == Run.Outcome.DONE)
         return Progress(newest, is_first=not done_before, is_live=is_live)
 
 
@@ -78,9 +77,12 @@ def overview(partner: Partner) -> Overview:
         partner.runs.annotate(
             is_due=Exists(due),
             as_of=Subquery(done.values("finished_at")[:1]),
+            done_earlier=Subquery(done.values("pk")[1:2]),
             customer_count=Coalesce(Subquery(present.annotate(n=Count("pk")).values("n")), 0),
         ).order_by("-started_at", "-pk")[:RECENT]
     )
     if not runs:
-        return Overview([], False, None, 0)
-    return Overview(runs, runs[0].is_due, runs[0].as_of, runs[0].customer_count)
+        return Overview([], False, 0, None, 0)
+    newest = runs[0]
+    times_done = bool(newest.as_of) + bool(newest.done_earlier)
+    return Overview(runs, newest.is_due, times_done, newest.as_of, newest.customer_count)

@@ -35,6 +35,7 @@ def sync_customers(work: jobs.Work) -> None:
             _read_pages(work, partner_center, place)
         except CursorRejected:
             place = None  # Microsoft forgot where we were
+            work.count(seen=-work.run.seen)
     if place is None:
         work.job.cursor = {}
         _read_pages(work, partner_center, None)

@@ -11,6 +11,7 @@ import contextlib
 import datetime as dt
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -92,7 +93,8 @@ def _reserve(partner: Partner, *, oid: UUID, upn: str, limits: str) -> RefreshTo
 
 def _queue_up(partner: Partner) -> None:
     """Let two consents at once take their turns: each a generation of its own, and the second sees the first's pin."""
-    type(partner)._default_manager.select_for_update().get(pk=partner.pk)
+    # "No key": a run being written refers to this row, and must not wait for us while we wait for its job.
+    type(partner)._default_manager.select_for_update(no_key=True).get(pk=partner.pk)
 
 
 def _tags(token: RefreshToken) -> dict[str, str]:
@@ -188,14 +190,15 @@ def sweep() -> int:
     Safe at any time and twice. A row that cannot be closed now is left for the next sweep and holds up no other.
     Returns how many versions it disabled.
     """
-    disabled = troubles = 0
+    disabled = 0
+    troubles: Counter[str] = Counter()
     for token in RefreshToken.objects.over(timezone.now() - ABANDONED_AFTER).select_related("partner")[:SWEEP_BATCH]:
+        if troubles[token.partner.cloud] >= ENOUGH_TROUBLE:
+            continue  # this cloud's vault is down; it need not be asked about every row
         try:
             disabled += _close(token)
         except Transient:
-            troubles += 1
-            if troubles >= ENOUGH_TROUBLE:
-                break  # the vault is down; it need not be asked about every row
+            troubles[token.partner.cloud] += 1
         except (Permanent, ValueError) as failure:
             logger.error("a secret could not be closed", extra={"refresh_token": token.pk, "why": str(failure)})
     return disabled
@@ -206,13 +209,12 @@ def _close(token: RefreshToken) -> int:
     vault = outside.vault(token.partner.cloud)
     with contextlib.suppress(SecretMissing, VersionDisabled):  # nothing arrived, or everything is known
         _note_version(token, vault.newest(token.secret_name).version)
-    enabled = token.versions.filter(disabled_at=None)
     disabled = 0
-    for version in enabled:
+    for version in token.versions.filter(disabled_at=None):
         with contextlib.suppress(SecretMissing):  # purged by somebody
             vault.disable(token.secret_name, version.version)
             disabled += 1
-    enabled.update(disabled_at=timezone.now())
+        SecretVersion.objects.filter(pk=version.pk).update(disabled_at=timezone.now())
     RefreshToken.objects.filter(pk=token.pk).update(closed_at=timezone.now())
     return disabled
 

@@ -8,7 +8,7 @@ import uuid
 from typing import ClassVar
 
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import Exists, F, OuterRef, Q
 from django.utils import timezone
 
 LEASE = dt.timedelta(seconds=120)
@@ -39,7 +39,10 @@ class RefreshTokenQuerySet(models.QuerySet["RefreshToken"]):
     def over(self, stale: dt.datetime) -> RefreshTokenQuerySet:
         """Rows whose secrets must not stay enabled: replaced by a later consent, or reserved before `stale` in vain."""
         never_pinned = Q(stored_at=None, reserved_at__lt=stale)
-        return self.filter(never_pinned | Q(superseded_at__isnull=False), closed_at=None)
+        # Whoever holds the lease of a replaced generation may be about to write; they get time to come to an end.
+        replaced = Q(superseded_at__isnull=False) & (Q(leased_until=None) | Q(leased_until__lt=stale))
+        enabled = Exists(SecretVersion.objects.filter(token=OuterRef("pk"), disabled_at=None))
+        return self.filter(never_pinned | replaced).filter(Q(closed_at=None) | enabled).order_by("pk")
 
     def live(self, now: dt.datetime) -> RefreshTokenQuerySet:
         return self.filter(live(now))

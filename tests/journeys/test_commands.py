@@ -56,9 +56,10 @@ def test_an_invitation_is_mailed_when_an_address_is_given(capsys, world):
     assert document["url"] in sent.body
 
 
-def test_an_address_that_is_none_makes_no_invitation(capsys, world):
+@pytest.mark.parametrize("address", ["not an address", "a@" + "b" * 60 + ("." + "c" * 60) * 4 + ".test"])
+def test_an_address_that_is_none_makes_no_invitation(capsys, world, address):
     with pytest.raises(CommandError, match="no mail address") as refused:
-        answer(capsys, *invite("--email", "not an address"))
+        answer(capsys, *invite("--email", address))
 
     assert refused.value.returncode == 2
     assert not Invitation.objects.exists()

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import pytest
 import time_machine
-from django.db import connections
+from django.db import connections, transaction
 from django.test import Client
 from django.utils import timezone
 
@@ -17,11 +17,11 @@ from consent import checks_at_consent, flow
 from consent.models import Consent, ConsentAttempt, Invitation
 from consent.refusals import REASONS, of_failure
 from partners import jobs
-from partners.models import Job, Member, User
+from partners.models import Job, Member, Run, User
 from sandbox.world import ID_TOKEN_FAULTS
 from tests.conftest import SERVICE
 from tests.pretend import Person, text_of
-from tokens import outside
+from tokens import custody, outside
 from tokens.aadsts import Kind, unknown
 from tokens.actors import SYSTEM
 from tokens.entra import Refused as EntraRefused
@@ -617,3 +617,48 @@ def test_a_reconnect_that_was_used_twice_leads_home(member, contoso):
 
     assert 'href="/"' in answer.content.decode()
     assert "Open the invitation" not in text_of(answer)
+
+
+@pytest.mark.parametrize("ended", ["withdrawn_at", "lapses_at"])
+def test_after_a_withdrawal_too_the_first_of_two_reconnects_wins(member, world, ended):
+    type(RefreshToken.objects.get().partner).objects.update(**{ended: timezone.now()})
+    slow = member.at_microsoft(member.leave("/connection/renew"), SERVICE)
+    quick = member.at_microsoft(member.leave("/connection/renew"), SERVICE)
+
+    def meanwhile(_seconds):
+        world.latency["graph"] = 0
+        assert member.come_back(quick).status_code == 200
+
+    world.latency["graph"], world.sleep = 1, meanwhile
+
+    assert member.come_back(slow).status_code == 409
+    assert RefreshToken.objects.current().get().generation == 2
+
+
+@pytest.mark.postgresql
+def test_a_consent_and_a_run_that_begin_together_do_not_block_each_other(member):
+    job = Job.objects.get()
+    token = custody._reserve(job.partner, oid=RefreshToken.objects.get().oid, upn="", limits="")
+    held, pinned = threading.Event(), threading.Event()
+
+    def begin_a_run():
+        try:
+            with transaction.atomic():
+                Job.objects.filter(pk=job.pk).update(fence=2)
+                held.set()
+                pinned.wait(1)
+                Run.objects.create(partner=job.partner, job=job, fence=2)
+        finally:
+            connections.close_all()
+
+    def on_pin(_token):
+        pinned.set()
+        jobs.make_due(job.partner)
+
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(begin_a_run)
+        assert held.wait(5)
+        custody._pin(token, "version", RefreshToken.objects.current().get(), on_pin)
+        run.result(5)
+
+    assert RefreshToken.objects.current().get() == token

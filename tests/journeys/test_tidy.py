@@ -24,8 +24,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
     [
         (1, [], [ConsentAttempt, Invitation, Run, TokenUse]),
         (2, [ConsentAttempt], [Invitation, Run, TokenUse]),
-        (98, [ConsentAttempt, Invitation, Run], [TokenUse]),
-        (401, [ConsentAttempt, Invitation, Run, TokenUse], [Consent, AuditEvent, Job]),
+        (98, [ConsentAttempt, Invitation], [Run, TokenUse]),
+        (401, [ConsentAttempt, Invitation, TokenUse], [Run, Consent, AuditEvent, Job]),
     ],
 )
 def test_each_kind_of_line_is_kept_as_long_as_promised(member, days, gone, kept):
@@ -37,3 +37,19 @@ def test_each_kind_of_line_is_kept_as_long_as_promised(member, days, gone, kept)
 
     assert [model for model in gone if model.objects.exists()] == []
     assert [model for model in kept if not model.objects.exists()] == []
+
+
+def test_of_old_runs_the_newest_and_the_newest_that_was_done_stay(member):
+    job = Job.objects.get()
+    long_ago = timezone.now() - dt.timedelta(days=100)
+    outcomes = ["done", "done", "waiting", "refused"]
+    runs = [
+        Run.objects.create(
+            partner=job.partner, job=job, fence=1, outcome=outcome, started_at=long_ago, finished_at=long_ago
+        )
+        for outcome in outcomes
+    ]
+
+    jobs.forget_old()
+
+    assert list(Run.objects.order_by("pk")) == [runs[1], runs[3]]

@@ -283,3 +283,28 @@ def test_a_search_with_a_nul_finds_what_it_can(member):
     work()
 
     assert member.portal.get("/customers/?q=%00").status_code == 200
+
+
+def test_five_failures_do_not_make_a_sync_the_first_again(member):
+    job = Job.objects.get()
+    for outcome in ("done", *["waiting"] * 5, "done"):
+        Run.objects.create(
+            partner=job.partner,
+            job=job,
+            fence=1,
+            outcome=outcome,
+            started_at=timezone.now(),
+            finished_at=timezone.now(),
+        )
+    Job.objects.update(next_run_at=None)
+
+    assert "Sync done" in text_of(member.portal.get("/progress"))
+    assert "First" not in text_of(member.portal.get("/progress"))
+
+
+def test_a_stopped_partner_still_shows_its_last_sync_while_its_job_is_due(member):
+    work()
+    Job.objects.update(next_run_at=timezone.now())
+    Partner.objects.update(suspended_at=timezone.now())
+
+    assert "sync done" in text_of(member.portal.get("/progress")).lower()

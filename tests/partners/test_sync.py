@@ -257,7 +257,7 @@ def test_a_place_microsoft_forgot_means_the_first_page(connected_partner: Connec
 
     ended = sync(partner)
 
-    assert (ended.outcome, ended.pages, ended.expected) == ("done", 2, 600)
+    assert (ended.outcome, ended.pages, ended.expected, ended.seen) == ("done", 2, 600, 600)
 
 
 # --- How much it takes ----------------------------------------------------------------------------------------------

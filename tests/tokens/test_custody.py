@@ -206,6 +206,55 @@ def test_a_rotation_that_broke_off_after_the_put_leaves_nothing_enabled_in_the_e
     assert enabled(world) == [RefreshToken.objects.current().get().secret_name]
 
 
+def test_a_rotation_that_loses_to_a_reconnect_leaves_nothing_enabled_in_the_end(member, contoso, world):
+    token = RefreshToken.objects.get()
+    assert token.lease()
+    RefreshToken.objects.update(refused_at=timezone.now(), refusal="needs_consent")
+    member.connect("/connection/renew", SERVICE)
+    custody.sweep()
+    assert RefreshToken.objects.get(pk=token.pk).closed_at is None  # its lease is not over
+
+    assert custody.rotate(token, Secret("a successor that comes late")) is False
+    with time_machine.travel(timezone.now() + dt.timedelta(minutes=15)):
+        custody.sweep()
+
+    assert enabled(world) == [RefreshToken.objects.current().get().secret_name]
+
+
+def test_a_version_noted_after_a_name_was_closed_is_found_again(member, contoso, world):
+    contoso.revoke()
+    jobs.run_job(Job.objects.get().pk)
+    member.connect("/connection/renew", SERVICE)
+    custody.sweep()
+    old = RefreshToken.objects.get(generation=1)
+    version = outside.vault("global").put(old.secret_name, "late", tags={})
+    SecretVersion.objects.create(partner=old.partner, token=old, version=version)
+
+    custody.sweep()
+
+    assert enabled(world) == [RefreshToken.objects.current().get().secret_name]
+
+
+def test_one_clouds_broken_vault_holds_up_no_other(member, world, settings):
+    settings.CPV_VAULTS = {
+        **settings.CPV_VAULTS,
+        "china": settings.CPV_VAULTS["global"] | {"url": "https://c.vault.azure.cn"},
+    }
+    settings.CPV_APPS = {**settings.CPV_APPS, "china": settings.CPV_APPS["global"]}
+    partner = Partner.objects.get()
+    elsewhere = Partner.objects.create(cloud="china", tenant_id=FABRIKAM, name="Elsewhere")
+    for _ in range(custody.ENOUGH_TROUBLE + 1):
+        row = custody._reserve(elsewhere, oid=SYSTEM_OID, upn="", limits="")
+        world.fail("vault", "503", path=row.secret_name)
+    ours = custody._reserve(partner, oid=SYSTEM_OID, upn="", limits="")
+
+    with time_machine.travel(timezone.now() + LATER):
+        custody.sweep()
+
+    ours.refresh_from_db()
+    assert ours.closed_at
+
+
 def test_a_rotation_reads_the_pin_when_the_newest_is_disabled_or_another(member, world, settings):
     settings.CPV_REFRESH_STORE_INTERVAL = 0
     token = RefreshToken.objects.get()

@@ -8,7 +8,6 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.core.mail import send_mail
-from django.core.validators import validate_email
 from django.db import transaction
 from django.template.loader import render_to_string
 
@@ -34,7 +33,7 @@ class Command(PanelCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         cloud = self._cloud(options["cloud"])
-        name = options["name"].strip()
+        name = " ".join(options["name"].split())
         if not 0 < len(name) <= LONGEST_NAME:
             self.wrong_use(f"--name has {len(name)} characters: give the partner's name, for people, in 1 to 256")
         self._check_address(options["email"])
@@ -77,14 +76,14 @@ class Command(PanelCommand):
     def _check_address(self, email: str) -> None:
         try:
             if email:
-                validate_email(email)
+                Invitation._meta.get_field("email").run_validators(email)
         except ValidationError:
             self.wrong_use(f"--email {email!r} is no mail address")
 
     def _mail(self, invitation: Invitation, url: str) -> bool:
         """Whether the mail left; without it the link is still good, and somebody can hand it over."""
         context = {"partner": invitation.partner, "url": url, "invitation": invitation}
-        subject = f"Connect {invitation.partner.name} to CPV Panel".replace("\n", " ")
+        subject = f"Connect {invitation.partner.name} to CPV Panel"
         body = render_to_string("consent/mail/invitation.txt", context)
         try:
             send_mail(subject, body, None, [invitation.email])
