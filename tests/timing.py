@@ -15,6 +15,7 @@ _tests: dict[str, int] = defaultdict(int)
 _figures: list[str] = []  # what a test measured and said with `record_property("figure", …)`
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """
     What needs the running stack keeps to one process, since there is one stack; the rest runs beside it.
