@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check 
 TOGETHER := -n 2 --dist loadgroup
 COMPILE := uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-header
 
-.PHONY: help run test check fix shell sandbox lock
+.PHONY: help run test check fix shell sandbox bench lock
 
 help:  ## list what make can do
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name does; do printf '%-13s %s\n' "$$name" "$$does"; done
@@ -38,6 +38,9 @@ shell: .venv/.stamp-run  ## a Python prompt with the models at hand
 
 sandbox: .venv/.stamp-run  ## the pretended Microsoft cloud alone
 	@exec $(BIN)/python -m sandbox serve --port "$${CPV_SANDBOX_PORT:-8400}" $(args)
+
+bench: .venv/.stamp-run  ## measure ratios; on PostgreSQL with CPV_BENCH_POSTGRES_URL
+	@exec $(BIN)/python -m bench $(args)
 
 lock:  ## for maintainers: write both requirements files anew from pyproject.toml
 	@command -v uv >/dev/null || { echo "make lock needs uv; nothing else does." >&2; exit 1; }
