@@ -233,3 +233,45 @@ def test_a_rehearsal_knows_what_the_stand_in_knows(write, tmp_path):
         demo.VENDOR_TENANT_ID, demo.APP_ID, demo.VAULT_URL, demo.VAULT_WEB_CLIENT_ID, demo.VAULT_WORKER_CLIENT_ID
     ):  # fmt: skip
         assert known in words["compose.env"]
+
+
+# --- Together -------------------------------------------------------------------------------------------------------
+FILLED_IN = {
+    "CPV_BASE_URL": "https://panel.cpv-example.com",
+    "ALLOWED_HOSTS": "panel.cpv-example.com",
+    "CPV_TENANT_ID": "0d5a7c9e-4b1f-4c63-9a2e-71c0de000001",
+    "CPV_APP_ID": "0d5a7c9e-4b1f-4c63-9a2e-71c0de0000a1",
+    "KEY_VAULT_URL": "https://cpv-example.vault.azure.net",
+    "KEY_VAULT_CLIENT_ID_WEB": "0d5a7c9e-4b1f-4c63-9a2e-71c0de0000b1",
+    "KEY_VAULT_CLIENT_ID_WORKER": "0d5a7c9e-4b1f-4c63-9a2e-71c0de0000b2",
+}
+
+
+def resolved(name: str, given: dict[str, str], secrets: Path) -> dict[str, str]:
+    """The environment of a service as an engine would make it, with the secrets where they lie on this machine."""
+
+    def value(found: re.Match[str]) -> str:
+        variable, default = found[1], found[2] or ""
+        return given.get(variable) or default.removeprefix(":-")
+
+    whole = {key: re.sub(r"\$\{([A-Z_]+)(:-[^}]*|:\?[^}]*)?\}", value, text) for key, text in environment(name).items()}
+    return {key: text.replace("/run/secrets", str(secrets)) for key, text in whole.items()}
+
+
+@pytest.mark.parametrize("name", ["web", "worker", "beat", "migrate"])
+@pytest.mark.parametrize("rehearsal", [False, True])
+def test_each_process_starts_with_what_it_is_given(write, tmp_path, name, rehearsal):
+    write(rehearsal=rehearsal)
+    secrets = tmp_path / "secrets"
+    given = dict(re.findall(r"^([A-Z_]+)=(.*)$", (secrets / "compose.env").read_text(), re.MULTILINE))
+    if not rehearsal:
+        given |= FILLED_IN
+        for certificate in ("app_certificate", "vault_web_certificate", "vault_worker_certificate"):
+            (secrets / certificate).write_text("-----BEGIN CERTIFICATE-----\n")
+    env = {"PATH": os.environ["PATH"], "CPV_ENV_FILE": "", "CPV_VAR_DIR": str(tmp_path / "var")}
+    env |= resolved(name, given, secrets)
+    checks = name in ("web", "worker")  # the two that speak to Microsoft
+    command = ["check", "--deploy", "--fail-level", "ERROR"] if checks else ["check", "--list-tags"]
+    done = subprocess.run([sys.executable, "manage.py", *command], env=env, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
