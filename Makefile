@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check 
 TOGETHER := -n 2 --dist loadgroup
 COMPILE := uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-header
 
-.PHONY: help run test check fix shell sandbox screenshots lock
+.PHONY: help run test check fix shell sandbox bench screenshots lock
 
 help:  ## list what make can do
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name does; do printf '%-13s %s\n' "$$name" "$$does"; done
@@ -43,6 +43,9 @@ screenshots: .venv/.stamp-dev  ## take the pictures of the README anew, by walki
 	@env CPV_SCREENSHOTS=1 $(BIN)/python -m pytest tests/browser
 	@for shot in invitation:invitation refused:refused connected-counting:connected home:home; do \
 		cp "var/screenshots/$${shot%%:*}-light-1280.png" "docs/screenshots/$${shot##*:}.png"; done
+
+bench: .venv/.stamp-run  ## measure ratios; on PostgreSQL with CPV_BENCH_POSTGRES_URL
+	@exec $(BIN)/python -m bench $(args)
 
 lock:  ## for maintainers: write both requirements files anew from pyproject.toml
 	@command -v uv >/dev/null || { echo "make lock needs uv; nothing else does." >&2; exit 1; }

@@ -127,7 +127,7 @@ def database(name: str, fallback: Any) -> dict[str, Any]:
 
 DATABASE_URL_DEFAULT = needed(f"sqlite:///{VAR_DIR / 'db.sqlite3'}")
 DATABASES = {"default": database("DATABASE_URL", DATABASE_URL_DEFAULT)}
-if os.environ.get("DATABASE_OWNER_URL") and "migrate" in sys.argv[1:2]:
+if "migrate" in sys.argv[1:2] and env.str("DATABASE_OWNER_URL", default=""):
     DATABASES["default"] = database("DATABASE_OWNER_URL", DATABASE_URL_DEFAULT)
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 CACHES = {"default": env.cache_url("CACHE_URL", default="locmemcache://")}

@@ -6,7 +6,7 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import Count, Exists, Subquery
+from django.db.models import Case, Count, Exists, IntegerField, Subquery, When
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
@@ -14,6 +14,7 @@ from partners.models import Customer, Job, Partner, Run
 from tokens.models import RefreshToken
 
 RECENT = 5
+COUNTED = 1_000  # customers; a page that counts more of them costs the more, the more there are
 WORDS = {
     "done": "done",
     "waiting": "waiting; it comes again by itself",
@@ -51,13 +52,19 @@ class Progress:
 
 @dataclass(frozen=True)
 class Overview:
-    """The newest runs and what they add up to."""
+    """
+    The newest runs and what they add up to.
+
+    `customer_count` is our own count up to 1,000. Beyond that it is how many Microsoft listed in the newest run that
+    read all of them or, before there is one, in the newest run; `has_more` says that this number is too small.
+    """
 
     runs: list[Run]
     is_due: bool
     times_done: int  # 2 stands for any number above
     as_of: dt.datetime | None
     customer_count: int
+    has_more: bool
 
     def progress(self, token: RefreshToken | None, *, is_live: bool) -> Progress:
         """The newest run of this consent; runs of an earlier one say nothing about what happens now."""
@@ -72,17 +79,32 @@ def overview(partner: Partner) -> Overview:
     """The newest runs with freshness and customer count, in one query."""
     done = Run.objects.filter(partner=partner.pk, outcome=Run.Outcome.DONE).order_by("-finished_at")
     due = Job.objects.filter(partner=partner.pk, paused_at=None, next_run_at__lte=timezone.now())
-    present = Customer.objects.filter(partner=partner.pk).present().order_by().values("partner")
+    present = Customer.objects.filter(partner=partner.pk).present().order_by()
+    counted = present.values("partner").annotate(n=Count("pk")).values("n")
     runs: list[Any] = list(
         partner.runs.annotate(
             is_due=Exists(due),
             as_of=Subquery(done.values("finished_at")[:1]),
             done_earlier=Subquery(done.values("pk")[1:2]),
-            customer_count=Coalesce(Subquery(present.annotate(n=Count("pk")).values("n")), 0),
+            listed=Subquery(done.values("seen")[:1]),
+            counted=Case(  # None: more than we count
+                When(Exists(present[COUNTED : COUNTED + 1]), then=None),
+                default=Coalesce(Subquery(counted), 0),
+                output_field=IntegerField(),
+            ),
         ).order_by("-started_at", "-pk")[:RECENT]
     )
     if not runs:
-        return Overview([], False, 0, None, 0)
+        return Overview([], False, 0, None, 0, has_more=False)
     newest = runs[0]
+    number, has_more = _customers(newest)
     times_done = bool(newest.as_of) + bool(newest.done_earlier)
-    return Overview(runs, newest.is_due, times_done, newest.as_of, newest.customer_count)
+    return Overview(runs, newest.is_due, times_done, newest.as_of, number, has_more=has_more)
+
+
+def _customers(newest: Any) -> tuple[int, bool]:
+    """How many customers there are, and whether even more."""
+    if newest.counted is not None:
+        return newest.counted, False
+    number = newest.seen if newest.listed is None else newest.listed
+    return max(number, COUNTED), number <= COUNTED

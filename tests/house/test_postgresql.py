@@ -11,6 +11,7 @@ import pytest
 SERVER = os.environ.get("CPV_TEST_POSTGRES_URL", "")
 THERE = (
     "tests/partners/test_jobs.py",
+    "tests/partners/test_overview.py",
     "tests/partners/test_sync.py",
     "tests/journeys/test_connect.py",
     "tests/journeys/test_refusals.py",

@@ -57,6 +57,19 @@ def test_outside_development_nothing_secret_has_a_default():
         env[name] = "sqlite://:memory:" if name == "DATABASE_URL" else "set"
 
 
+def test_migrations_use_the_owners_login_also_when_it_comes_as_a_file(tmp_path):
+    (tmp_path / "owner").write_text("postgres://cpv_owner:x@db/cpv")
+    env = os.environ | {"DEBUG": "true", "CPV_ENV_FILE": "", "CPV_VAR_DIR": str(tmp_path / "var")}
+    env |= {"DATABASE_URL": "postgres://cpv_app:x@db/cpv", "DATABASE_OWNER_URL_FILE": str(tmp_path / "owner")}
+    look = "import sys; sys.argv = ['manage.py', *sys.argv[1:]]; from cpvpanel import settings as s; "
+    look += "print(s.DATABASES['default']['USER'])"
+    for command, login in (("migrate", "cpv_owner"), ("check", "cpv_app")):
+        done = subprocess.run(
+            [sys.executable, "-c", look, command], env=env, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip() == login
+
+
 BASE = {
     "DEBUG": False,
     "CPV_SANDBOX_URL": "",

@@ -1,0 +1,152 @@
+"""The runner: lays the ground, lets strategies take turns in fresh processes, and prints medians and ratios."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from statistics import median, quantiles
+from typing import Any
+
+from bench.ground import POSTGRES, Broken, Ground, ground
+
+GOAL = 1.3  # p95 of the list at the largest size, against the smallest
+ROW = "{:<30}{:>15}{:>15}{:>12}{:>12}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code: 0 measured, 1 something broke, 2 wrong use."""
+    options = _parser().parse_args(argv)
+    began = time.monotonic()
+    try:
+        for name in options.only or BENCHES:
+            BENCHES[name](options)
+    except Broken as broken:
+        sys.stderr.write(f"{broken}\n")
+        return 1
+    say(f"\n{time.monotonic() - began:.0f} s in all, {options.rounds} rounds.")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description=f"Measured on PostgreSQL if {POSTGRES} is set."
+    )
+    parser.add_argument("--only", action="append", choices=BENCHES, help="one bench; may be given again")
+    parser.add_argument("--rounds", type=int, default=3, help="fresh processes for each figure")
+    parser.add_argument("--sizes", type=_sizes, default=[10_000, 100_000], help="customers to sync: 10000,100000")
+    parser.add_argument("--rows", type=_sizes, default=[1_000, 100_000], help="customers in the list: 1000,100000")
+    parser.add_argument("--requests", type=int, default=60, help="requests for each page, size and round")
+    parser.add_argument("--tokens", type=int, default=100, help="tokens for each round")
+    return parser
+
+
+def _sizes(text: str) -> list[int]:
+    return [int(size) for size in text.split(",")]
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def tenant_of(size: int) -> str:
+    """The partner with this many customers."""
+    return f"be7c4000-0000-4000-8000-{size:012d}"
+
+
+def _title(name: str, where: Ground) -> None:
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    say(f"\n# {name}, {where.database}, {os.cpu_count()} cores, load {load}")
+
+
+Strategies = dict[str, tuple[str, dict[str, Any]]]  # name → function of bench.inside and its options
+
+
+def in_turns(where: Ground, rounds: int, strategies: Strategies) -> dict[str, dict[str, float]]:
+    """Medians by strategy: every round runs each of them once, in a fresh process."""
+    found: dict[str, list[dict[str, float]]] = defaultdict(list)
+    for _ in range(rounds):
+        for name, (function, given) in strategies.items():
+            found[name].append(where.measure(function, **given))
+    return {name: _medians(figures) for name, figures in found.items()}
+
+
+def _medians(figures: list[dict[str, float]]) -> dict[str, float]:
+    return {name: median(one[name] for one in figures) for name in figures[0]}
+
+
+def _print(found: dict[str, dict[str, float]], *, unit: str, scale: float, limits: Iterable[str]) -> None:
+    """One row a strategy; the last column is its wall time over that of each limit."""
+    limits = list(limits)
+    say(ROW.format("", f"wall {unit}", f"CPU {unit}", "memory MB", "/ limits"))
+    for name, one in found.items():
+        ratios = " / ".join(f"{one['seconds'] / found[limit]['seconds']:.1f}" for limit in limits)
+        seconds, cpu = one["seconds"] * scale, one["cpu"] * scale
+        say(ROW.format(name, f"{seconds:.2f}", f"{cpu:.2f}", f"{one['memory']:.0f}", ratios))
+
+
+def sync(options: argparse.Namespace) -> None:
+    """Customer sync against what the wire and a parser cost."""
+    with ground({tenant_of(size): size for size in options.sizes}) as where:
+        _title("Customer sync", where)
+        for size in options.sizes:
+            same = {"tenant": tenant_of(size), "size": size}
+            where.measure("connect", **same)
+            strategies: Strategies = {
+                "limit: raw fetch": ("fetch", same | {"parse": False}),
+                "limit: fetch + parse": ("fetch", same | {"parse": True}),
+                "first sync": ("sync", same | {"first": True}),
+                "unchanged re-sync": ("sync", same | {"first": False}),
+            }
+            found = in_turns(where, options.rounds, strategies)
+            say(f"\n{size:,} customers")
+            _print(found, unit="s", scale=1, limits=list(found)[:2])
+
+
+def pages(options: argparse.Namespace) -> None:
+    """The customer list at two sizes; the figure is the ratio between them."""
+    few, many = options.rows
+    tenants = {str(size): tenant_of(size) for size in options.rows}
+    with ground({}) as where:
+        for size in options.rows:
+            where.measure("fill", tenant=tenant_of(size), size=size)
+        _title("Customer list", where)
+        rounds = [
+            where.measure("pages", tenants=tenants, requests_each=options.requests) for _ in range(options.rounds)
+        ]
+    say(ROW.format("ms, p50 / p95", f"{few:,}", f"{many:,}", "p50 ratio", "p95 ratio"))
+    for page in rounds[0]:
+        small, large = ([_percentiles(one[page][str(size)]) for one in rounds] for size in (few, many))
+        words = ["{:.1f} / {:.1f}".format(*map(median, zip(*sized, strict=True))) for sized in (small, large)]
+        p50, p95 = (median(b[i] / a[i] for a, b in zip(small, large, strict=True)) for i in (0, 1))
+        judged = "" if p95 <= GOAL else " !"
+        say(ROW.format(page, *words, f"{p50:.2f}", f"{p95:.2f}{judged}"))
+    say(f"The goal is a p95 ratio of at most {GOAL}.")
+
+
+def _percentiles(values: list[float]) -> tuple[float, float]:
+    return median(values), quantiles(values, n=20)[-1]
+
+
+def token(options: argparse.Namespace) -> None:
+    """An access token by the broker, against one POST."""
+    size = 1
+    same = {"tenant": tenant_of(size), "tokens": options.tokens}
+    with ground({tenant_of(size): size}) as where:
+        where.measure("connect", tenant=tenant_of(size), size=size)
+        _title("Token refresh, one", where)
+        strategies: Strategies = {
+            "limit: a plain POST": ("mint", same | {"plain": True}),
+            "the broker, with everything": ("mint", same | {"plain": False}),
+        }
+        _print(in_turns(where, options.rounds, strategies), unit="ms", scale=1000, limits=["limit: a plain POST"])
+
+
+BENCHES: dict[str, Callable[[argparse.Namespace], None]] = {"list": pages, "token": token, "sync": sync}
+
+if __name__ == "__main__":
+    sys.exit(main())

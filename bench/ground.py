@@ -1,0 +1,119 @@
+"""What a bench stands on: a stand-in, an empty database and the environment that leads fresh processes to both."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from sandbox import demo
+
+ROOT = Path(__file__).resolve().parents[1]
+POSTGRES = "CPV_BENCH_POSTGRES_URL"
+OURS = ("CPV_", "KEY_VAULT_", "DATABASE_", "CELERY_", "EMAIL_", "DJANGO_", "CACHE_URL", "SECRET_KEY", "DEBUG")
+
+
+class Broken(Exception):
+    """A process of the bench ended badly; the message is the end of what it said."""
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Where fresh processes measure."""
+
+    env: dict[str, str]
+    database: str  # what a person calls it
+
+    def measure(self, name: str, **options: Any) -> Any:
+        """What the function `bench.inside.<name>` of a fresh process returns."""
+        command = [sys.executable, "-m", "bench.inside", name, json.dumps(options)]
+        ended = subprocess.run(command, cwd=ROOT, env=self.env, capture_output=True, text=True, check=False)
+        if ended.returncode:
+            raise Broken(f"{name} {options}: {ended.stderr[-2000:]}")
+        return json.loads(ended.stdout)
+
+
+@contextmanager
+def ground(partners: dict[str, int]) -> Iterator[Ground]:
+    """A stand-in with these partners (tenant id → number of customers) and a migrated database; both end with us."""
+    with ExitStack() as ends:
+        folder = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="cpv-bench-")))
+        stand_in = ends.enter_context(_stand_in(partners))
+        url = ends.enter_context(_database(folder))
+        env = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+        made = Ground(
+            env | _environment(folder, stand_in, url), "PostgreSQL" if url.startswith("postgres") else "SQLite"
+        )
+        made.measure("migrate")
+        yield made
+
+
+def _environment(folder: Path, stand_in: str, database: str) -> dict[str, str]:
+    """A rehearsal: production's ways, the stand-in's ids, secrets worth nothing."""
+    return {
+        "DJANGO_SETTINGS_MODULE": "bench.settings",
+        "DEBUG": "false",
+        "CPV_REHEARSAL": "true",
+        "CPV_ENV_FILE": os.devnull,
+        "CPV_VAR_DIR": str(folder / "var"),
+        "CPV_ROLE": "worker",
+        "CPV_BASE_URL": "http://localhost",
+        "ALLOWED_HOSTS": "testserver",
+        "SECRET_KEY": "a-secret-key-for-benches-only-0123456789-0123456789",
+        "DATABASE_URL": database,
+        "CELERY_BROKER_URL": "filequeue://",
+        "CPV_SANDBOX_URL": stand_in,
+        "CPV_TENANT_ID": demo.VENDOR_TENANT_ID,
+        "CPV_APP_ID": demo.APP_ID,
+        "CPV_APP_SECRET": demo.APP_SECRET,
+        "KEY_VAULT_URL": demo.VAULT_URL,
+        "KEY_VAULT_TENANT_ID": demo.VENDOR_TENANT_ID,
+        "KEY_VAULT_CLIENT_ID": demo.VAULT_WORKER_CLIENT_ID,
+        "KEY_VAULT_CLIENT_SECRET": demo.VAULT_WORKER_CLIENT_SECRET,
+        "CPV_TOKEN_KEYS": "bench=" + base64.b64encode(bytes(32)).decode(),
+    }
+
+
+@contextmanager
+def _stand_in(partners: dict[str, int]) -> Iterator[str]:
+    command = [sys.executable, "-m", "bench.standin", json.dumps(partners)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            port = process.stdout.readline().strip() if process.stdout else ""
+            if not port:
+                raise Broken("The stand-in did not start; what it said stands above.")
+            yield f"http://localhost:{port}"
+        finally:
+            process.terminate()
+
+
+@contextmanager
+def _database(folder: Path) -> Iterator[str]:
+    """A new database on the server that the environment names, or SQLite in the folder."""
+    server = os.environ.get(POSTGRES, "")
+    if not server:
+        yield f"sqlite:///{folder / 'bench.sqlite3'}"
+        return
+    import psycopg
+
+    name = f"cpv_bench_{uuid.uuid4().hex[:12]}"
+    try:
+        admin = psycopg.connect(server, autocommit=True)
+        admin.execute(f'CREATE DATABASE "{name}"')
+    except psycopg.Error as error:
+        raise Broken(f"{POSTGRES}: {error}") from error
+    with admin:
+        try:
+            yield urlsplit(server)._replace(path=f"/{name}").geturl()
+        finally:
+            admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')

@@ -1,0 +1,41 @@
+"""The bench runs; how fast anything is, no test says."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+SERVER = os.environ.get("CPV_TEST_POSTGRES_URL", "")
+TINY = ("--rounds", "1", "--sizes", "12", "--rows", "60,80", "--requests", "2", "--tokens", "1")
+RATIO = r"\d+\.\d+"
+
+
+def bench(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if name != "CPV_BENCH_POSTGRES_URL"}
+    command = [sys.executable, "-m", "bench", *words]
+    return subprocess.run(command, env=clean | env, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.processes
+def test_tiny_sizes_give_every_figure_and_its_ratio():
+    done = bench(*TINY, CPV_BENCH_POSTGRES_URL=SERVER)
+
+    assert done.returncode == 0, done.stderr
+    for name in ("first page", "deep page", "search, many found", "search, one found"):
+        assert re.search(rf"^{name} .* {RATIO}( !)?$", done.stdout, re.MULTILINE), done.stdout
+    for name in ("limit: raw fetch", "limit: fetch + parse", "first sync", "unchanged re-sync"):
+        assert re.search(rf"^{re.escape(name)} .* {RATIO} / {RATIO}$", done.stdout, re.MULTILINE), done.stdout
+    assert re.search(rf"^the broker, with everything .* {RATIO}$", done.stdout, re.MULTILINE), done.stdout
+    assert done.stdout.count("PostgreSQL" if SERVER else "SQLite") == 3
+
+
+def test_what_it_cannot_measure_ends_with_its_cause():
+    done = bench("--only", "sync", "--rounds", "1", "--sizes", "12", CPV_BENCH_POSTGRES_URL="postgres://127.0.0.1:1/no")
+
+    assert done.returncode == 1
+    assert "refused" in done.stderr
+    assert "Traceback" not in done.stderr
