@@ -20,8 +20,8 @@ from django.db import transaction
 from django.utils import timezone
 
 from consent import checks_at_consent as checks
-from consent.models import ATTEMPT_LIFE, INVITATION_LIFE, Consent, ConsentAttempt, Invitation, digest
-from consent.refusals import Refused, of_answer, of_failure
+from consent.models import ATTEMPT_LIFE, INVITATION_LIFE, Consent, ConsentAttempt, Invitation, PostedAnswer, digest
+from consent.refusals import WAY_ON, Refused, of_answer, of_failure
 from partners import jobs
 from partners.models import Member, Partner, User
 from partners.standing import current_token, standing
@@ -38,7 +38,6 @@ logger = logging.getLogger(__name__)
 KEEP_ATTEMPTS = dt.timedelta(days=1)
 KEEP_INVITATIONS = dt.timedelta(days=90)
 TERMS_VERSION = "2026-11"
-WAY_ON = {ConsentAttempt.Kind.SIGN_IN: "/signin", ConsentAttempt.Kind.CONSENT: ""}  # where there is no invitation
 SIGN_IN_TENANT = "organizations"
 VISITOR = Actor(ActorKind.VISITOR, label="visitor")
 
@@ -128,6 +127,7 @@ def _flow(
             scopes=scopes,
             redirect_uri=callback_address(kind),
             login_hint=hint or None,
+            response_mode=settings.CPV_RESPONSE_MODE,
             openid_only=openid_only,
         )
     except Failure as failure:
@@ -361,8 +361,13 @@ def _member(cloud: str, tenant_id: UUID, object_id: UUID) -> Member | None:
 
 # --- Tidying up ---------------------------------------------------------------------------------------------------
 def forget_old() -> None:
-    """Let go of attempts after a day and of invitations 90 days after their end; what was agreed stays in Consent."""
+    """
+    Let go of answers nobody came for, of attempts after a day, and of invitations 90 days after their end.
+
+    What was agreed stays in Consent.
+    """
     now = timezone.now()
+    PostedAnswer.objects.filter(expires_at__lte=now).delete()
     ConsentAttempt.objects.filter(expires_at__lt=now - KEEP_ATTEMPTS).delete()
     Invitation.objects.filter(expires_at__lt=now - KEEP_INVITATIONS).delete()
 

@@ -91,6 +91,17 @@ class ConsentAttempt(models.Model):
         ConsentAttempt.objects.filter(pk=self.pk).update(outcome=outcome[:40])
 
 
+class PostedAnswer(models.Model):
+    """What Microsoft's page posted, sealed, until the browser comes for it: a minute, and once (`consent.posted`)."""
+
+    id_hash = models.BinaryField(max_length=32, unique=True)
+    sealed = models.TextField()
+    expires_at = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return f"answer waiting until {self.expires_at:%Y-%m-%d %H:%M:%S} UTC"
+
+
 class Consent(models.Model):
     """What one person agreed to for their firm, with the evidence we saw. Lines are added and never changed."""
 

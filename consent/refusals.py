@@ -17,6 +17,7 @@ YOU = "You"
 ADMINISTRATOR = "Your administrator"
 VENDOR = "Us, the vendor"
 NOBODY = "Nobody: it passes"
+WAY_ON = {"consent": "", "signin": "/signin"}  # by kind of attempt, where no invitation leads on
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,18 @@ REASONS = {
         "We do not know this attempt",
         "The way back from Microsoft does not belong to an attempt that began here.",
         ("Open the invitation again and start from there.",),
+        status=400,
+    ),
+    "unfit_answer": Reason(
+        "Microsoft's answer did not come the way we asked for",
+        "We ask Microsoft for its answer in one form only, and take no other.",
+        ("Open the invitation again and start from there.",),
+        status=400,
+    ),
+    "answer_gone": Reason(
+        "Microsoft's answer is no longer here",
+        "We keep it for one minute and hand it out once; the page was reloaded, or came too late.",
+        ("If you saw that you are connected, go to your home page.", "Otherwise open the invitation again."),
         status=400,
     ),
     "replayed": Reason(

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from django.conf import settings
 from django.contrib.auth import logout
 from django.contrib.auth.decorators import login_not_required
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_GET, require_http_methods, require_POST, require_safe
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from consent import flow
+from consent import flow, posted
 from consent.checks_at_consent import ROLE_WORDS
-from consent.refusals import Refused
+from consent.models import ConsentAttempt
+from consent.refusals import WAY_ON, Refused
 from partners.access import PartnerRequest, chosen_partner, enter, partner_required
 from partners.leaving import View, leads_to_microsoft
 from partners.models import CLOUDS, Member
@@ -34,6 +37,7 @@ AGAIN = {"/signin": "Sign in again", "/": "Reconnect from your home page"}
 INVITATION_KEPT = " Your invitation is still good."
 LONGEST_PATH = 500
 BROWSER_KEY = "consent_browser"
+AnswerView = Callable[[HttpRequest, Mapping[str, str]], HttpResponse]
 
 
 def explains_refusals(view: View) -> View:
@@ -55,7 +59,7 @@ def refusal_page(request: HttpRequest, refused: Refused) -> HttpResponse:
     again = AGAIN.get(retry_path, OPEN_AGAIN)
     retry_label = "Go to your home page" if retry_path == reverse("home") else again
     title = words.title
-    if refused.reason in {"already_connected", "replayed"} and (upn := _connected_as(request)):
+    if refused.reason in {"already_connected", "replayed", "answer_gone"} and (upn := _connected_as(request)):
         retry_path, retry_label = reverse("home"), "Go to your home page"
         title = f"Already connected as {upn}"
     refusal = {
@@ -120,15 +124,49 @@ def connect(request: HttpRequest, link: str) -> HttpResponse:
     return render(request, "consent/connect.html", context)
 
 
-@never_cache
-@login_not_required
-@require_GET
-@explains_refusals
-def callback(request: HttpRequest) -> HttpResponse:
+def takes_microsofts_answer(kind: ConsentAttempt.Kind) -> Callable[[AnswerView], View]:
+    """
+    Hand a view the answer Microsoft sends along with the browser, in the one form that CPV_RESPONSE_MODE asks for.
+
+    By form it comes in two steps: Microsoft's page posts to us across sites, without our cookies and without a CSRF
+    token of ours; we put the fields away and lead the browser to the same address on our own site.
+    """
+
+    def decorated(view: AnswerView) -> View:
+        @csrf_exempt  # the state, and the browser's secret a step later, say whether the answer is wanted
+        @wraps(view)
+        def answered(request: HttpRequest) -> HttpResponseBase:
+            by_form = settings.CPV_RESPONSE_MODE == "form_post"
+            if request.method == "POST" and by_form:
+                name = posted.keep(kind, _posted_fields(request, kind))
+                return _see_other(f"{request.path}?{urlencode({'answer': name})}")
+            if request.method != "GET":
+                return HttpResponseNotAllowed(["GET", "POST"] if by_form else ["GET"])
+            if not request.GET:
+                raise Http404
+            if not by_form:
+                return view(request, request.GET.dict())
+            if list(request.GET) != ["answer"]:
+                raise Refused("unfit_answer", retry_path=WAY_ON[kind])
+            return view(request, posted.take(kind, request.GET["answer"]))
+
+        return never_cache(login_not_required(explains_refusals(answered)))
+
+    return decorated
+
+
+def _posted_fields(request: HttpRequest, kind: str) -> Mapping[str, str]:
+    """What the form brought; a body of another kind or size is not even read."""
+    is_fit = request.content_type == "application/x-www-form-urlencoded"
+    if not is_fit or int(request.META.get("CONTENT_LENGTH") or 0) > posted.MOST_BYTES:
+        raise Refused("unfit_answer", retry_path=WAY_ON[kind])
+    return request.POST.dict()
+
+
+@takes_microsofts_answer(ConsentAttempt.Kind.CONSENT)
+def callback(request: HttpRequest, answer: Mapping[str, str]) -> HttpResponse:
     """Where Microsoft sends the browser; ends in a redirect, so that the code leaves the address bar."""
-    if not request.GET:
-        raise Http404
-    connected = flow.complete(answer=request.GET.dict(), browser=browser_secret(request))
+    connected = flow.complete(answer=answer, browser=browser_secret(request))
     enter(request, user=connected.user, partner=connected.partner)
     return _see_other(reverse("connected"))
 
@@ -205,15 +243,10 @@ def _safe_next(request: HttpRequest) -> str:
     return wanted if own and len(wanted) <= LONGEST_PATH and urlsplit(wanted).path.startswith("/") else ""
 
 
-@never_cache
-@login_not_required
-@require_GET
-@explains_refusals
-def signin_callback(request: HttpRequest) -> HttpResponse:
+@takes_microsofts_answer(ConsentAttempt.Kind.SIGN_IN)
+def signin_callback(request: HttpRequest, answer: Mapping[str, str]) -> HttpResponse:
     """Where Microsoft sends somebody who signs in."""
-    if not request.GET:
-        raise Http404
-    signed_in = flow.complete_sign_in(answer=request.GET.dict(), browser=browser_secret(request))
+    signed_in = flow.complete_sign_in(answer=answer, browser=browser_secret(request))
     enter(request, user=signed_in.user, partner=signed_in.partner)
     return _see_other(signed_in.next_path or reverse("home"))
 

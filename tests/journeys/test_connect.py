@@ -11,7 +11,7 @@ from tests.conftest import CONTOSO, SERVICE
 from tests.pretend import text_of
 from tokens.models import AuditEvent, RefreshToken, SecretVersion, TokenUse
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("response_mode")]
 
 
 def test_an_invitation_explains_what_is_asked_before_anything_happens(person, invited):
@@ -51,7 +51,7 @@ def test_completing_consent_stores_one_token_and_signs_the_visitor_in_as_owner(p
 def test_the_code_leaves_the_address_and_the_invitation_is_spent_by_success(person, invited):
     back = person.at_microsoft(person.leave(invited[1]), SERVICE)
 
-    answer = person.portal.get(back.replace("http://testserver", ""))
+    answer = person.bring(back)
 
     assert (answer.status_code, answer["Location"]) == (303, "/connect/connected")
     assert answer["Referrer-Policy"] == "no-referrer"

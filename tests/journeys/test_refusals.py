@@ -28,7 +28,7 @@ from tokens.entra import Refused as EntraRefused
 from tokens.http import Unreachable
 from tokens.models import AuditEvent, Halt, RefreshToken
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("response_mode")]
 
 
 def assert_refused(answer, world, reason, *, invitation_kept=True):
@@ -227,7 +227,7 @@ def test_another_browser_with_an_attempt_of_its_own_cannot_end_this_one(person, 
 
 
 def test_an_unknown_state_is_refused_before_anything_leaves(person, invited, world):
-    answer = person.portal.get("/connect/callback?code=abc&state=never-seen")
+    answer = person.bring("/connect/callback?code=abc&state=never-seen")
 
     assert_refused(answer, world, "unknown_attempt")
     assert not world.calls
@@ -235,7 +235,7 @@ def test_an_unknown_state_is_refused_before_anything_leaves(person, invited, wor
 
 @pytest.mark.parametrize("query", ["state=", "code=abc", "error=access_denied", "state=x&state=y", "state=%00%ff"])
 def test_a_mangled_answer_is_refused_before_anything_leaves(person, invited, world, query):
-    answer = person.portal.get(f"/connect/callback?{query}")
+    answer = person.bring(f"/connect/callback?{query}")
 
     assert_refused(answer, world, "unknown_attempt")
     assert not world.calls
@@ -475,7 +475,7 @@ def test_declining_at_sign_in_says_sign_in_again_and_not_invitation(member, worl
     address = elsewhere.leave("/signin", cloud="global")
     state = dict(parse_qsl(urlsplit(address).query))["state"]
 
-    answer = elsewhere.portal.get(f"/signin/callback?error=access_denied&state={state}")
+    answer = elsewhere.bring(f"/signin/callback?error=access_denied&state={state}")
 
     words = text_of(answer)
     assert "Sign in again" in words
@@ -601,7 +601,7 @@ def test_a_sign_in_that_took_too_long_leads_back_to_sign_in(person, db, world):
     state = dict(parse_qsl(urlsplit(address).query))["state"]
 
     with time_machine.travel(timezone.now() + dt.timedelta(minutes=11)):
-        answer = person.portal.get(f"/signin/callback?code=1&state={state}")
+        answer = person.bring(f"/signin/callback?code=1&state={state}")
 
     assert REASONS["too_late"].title in text_of(answer)
     assert 'href="/signin"' in answer.content.decode()
