@@ -119,6 +119,34 @@ def test_the_browser_is_sent_to_the_clouds_login_host_only(entra, microsoft, end
     assert caught.value.meaning.kind is Kind.CONFIG
 
 
+def admin_consent(entra):
+    return entra.admin_consent_address(tenant=PARTNER, scopes=[CENTER, USER_READ], redirect_uri=CALLBACK, state="s")
+
+
+def test_an_administrators_approval_is_asked_for_beside_the_authorization_endpoint(entra):
+    address = urlsplit(admin_consent(entra))
+
+    assert address._replace(query="").geturl() == f"https://login.microsoftonline.com/{PARTNER}/v2.0/adminconsent"
+    asked = {name: values[0] for name, values in parse_qs(address.query).items()}
+    assert asked == {"client_id": APP, "scope": f"{CENTER} {USER_READ}", "redirect_uri": CALLBACK, "state": "s"}
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "https://login.evil.example/x/oauth2/v2.0/authorize",
+        "https://login.microsoftonline.com/x/oauth2/v2.0/authorize/more",
+        "https://login.microsoftonline.com/x/sign-in",
+    ],
+)
+def test_an_administrator_is_sent_to_the_clouds_login_host_only(entra, microsoft, endpoint):
+    token = f"https://login.microsoftonline.com/{PARTNER}/oauth2/v2.0/token"
+    microsoft.discovery = (200, {"authorization_endpoint": endpoint, "token_endpoint": token})
+
+    with pytest.raises(OurFault, match="authorization endpoint"):
+        admin_consent(entra)
+
+
 @pytest.mark.parametrize("allowed", ["localhost:8400", "localhost"])
 def test_a_stand_ins_address_is_fine_where_it_was_allowed(network, microsoft, allowed):
     token = f"https://login.microsoftonline.com/{PARTNER}/oauth2/v2.0/token"
@@ -523,7 +551,7 @@ def test_an_app_registration_needs_a_proof_and_shows_none():
 def test_there_is_no_way_to_ask_without_a_person():
     offered = {name for name in vars(Entra) if not name.startswith("_")}
 
-    assert offered == {"begin", "redeem_code", "redeem_refresh_token", "validate"}
+    assert offered == {"admin_consent_address", "begin", "redeem_code", "redeem_refresh_token", "validate"}
 
 
 def test_the_environment_does_not_move_the_token_endpoint(monkeypatch, entra, server):
