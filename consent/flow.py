@@ -10,6 +10,7 @@ import datetime as dt
 import hmac
 import json
 import logging
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,11 @@ from tokens.secret import Secret
 
 logger = logging.getLogger(__name__)
 
+CALLBACKS = {
+    "consent": "/connect/callback",
+    "signin": "/signin/callback",
+    "admin": "/connect/admin-consent/callback",
+}
 KEEP_ATTEMPTS = dt.timedelta(days=1)
 KEEP_INVITATIONS = dt.timedelta(days=90)
 TERMS_VERSION = "2026-11"
@@ -60,8 +66,7 @@ class SignedIn:
 
 
 def callback_address(kind: str) -> str:
-    path = "/connect/callback" if kind == ConsentAttempt.Kind.CONSENT else "/signin/callback"
-    return f"{settings.CPV_BASE_URL}{path}"
+    return f"{settings.CPV_BASE_URL}{CALLBACKS[kind]}"
 
 
 # --- Begin ----------------------------------------------------------------------------------------------------------
@@ -102,6 +107,31 @@ def begin(
         hint=hint,
     )
     return _remember(flow, ConsentAttempt.Kind.CONSENT, partner.cloud, browser, partner=partner, invitation=invitation)
+
+
+def begin_admin_consent(
+    *, partner: Partner, browser: str, retry_path: str, invitation: Invitation | None = None
+) -> str:
+    """
+    Start an administrator's approval; returns the address at Microsoft. No credential of anybody comes of it.
+
+    :raises Refused: the partner is stopped, connected already, or Microsoft cannot be reached
+    """
+    _check_open(partner, retry_path)
+    if _works(partner, current_token(partner)):
+        raise Refused("already_connected")
+    kind, state = ConsentAttempt.Kind.ADMIN_CONSENT, secrets.token_urlsafe(32)
+    try:
+        address = outside.entra(partner.cloud).admin_consent_address(
+            tenant=str(partner.tenant_id),
+            scopes=permissions.scopes(outside.asked_permissions(), cloud_named(partner.cloud)),
+            redirect_uri=callback_address(kind),
+            state=state,
+        )
+    except Failure as failure:
+        raise _as_refusal(failure, retry_path) from failure
+    flow = {"state": state, "auth_uri": address, "retry_path": retry_path}
+    return _remember(flow, kind, partner.cloud, browser, partner=partner, invitation=invitation)
 
 
 def _check_open(partner: Partner, retry_path: str) -> None:
@@ -321,6 +351,33 @@ def _write_consent(attempt: ConsentAttempt, token: RefreshToken, identity: Ident
     jobs.make_due(partner)
     jobs.queue_now(job)
     return user
+
+
+# --- An administrator's approval ------------------------------------------------------------------------------------
+def complete_admin_consent(*, answer: Mapping[str, str], browser: str) -> str:
+    """
+    End an administrator's approval; returns the path where the service account goes on.
+
+    The answer proves nothing: anybody could have typed it. It changes words on a page, and nothing else.
+    :raises Refused: with the reason for the visitor
+    """
+    attempt, flow = _claimed(ConsentAttempt.Kind.ADMIN_CONSENT, answer, browser)
+    refused = _approval_refused(attempt, answer)
+    reason = refused.reason if refused else ""
+    attempt.close(reason or "approved")
+    audit.record("approval.answered", actor=VISITOR, partner=attempt.partner, reason=reason)
+    if refused:
+        raise _as_refusal(refused, flow["retry_path"])
+    return str(flow["retry_path"])
+
+
+def _approval_refused(attempt: ConsentAttempt, answer: Mapping[str, str]) -> Refused | None:
+    if "error" in answer:
+        return of_answer(answer["error"], answer.get("error_description", ""))
+    if answer.get("admin_consent", "").lower() != "true":
+        return Refused("unverified", "no admin_consent")
+    named = answer.get("tenant", "").lower()
+    return None if attempt.partner and named == str(attempt.partner.tenant_id) else Refused("approved_elsewhere")
 
 
 # --- Sign in --------------------------------------------------------------------------------------------------------

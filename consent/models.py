@@ -56,6 +56,7 @@ class ConsentAttempt(models.Model):
     class Kind(models.TextChoices):
         CONSENT = "consent"
         SIGN_IN = "signin"
+        ADMIN_CONSENT = "admin"
 
     kind = models.CharField(max_length=10, choices=Kind.choices)
     cloud = models.CharField(max_length=10)

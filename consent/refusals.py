@@ -17,7 +17,7 @@ YOU = "You"
 ADMINISTRATOR = "Your administrator"
 VENDOR = "Us, the vendor"
 NOBODY = "Nobody: it passes"
-WAY_ON = {"consent": "", "signin": "/signin"}  # by kind of attempt, where no invitation leads on
+WAY_ON = {"consent": "", "signin": "/signin", "admin": ""}  # by kind of attempt, where no invitation leads on
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,12 @@ REASONS = {
             "Ask a Global Administrator of your tenant to approve the application.",
             "Then open the invitation again and sign in with the service account.",
         ),
+        owner=ADMINISTRATOR,
+    ),
+    "approved_elsewhere": Reason(
+        "Another organisation was approved",
+        "Microsoft names another tenant than the invited one, so the approval does not help here.",
+        ("Open the invitation again.", "Let a Global Administrator of the invited tenant approve."),
         owner=ADMINISTRATOR,
     ),
     "no_service_principal": Reason(

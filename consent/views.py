@@ -14,19 +14,19 @@ from django.contrib.auth.decorators import login_not_required
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
-from django.urls import reverse
+from django.urls import resolve, reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
-from django.views.decorators.http import require_http_methods, require_POST, require_safe
+from django.views.decorators.http import require_GET, require_http_methods, require_POST, require_safe
 
 from consent import flow, posted
 from consent.checks_at_consent import ROLE_WORDS
 from consent.models import ConsentAttempt
 from consent.refusals import WAY_ON, Refused
-from partners.access import PartnerRequest, chosen_partner, enter, partner_required
+from partners.access import PartnerRequest, chosen_partner, enter, membership, partner_required
 from partners.leaving import View, leads_to_microsoft
-from partners.models import CLOUDS, Member
+from partners.models import CLOUDS, Member, Partner
 from partners.overview import overview
 from partners.standing import current_token, standing
 from tokens import outside
@@ -35,6 +35,7 @@ from tokens import outside
 OPEN_AGAIN = "Open the invitation again"
 AGAIN = {"/signin": "Sign in again", "/": "Reconnect from your home page"}
 INVITATION_KEPT = " Your invitation is still good."
+APPROVAL_HELPS = {"admin_approval", "approved_elsewhere"}
 LONGEST_PATH = 500
 BROWSER_KEY = "consent_browser"
 AnswerView = Callable[[HttpRequest, Mapping[str, str]], HttpResponse]
@@ -72,11 +73,22 @@ def refusal_page(request: HttpRequest, refused: Refused) -> HttpResponse:
         "reference": refused.reference,
         "retry_url": retry_path,
         "retry_label": retry_label,
+        "admin_consent": refused.reason in APPROVAL_HELPS and _invitation_in(refused.retry_path),
         "nothing_stored": refused.reason not in {"used_invitation", "already_connected"},
     }
     response = render(request, "consent/refused.html", {"refusal": refusal}, status=words.status)
     response["Referrer-Policy"] = "no-referrer"
     return response
+
+
+def _invitation_in(path: str) -> dict[str, str]:
+    """How a page leads to an administrator's approval, given where its own attempt began; empty where it cannot."""
+    match = resolve(path or "/signin")
+    if match.url_name not in {"connect", "home"}:
+        return {}
+    link = match.kwargs.get("link", "")
+    address = f"{reverse('admin_consent')}?{urlencode({'invitation': link})}" if link else ""
+    return {"invitation": link, "link": f"{settings.CPV_BASE_URL}{address}" if link else ""}
 
 
 def _connected_as(request: HttpRequest) -> str:
@@ -117,6 +129,7 @@ def connect(request: HttpRequest, link: str) -> HttpResponse:
     context = {
         "invitation": invitation,
         "partner": partner,
+        "admin_consent": _invitation_in(request.path),
         "cloud_label": CLOUDS[partner.cloud],
         "permissions": outside.asked_permissions(),
         "roles": [ROLE_WORDS[role] for role in settings.CPV_CONSENT_ROLES],
@@ -150,7 +163,7 @@ def takes_microsofts_answer(kind: ConsentAttempt.Kind) -> Callable[[AnswerView],
                 raise Refused("unfit_answer", retry_path=WAY_ON[kind])
             return view(request, posted.take(kind, request.GET["answer"]))
 
-        return never_cache(login_not_required(explains_refusals(answered)))
+        return never_cache(login_not_required(leads_to_microsoft(explains_refusals(answered))))
 
     return decorated
 
@@ -169,6 +182,61 @@ def callback(request: HttpRequest, answer: Mapping[str, str]) -> HttpResponse:
     connected = flow.complete(answer=answer, browser=browser_secret(request))
     enter(request, user=connected.user, partner=connected.partner)
     return _see_other(reverse("connected"))
+
+
+@never_cache
+@login_not_required
+@require_http_methods(["GET", "HEAD", "POST"])
+@leads_to_microsoft
+@explains_refusals
+def admin_consent(request: HttpRequest) -> HttpResponse:
+    """
+    Explain an administrator's approval; a POST leads on to Microsoft.
+
+    The address with its invitation is what a Global Administrator can be sent. A member may approve for a reconnect.
+    """
+    link = request.POST.get("invitation") or request.GET.get("invitation", "")
+    invitation = flow.usable_invitation(link) if link else None
+    partner = invitation.partner if invitation else _own_partner(request)
+    retry_path = reverse("connect", args=[link]) if link else reverse("home")
+    if request.method == "POST":
+        address = flow.begin_admin_consent(
+            partner=partner,
+            invitation=invitation,
+            browser=browser_secret(request, make=True),
+            retry_path=retry_path,
+        )
+        return HttpResponseRedirect(address)
+    context = {
+        "partner": partner,
+        "permissions": outside.asked_permissions(),
+        "admin_consent": _invitation_in(retry_path),
+    }
+    return render(request, "consent/admin_consent.html", context)
+
+
+def _own_partner(request: HttpRequest) -> Partner:
+    member = membership(request)
+    if member is None or member.role != Member.Role.OWNER:
+        raise Http404
+    return member.partner
+
+
+@never_cache
+@login_not_required
+@require_GET
+@leads_to_microsoft
+@explains_refusals
+def admin_consent_callback(request: HttpRequest) -> HttpResponse:
+    """Where Microsoft sends an administrator: always by address, for there is no code in it and nothing to steal."""
+    if not request.GET:
+        raise Http404
+    path = flow.complete_admin_consent(answer=request.GET.dict(), browser=browser_secret(request))
+    match = resolve(path)
+    go_on = path if match.url_name == "connect" else reverse("renew")
+    response = render(request, "consent/approved.html", {"go_on": go_on})
+    response["Referrer-Policy"] = "no-referrer"
+    return response
 
 
 def _see_other(path: str) -> HttpResponse:

@@ -76,7 +76,7 @@ class Person:
     def bring(self, address: str) -> Any:
         """Bring Microsoft's answer to our callback; a form comes across sites, so without cookies or CSRF token."""
         parts = urlsplit(address)
-        if settings.CPV_RESPONSE_MODE == "query":
+        if settings.CPV_RESPONSE_MODE == "query" or parts.path == "/connect/admin-consent/callback":
             return self.portal.get(f"{parts.path}?{parts.query}")
         across = Client(enforce_csrf_checks=True)
         answer = across.post(parts.path, parts.query, FORM, headers={"Origin": "https://login.microsoftonline.com"})
