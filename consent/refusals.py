@@ -62,11 +62,11 @@ REASONS = {
         ),
     ),
     "no_role": Reason(
-        "That account is not an admin agent",
-        "Partner Center allows what this connection needs only to members of the admin agents group. "
-        "A Global Administrator is not a member by that role alone.",
+        "That account does not have the role this needs",
+        "Partner Center allows what this connection needs only to certain roles. We accept: {roles}. "
+        "A Global Administrator has none of them by that alone.",
         (
-            "In Partner Center, under Settings and then User management, make the service account an admin agent.",
+            "In Partner Center, under Settings and then User management, give the service account that role.",
             "Wait a few minutes, then open the invitation again.",
         ),
         owner=ADMINISTRATOR,

@@ -63,9 +63,10 @@ def refusal_page(request: HttpRequest, refused: Refused) -> HttpResponse:
     if refused.reason in {"already_connected", "replayed", "answer_gone"} and (upn := _connected_as(request)):
         retry_path, retry_label = reverse("home"), "Go to your home page"
         title = f"Already connected as {upn}"
+    why = words.why.replace("{roles}", " or ".join(_accepted_roles()))
     refusal = {
         "title": title,
-        "why": words.why if again == OPEN_AGAIN else words.why.replace(INVITATION_KEPT, ""),
+        "why": why if again == OPEN_AGAIN else why.replace(INVITATION_KEPT, ""),
         "steps": [step.replace(OPEN_AGAIN, again).replace(OPEN_AGAIN.lower(), again.lower()) for step in words.steps],
         "missing": refused.missing,
         "command": words.command,
@@ -79,6 +80,10 @@ def refusal_page(request: HttpRequest, refused: Refused) -> HttpResponse:
     response = render(request, "consent/refused.html", {"refusal": refusal}, status=words.status)
     response["Referrer-Policy"] = "no-referrer"
     return response
+
+
+def _accepted_roles() -> list[str]:
+    return [ROLE_WORDS[role] for role in settings.CPV_CONSENT_ROLES]
 
 
 def _invitation_in(path: str) -> dict[str, str]:
@@ -132,7 +137,7 @@ def connect(request: HttpRequest, link: str) -> HttpResponse:
         "admin_consent": _invitation_in(request.path),
         "cloud_label": CLOUDS[partner.cloud],
         "permissions": outside.asked_permissions(),
-        "roles": [ROLE_WORDS[role] for role in settings.CPV_CONSENT_ROLES],
+        "roles": _accepted_roles(),
     }
     return render(request, "consent/connect.html", context)
 

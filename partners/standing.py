@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from django.conf import settings
 from django.db.models import Prefetch, QuerySet
 from django.utils import timezone
 
@@ -75,10 +76,11 @@ class Standing:
     state: str
     since: dt.datetime
     code: str = ""
+    limits: str = ""  # a lesser role, in words; only ever in the state "limited"
 
     @property
     def wording(self) -> Wording:
-        return WORDINGS[self.state]
+        return _limited(self.limits) if self.state == "limited" else WORDINGS[self.state]
 
     @property
     def title(self) -> str:
@@ -106,7 +108,18 @@ class Standing:
 
     @property
     def can_reconnect(self) -> bool:
-        return self.state in RECONNECTABLE
+        return self.state in RECONNECTABLE and self.owner == "partner"
+
+
+def _limited(limits: str) -> Wording:
+    """What is less than it could be, and what would help; a role the vendor asked for and no more needs no help."""
+    words, helps = WORDINGS["limited"], []
+    reason = f"The account that agreed has a lesser role: {limits}."
+    if "admin_agent" in settings.CPV_CONSENT_ROLES:
+        helps.append("Reconnect with an account that is an admin agent.")
+    if not helps:
+        return replace(words, reason=reason, owner="nobody", action="Nothing to do: the vendor asks for this role.")
+    return replace(words, reason=reason, action=" ".join(helps))
 
 
 def standing(partner: Partner, token: RefreshToken | None) -> Standing:
@@ -126,7 +139,7 @@ def standing(partner: Partner, token: RefreshToken | None) -> Standing:
         return Standing(token.refusal, token.refused_at, token.refusal_code)
     if partner.lapses_at and partner.lapses_at <= timezone.now():
         return Standing("lapsed", partner.lapses_at)
-    return Standing("limited" if token.limits else "active", token.reserved_at)
+    return Standing("limited" if token.limits else "active", token.reserved_at, limits=token.limits)
 
 
 def with_tokens(partners: QuerySet[Partner]) -> QuerySet[Partner]:

@@ -107,29 +107,6 @@ def test_with_partner_center_down_the_tokens_own_evidence_admits_a_sign_in_with_
     assert Consent.objects.get().mfa_evidence["source"] == "amr of the access token"
 
 
-@pytest.mark.parametrize("groups", [set(), {"SalesAgents"}, {"HelpdeskAgents"}], ids=["none", "sales", "helpdesk"])
-def test_a_user_who_is_no_admin_agent_is_refused(person, invited, contoso, world, groups):
-    contoso.add_account("somebody@contoso.test", groups=groups)
-
-    assert_refused(person.connect(invited[1], "somebody@contoso.test"), world, "no_role")
-
-
-def test_a_global_administrator_is_no_admin_agent_by_that_alone(person, invited, contoso, world):
-    contoso.add_account("boss@contoso.test", admin=True)
-
-    assert_refused(person.connect(invited[1], "boss@contoso.test"), world, "no_role")
-
-
-def test_a_sales_agent_is_accepted_with_limits_where_the_vendor_says_so(person, invited, contoso, settings):
-    settings.CPV_CONSENT_ROLES = ["admin_agent", "sales_agent"]
-    contoso.add_account("sales@contoso.test", groups={"SalesAgents"})
-
-    person.connect(invited[1], "sales@contoso.test")
-
-    assert RefreshToken.objects.get().limits == "Sales agent only"
-    assert "Connected with limits" in text_of(person.portal.get("/"))
-
-
 # --- What Microsoft says --------------------------------------------------------------------------------------------
 def test_declining_is_taken_as_a_no(person, invited, world):
     assert_refused(person.connect(invited[1], SERVICE, accept=False), world, "declined")
