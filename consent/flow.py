@@ -287,7 +287,7 @@ def _replaceable(attempt: ConsentAttempt, partner: Partner) -> RefreshToken | No
 
 def _works(partner: Partner, token: RefreshToken | None) -> bool:
     """Whether a consent is in force that no further one may replace unasked."""
-    return token is not None and standing(partner, token).is_live and not token.limits
+    return token is not None and standing(partner, token).is_live and not (token.limits or token.missing_scopes)
 
 
 def _store(
@@ -310,6 +310,7 @@ def _store(
             oid=identity.object_id,
             upn=identity.username,
             limits=evidence.limits,
+            missing_scopes=evidence.missing,
             replaces=replaces,
             on_pin=on_pin,
         )
@@ -345,7 +346,7 @@ def _write_consent(attempt: ConsentAttempt, token: RefreshToken, identity: Ident
     Member.objects.get_or_create(user=user, partner=partner, defaults={"role": Member.Role.OWNER})
     audit.record(
         "consent.given", actor=user.as_actor(), partner=partner, object=token.secret_name, generation=token.generation,
-        role=evidence.role, scopes=sorted(evidence.scopes), mfa=evidence.mfa,
+        role=evidence.role, scopes=sorted(evidence.scopes), missing=list(evidence.missing), mfa=evidence.mfa,
     )  # fmt: skip
     job = jobs.ensure(partner, "customers")
     jobs.make_due(partner)

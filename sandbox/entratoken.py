@@ -180,11 +180,17 @@ def _granted(ask: Ask, app: App, session: Session, asked: Asked, tid: str) -> tu
     check_principal(ask, tenant, {resource})
     agreed = ask.world.ledger.consented(session.tenant_id, session.oid, app.app_id)
     wanted = {f"{resource}/{name}".lower() for name in names if name != DEFAULT}
-    granted = {name for name in agreed if name.rpartition("/")[0] == resource}
+    barred = tenant.unconsented if tenant else set()
+    granted = {name for name in agreed if name.rpartition("/")[0] == resource and not barred & _both(name)}
     if not granted or not wanted <= {name.lower() for name in granted}:
         raise EntraError(65001, app.app_id, app.name)
     withheld = _withheld(ask, session)
-    return resource, {name for name in granted if not withheld & {name, name.rpartition("/")[2]}}
+    return resource, {name for name in granted if not withheld & _both(name)}
+
+
+def _both(name: str) -> set[str]:
+    """A permission as tests may name it: whole, or without its resource."""
+    return {name, name.rpartition("/")[2]}
 
 
 def _withheld(ask: Ask, session: Session) -> set[str]:

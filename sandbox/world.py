@@ -319,4 +319,5 @@ class World:
                 tenant.partner_center_principal, tenant.require_mfa = True, True
                 tenant.admin_approval_required = False
                 tenant.withheld.clear()
+                tenant.unconsented.clear()
                 tenant.application_consents.clear()

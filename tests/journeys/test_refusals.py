@@ -134,13 +134,6 @@ def test_a_missing_service_principal_that_shows_only_at_redemption_is_named_too(
     assert_refused(person.connect(invited[1], SERVICE), world, "no_service_principal")
 
 
-@pytest.mark.parametrize("scope", ["user_impersonation", "GroupMember.Read.All", "User.Read.All"])
-def test_a_scope_that_was_not_granted_is_refused(person, invited, contoso, world, scope):
-    contoso.withheld.add(scope)
-
-    assert_refused(person.connect(invited[1], SERVICE), world, "missing_scope")
-
-
 @pytest.mark.parametrize("code", [53003, 50105])
 def test_a_policy_of_the_tenant_is_named_with_its_code(person, invited, world, code):
     world.fail("entra", f"AADSTS{code}", path="/token")
