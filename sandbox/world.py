@@ -90,6 +90,7 @@ class World:
         self.id_token_fault: str | None = None
         self.allow_foreign_accounts = False
         self.next_link_with_v1 = False
+        self.token_shape = "v2"  # noqa: S105 - or "v1": the newer token endpoint answers in the older one's shape
 
     def now(self) -> float:
         return self.clock()

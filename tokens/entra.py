@@ -402,6 +402,13 @@ def _grant(answer: Mapping[str, Any], correlation_id: str) -> Grant:
         access_token=Secret(answer["access_token"]),
         id_token=Secret(id_token_) if id_token_ else None,
         scopes=frozenset(answer.get("scope", "").split()),
-        expires_in=int(answer["expires_in"]),
+        expires_in=_lifetime(answer),
         correlation_id=correlation_id,
     )
+
+
+def _lifetime(answer: Mapping[str, Any]) -> int:
+    """Seconds; the v1 shape has numbers as strings, and may name the end instead (seconds since 1970)."""
+    if "expires_in" in answer:
+        return int(answer["expires_in"])
+    return int(answer["expires_on"]) - int(time.time())

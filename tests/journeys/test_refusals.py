@@ -150,6 +150,28 @@ def test_our_own_bad_credential_is_our_fault_and_not_the_visitors(person, invite
     assert_refused(person.connect(invited[1], SERVICE), world, "our_fault")
 
 
+def test_a_code_that_somebody_redeemed_before_us_is_refused(person, invited, world):
+    back = person.at_microsoft(person.leave(invited[1]), SERVICE)
+    for code in world.ledger.codes.values():
+        code.redeemed = True
+
+    answer = person.come_back(back)
+
+    assert_refused(answer, world, "microsoft_refused")
+    assert "AADSTS54005" in text_of(answer)
+
+
+@pytest.mark.parametrize("code", [700054, 50011])
+def test_a_mistake_in_our_registration_is_our_fault(person, invited, world, code):
+    back = person.at_microsoft(person.leave(invited[1]), SERVICE)
+    error = {"error": "invalid_request", "error_description": f"AADSTS{code}: no"}
+
+    answer = person.come_back(changed(back, code=None, **error))
+
+    assert_refused(answer, world, "our_fault")
+    assert f"AADSTS{code}" in text_of(answer)
+
+
 def test_an_error_that_nobody_knows_is_still_a_page(person, invited, world):
     back = person.at_microsoft(person.leave(invited[1]), SERVICE)
     unknown = changed(back, code=None, error="invalid_thing", error_description="AADSTS99999999: <b>odd</b>")

@@ -384,6 +384,16 @@ def test_after_an_administrators_approval_others_pass_with_what_was_approved(
     assert ("code" in returned(browser.post(browser.url(), "svc@contoso.test"))) is passes
 
 
+def test_a_switch_gives_the_newer_endpoint_the_older_shape(world: World, browser: Browser) -> None:
+    world.token_shape = "v1"
+
+    body = browser.redeem(browser.code()).json()
+
+    assert (body["expires_in"], body["ext_expires_in"]) == ("3599", "3599")
+    assert int(body["expires_on"]) - int(body["not_before"]) == 3599
+    assert (body["resource"], body["scope"]) == (PC, "user_impersonation")
+
+
 @pytest.mark.parametrize("scope", ["", "x"])
 def test_an_approval_of_nothing_that_exists_is_sent_back(browser: Browser, scope: str) -> None:
     uri = "http://localhost:8000/connect/admin-consent/callback"

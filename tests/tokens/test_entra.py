@@ -3,6 +3,7 @@ import json
 import logging
 import os
 import threading
+import time
 from urllib.parse import parse_qs, urlsplit
 
 import jwt
@@ -248,6 +249,19 @@ def test_a_refresh_token_is_spent_for_the_scopes_of_one_audience(entra, server):
     assert (grant.access_token, grant.refresh_token, grant.id_token) == (Secret("AT"), None, None)
     assert (grant.scopes, grant.expires_in) == (frozenset({"s1", "s2"}), 3600)
     assert len(grant.correlation_id) == 36
+
+
+@pytest.mark.parametrize("form", ["expires_in", "expires_on"])
+def test_an_answer_in_the_v1_shape_is_read_too(entra, microsoft, form):
+    times = {"expires_in": "3600", "expires_on": str(int(time.time()) + 3600)}
+    body = {"access_token": "AT", "refresh_token": "RT", "scope": "user_impersonation", "not_before": "1"}
+    microsoft.token = (200, body | {"resource": CENTER, "token_type": "Bearer", form: times[form]})
+
+    grant = redeem(entra)
+
+    assert 3590 <= grant.expires_in <= 3600
+    assert grant.scopes == {"user_impersonation"}
+    assert grant.refresh_token == Secret("RT")
 
 
 def test_a_grant_shows_none_of_its_tokens(entra, microsoft):
