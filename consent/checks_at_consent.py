@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,10 +14,12 @@ from partners.graph import Graph
 from partners.models import Partner
 from partners.partnercenter import AccessRefused, MfaMissing, PartnerCenter
 from tokens import broker, outside, permissions
+from tokens.aadsts import Kind
 from tokens.actors import Actor, ActorKind
 from tokens.clouds import Audience
-from tokens.entra import Grant, Identity
+from tokens.entra import ConsentRequired, Grant, Identity
 from tokens.errors import Transient
+from tokens.permissions import Permission
 from tokens.secret import Secret
 
 # The groups of a partner's tenant that Partner Center's agent roles stand for; names as Microsoft creates them.
@@ -32,6 +35,7 @@ class Evidence:
     refresh_token: Secret
     role: str
     limits: str
+    missing: tuple[str, ...]
     scopes: frozenset[str]
     mfa: dict[str, Any] = field(default_factory=dict)
 
@@ -45,22 +49,65 @@ def everything(*, partner: Partner, grant: Grant, identity: Identity) -> Evidenc
     """
     actor = Actor(ActorKind.VISITOR, id=str(identity.object_id), label=identity.username)
     asked = outside.asked_permissions()
-    _refuse_missing(permissions.missing(asked, Audience.PARTNER_CENTER, grant.scopes))
+    _refuse_missing(asked, permissions.missing(asked, Audience.PARTNER_CENTER, grant.scopes))
     if grant.refresh_token is None:
         raise Refused("missing_scope", missing=("offline_access",))
     partner_center = broker.probe(grant, Audience.PARTNER_CENTER, partner=partner, actor=actor)
     mfa = _mfa(partner_center)
-    graph = broker.probe(grant, Audience.GRAPH, partner=partner, actor=actor)
-    _refuse_missing(permissions.missing(asked, Audience.GRAPH, graph.scopes))
+    graph, missing = _mint(grant, Audience.GRAPH, asked, partner, actor)
+    _refuse_missing(asked, missing)
     role = _role(graph)
+    scopes = {*grant.scopes, *graph.scopes}
+    for audience in sorted({p.audience for p in asked} - {Audience.PARTNER_CENTER, Audience.GRAPH}):
+        try:
+            minted, lacking = _mint(grant, audience, asked, partner, actor)
+        except Refused as refused:
+            missing += refused.missing
+        else:
+            missing += lacking
+            scopes |= minted.scopes
     limits = "" if role == "admin_agent" else f"{ROLE_WORDS[role]} only"
-    granted = permissions.names((*grant.scopes, *graph.scopes))
-    return Evidence(grant.refresh_token, role, limits, granted, mfa)
+    return Evidence(grant.refresh_token, role, limits, tuple(missing), permissions.names(scopes), mfa)
 
 
-def _refuse_missing(missing: list[str]) -> None:
-    if missing:
+def _refuse_missing(asked: Sequence[Permission], missing: list[str]) -> None:
+    """Refuse when one that nothing works without is among them; all of them are named."""
+    if any(permission.required and permission.name in missing for permission in asked):
         raise Refused("missing_scope", missing=tuple(missing))
+
+
+def _mint(
+    grant: Grant, audience: Audience, asked: Sequence[Permission], partner: Partner, actor: Actor
+) -> tuple[broker.Probe, list[str]]:
+    """
+    A token for one audience with whatever was granted, and the names of what was not.
+
+    :raises Refused: nothing was; it names them all
+    """
+    of_audience = [permission.name for permission in asked if permission.audience == audience]
+
+    def mint(without: Collection[str]) -> broker.Probe:
+        return broker.probe(grant, audience, partner=partner, actor=actor, without=without)
+
+    try:
+        minted = mint(())
+    except ConsentRequired as refused:
+        if refused.meaning.kind is not Kind.CONSENT:
+            raise
+        # Entra refuses the whole request for one scope that nobody agreed to, and does not say which.
+        missing = [name for name in of_audience if len(of_audience) == 1 or not _is_granted(mint, name, of_audience)]
+        if missing == of_audience:
+            raise Refused("missing_scope", refused.code, missing=tuple(missing)) from refused
+        minted = mint(missing)
+    return minted, permissions.missing(asked, audience, minted.scopes)
+
+
+def _is_granted(mint: Callable[[Collection[str]], broker.Probe], name: str, of_audience: list[str]) -> bool:
+    try:
+        mint([other for other in of_audience if other != name])
+    except ConsentRequired:
+        return False
+    return True
 
 
 def _mfa(partner_center: broker.Probe) -> dict[str, Any]:
@@ -84,7 +131,7 @@ def _mfa(partner_center: broker.Probe) -> dict[str, Any]:
     return {"compliant": True, "source": source, "amr": sorted(methods or ()), "at": timezone.now().isoformat()}
 
 
-def _role(graph: broker.Probe) -> str:
+def _role(graph: broker.ApiSession) -> str:
     """The best role this account has, out of those the vendor accepts."""
     groups = Graph(graph).agent_groups()
     for role in ("admin_agent", "sales_agent"):

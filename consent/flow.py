@@ -10,6 +10,7 @@ import datetime as dt
 import hmac
 import json
 import logging
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,8 +21,8 @@ from django.db import transaction
 from django.utils import timezone
 
 from consent import checks_at_consent as checks
-from consent.models import ATTEMPT_LIFE, INVITATION_LIFE, Consent, ConsentAttempt, Invitation, digest
-from consent.refusals import Refused, of_answer, of_failure
+from consent.models import ATTEMPT_LIFE, INVITATION_LIFE, Consent, ConsentAttempt, Invitation, PostedAnswer, digest
+from consent.refusals import WAY_ON, Refused, of_answer, of_failure
 from partners import jobs
 from partners.models import Member, Partner, User
 from partners.standing import current_token, standing
@@ -35,10 +36,14 @@ from tokens.secret import Secret
 
 logger = logging.getLogger(__name__)
 
+CALLBACKS = {
+    "consent": "/connect/callback",
+    "signin": "/signin/callback",
+    "admin": "/connect/admin-consent/callback",
+}
 KEEP_ATTEMPTS = dt.timedelta(days=1)
 KEEP_INVITATIONS = dt.timedelta(days=90)
 TERMS_VERSION = "2026-11"
-WAY_ON = {ConsentAttempt.Kind.SIGN_IN: "/signin", ConsentAttempt.Kind.CONSENT: ""}  # where there is no invitation
 SIGN_IN_TENANT = "organizations"
 VISITOR = Actor(ActorKind.VISITOR, label="visitor")
 
@@ -61,8 +66,7 @@ class SignedIn:
 
 
 def callback_address(kind: str) -> str:
-    path = "/connect/callback" if kind == ConsentAttempt.Kind.CONSENT else "/signin/callback"
-    return f"{settings.CPV_BASE_URL}{path}"
+    return f"{settings.CPV_BASE_URL}{CALLBACKS[kind]}"
 
 
 # --- Begin ----------------------------------------------------------------------------------------------------------
@@ -105,6 +109,31 @@ def begin(
     return _remember(flow, ConsentAttempt.Kind.CONSENT, partner.cloud, browser, partner=partner, invitation=invitation)
 
 
+def begin_admin_consent(
+    *, partner: Partner, browser: str, retry_path: str, invitation: Invitation | None = None
+) -> str:
+    """
+    Start an administrator's approval; returns the address at Microsoft. No credential of anybody comes of it.
+
+    :raises Refused: the partner is stopped, connected already, or Microsoft cannot be reached
+    """
+    _check_open(partner, retry_path)
+    if _works(partner, current_token(partner)):
+        raise Refused("already_connected")
+    kind, state = ConsentAttempt.Kind.ADMIN_CONSENT, secrets.token_urlsafe(32)
+    try:
+        address = outside.entra(partner.cloud).admin_consent_address(
+            tenant=str(partner.tenant_id),
+            scopes=permissions.scopes(outside.asked_permissions(), cloud_named(partner.cloud)),
+            redirect_uri=callback_address(kind),
+            state=state,
+        )
+    except Failure as failure:
+        raise _as_refusal(failure, retry_path) from failure
+    flow = {"state": state, "auth_uri": address, "retry_path": retry_path}
+    return _remember(flow, kind, partner.cloud, browser, partner=partner, invitation=invitation)
+
+
 def _check_open(partner: Partner, retry_path: str) -> None:
     try:
         broker.check_open(partner)
@@ -128,6 +157,7 @@ def _flow(
             scopes=scopes,
             redirect_uri=callback_address(kind),
             login_hint=hint or None,
+            response_mode=settings.CPV_RESPONSE_MODE,
             openid_only=openid_only,
         )
     except Failure as failure:
@@ -258,7 +288,7 @@ def _replaceable(attempt: ConsentAttempt, partner: Partner) -> RefreshToken | No
 
 def _works(partner: Partner, token: RefreshToken | None) -> bool:
     """Whether a consent is in force that no further one may replace unasked."""
-    return token is not None and standing(partner, token).is_live and not token.limits
+    return token is not None and standing(partner, token).is_live and not (token.limits or token.missing_scopes)
 
 
 def _store(
@@ -281,6 +311,7 @@ def _store(
             oid=identity.object_id,
             upn=identity.username,
             limits=evidence.limits,
+            missing_scopes=evidence.missing,
             replaces=replaces,
             on_pin=on_pin,
         )
@@ -316,12 +347,39 @@ def _write_consent(attempt: ConsentAttempt, token: RefreshToken, identity: Ident
     Member.objects.get_or_create(user=user, partner=partner, defaults={"role": Member.Role.OWNER})
     audit.record(
         "consent.given", actor=user.as_actor(), partner=partner, object=token.secret_name, generation=token.generation,
-        role=evidence.role, scopes=sorted(evidence.scopes), mfa=evidence.mfa,
+        role=evidence.role, scopes=sorted(evidence.scopes), missing=list(evidence.missing), mfa=evidence.mfa,
     )  # fmt: skip
     job = jobs.ensure(partner, "customers")
     jobs.make_due(partner)
     jobs.queue_now(job)
     return user
+
+
+# --- An administrator's approval ------------------------------------------------------------------------------------
+def complete_admin_consent(*, answer: Mapping[str, str], browser: str) -> str:
+    """
+    End an administrator's approval; returns the path where the service account goes on.
+
+    The answer proves nothing: anybody could have typed it. It changes words on a page, and nothing else.
+    :raises Refused: with the reason for the visitor
+    """
+    attempt, flow = _claimed(ConsentAttempt.Kind.ADMIN_CONSENT, answer, browser)
+    refused = _approval_refused(attempt, answer)
+    reason = refused.reason if refused else ""
+    attempt.close(reason or "approved")
+    audit.record("approval.answered", actor=VISITOR, partner=attempt.partner, reason=reason)
+    if refused:
+        raise _as_refusal(refused, flow["retry_path"])
+    return str(flow["retry_path"])
+
+
+def _approval_refused(attempt: ConsentAttempt, answer: Mapping[str, str]) -> Refused | None:
+    if "error" in answer:
+        return of_answer(answer["error"], answer.get("error_description", ""))
+    if answer.get("admin_consent", "").lower() != "true":
+        return Refused("unverified", "no admin_consent")
+    named = answer.get("tenant", "").lower()
+    return None if attempt.partner and named == str(attempt.partner.tenant_id) else Refused("approved_elsewhere")
 
 
 # --- Sign in --------------------------------------------------------------------------------------------------------
@@ -362,8 +420,13 @@ def _member(cloud: str, tenant_id: UUID, object_id: UUID) -> Member | None:
 
 # --- Tidying up ---------------------------------------------------------------------------------------------------
 def forget_old() -> None:
-    """Let go of attempts after a day and of invitations 90 days after their end; what was agreed stays in Consent."""
+    """
+    Let go of answers nobody came for, of attempts after a day, and of invitations 90 days after their end.
+
+    What was agreed stays in Consent.
+    """
     now = timezone.now()
+    PostedAnswer.objects.filter(expires_at__lte=now).delete()
     ConsentAttempt.objects.filter(expires_at__lt=now - KEEP_ATTEMPTS).delete()
     Invitation.objects.filter(expires_at__lt=now - KEEP_INVITATIONS).delete()
 

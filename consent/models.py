@@ -56,6 +56,7 @@ class ConsentAttempt(models.Model):
     class Kind(models.TextChoices):
         CONSENT = "consent"
         SIGN_IN = "signin"
+        ADMIN_CONSENT = "admin"
 
     kind = models.CharField(max_length=10, choices=Kind.choices)
     cloud = models.CharField(max_length=10)
@@ -89,6 +90,17 @@ class ConsentAttempt(models.Model):
 
     def close(self, outcome: str) -> None:
         ConsentAttempt.objects.filter(pk=self.pk).update(outcome=outcome[:40])
+
+
+class PostedAnswer(models.Model):
+    """What Microsoft's page posted, sealed, until the browser comes for it: a minute, and once (`consent.posted`)."""
+
+    id_hash = models.BinaryField(max_length=32, unique=True)
+    sealed = models.TextField()
+    expires_at = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return f"answer waiting until {self.expires_at:%Y-%m-%d %H:%M:%S} UTC"
 
 
 class Consent(models.Model):

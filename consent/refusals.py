@@ -17,6 +17,7 @@ YOU = "You"
 ADMINISTRATOR = "Your administrator"
 VENDOR = "Us, the vendor"
 NOBODY = "Nobody: it passes"
+WAY_ON = {"consent": "", "signin": "/signin", "admin": ""}  # by kind of attempt, where no invitation leads on
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,11 @@ REASONS = {
         ),
     ),
     "no_role": Reason(
-        "That account is not an admin agent",
-        "Partner Center allows what this connection needs only to members of the admin agents group. "
-        "A Global Administrator is not a member by that role alone.",
+        "That account does not have the role this needs",
+        "Partner Center allows what this connection needs only to certain roles. We accept: {roles}. "
+        "A Global Administrator has none of them by that alone.",
         (
-            "In Partner Center, under Settings and then User management, make the service account an admin agent.",
+            "In Partner Center, under Settings and then User management, give the service account that role.",
             "Wait a few minutes, then open the invitation again.",
         ),
         owner=ADMINISTRATOR,
@@ -82,6 +83,12 @@ REASONS = {
             "Ask a Global Administrator of your tenant to approve the application.",
             "Then open the invitation again and sign in with the service account.",
         ),
+        owner=ADMINISTRATOR,
+    ),
+    "approved_elsewhere": Reason(
+        "Another organisation was approved",
+        "Microsoft names another tenant than the invited one, so the approval does not help here.",
+        ("Open the invitation again.", "Let a Global Administrator of the invited tenant approve."),
         owner=ADMINISTRATOR,
     ),
     "no_service_principal": Reason(
@@ -119,6 +126,18 @@ REASONS = {
         "We do not know this attempt",
         "The way back from Microsoft does not belong to an attempt that began here.",
         ("Open the invitation again and start from there.",),
+        status=400,
+    ),
+    "unfit_answer": Reason(
+        "Microsoft's answer did not come the way we asked for",
+        "We ask Microsoft for its answer in one form only, and take no other.",
+        ("Open the invitation again and start from there.",),
+        status=400,
+    ),
+    "answer_gone": Reason(
+        "Microsoft's answer is no longer here",
+        "We keep it for one minute and hand it out once; the page was reloaded, or came too late.",
+        ("If you saw that you are connected, go to your home page.", "Otherwise open the invitation again."),
         status=400,
     ),
     "replayed": Reason(

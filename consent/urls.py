@@ -5,6 +5,8 @@ from consent import views
 urlpatterns = [
     path("connect/callback", views.callback, name="callback"),
     path("connect/connected", views.connected, name="connected"),
+    path("connect/admin-consent", views.admin_consent, name="admin_consent"),
+    path("connect/admin-consent/callback", views.admin_consent_callback, name="admin_consent_callback"),
     path("connect/<str:link>", views.connect, name="connect"),
     path("connection/renew", views.renew, name="renew"),
     path("signin", views.signin, name="signin"),

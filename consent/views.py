@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from django.conf import settings
 from django.contrib.auth import logout
 from django.contrib.auth.decorators import login_not_required
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
-from django.urls import reverse
+from django.urls import resolve, reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_GET, require_http_methods, require_POST, require_safe
 
-from consent import flow
+from consent import flow, posted
 from consent.checks_at_consent import ROLE_WORDS
-from consent.refusals import Refused
-from partners.access import PartnerRequest, chosen_partner, enter, partner_required
+from consent.models import ConsentAttempt
+from consent.refusals import WAY_ON, Refused
+from partners.access import PartnerRequest, chosen_partner, enter, membership, partner_required
 from partners.leaving import View, leads_to_microsoft
-from partners.models import CLOUDS, Member
+from partners.models import CLOUDS, Member, Partner
 from partners.overview import overview
 from partners.standing import current_token, standing
 from tokens import outside
@@ -32,8 +35,10 @@ from tokens import outside
 OPEN_AGAIN = "Open the invitation again"
 AGAIN = {"/signin": "Sign in again", "/": "Reconnect from your home page"}
 INVITATION_KEPT = " Your invitation is still good."
+APPROVAL_HELPS = {"admin_approval", "approved_elsewhere"}
 LONGEST_PATH = 500
 BROWSER_KEY = "consent_browser"
+AnswerView = Callable[[HttpRequest, Mapping[str, str]], HttpResponse]
 
 
 def explains_refusals(view: View) -> View:
@@ -55,12 +60,13 @@ def refusal_page(request: HttpRequest, refused: Refused) -> HttpResponse:
     again = AGAIN.get(retry_path, OPEN_AGAIN)
     retry_label = "Go to your home page" if retry_path == reverse("home") else again
     title = words.title
-    if refused.reason in {"already_connected", "replayed"} and (upn := _connected_as(request)):
+    if refused.reason in {"already_connected", "replayed", "answer_gone"} and (upn := _connected_as(request)):
         retry_path, retry_label = reverse("home"), "Go to your home page"
         title = f"Already connected as {upn}"
+    why = words.why.replace("{roles}", " or ".join(_accepted_roles()))
     refusal = {
         "title": title,
-        "why": words.why if again == OPEN_AGAIN else words.why.replace(INVITATION_KEPT, ""),
+        "why": why if again == OPEN_AGAIN else why.replace(INVITATION_KEPT, ""),
         "steps": [step.replace(OPEN_AGAIN, again).replace(OPEN_AGAIN.lower(), again.lower()) for step in words.steps],
         "missing": refused.missing,
         "command": words.command,
@@ -68,11 +74,26 @@ def refusal_page(request: HttpRequest, refused: Refused) -> HttpResponse:
         "reference": refused.reference,
         "retry_url": retry_path,
         "retry_label": retry_label,
+        "admin_consent": refused.reason in APPROVAL_HELPS and _invitation_in(refused.retry_path),
         "nothing_stored": refused.reason not in {"used_invitation", "already_connected"},
     }
     response = render(request, "consent/refused.html", {"refusal": refusal}, status=words.status)
     response["Referrer-Policy"] = "no-referrer"
     return response
+
+
+def _accepted_roles() -> list[str]:
+    return [ROLE_WORDS[role] for role in settings.CPV_CONSENT_ROLES]
+
+
+def _invitation_in(path: str) -> dict[str, str]:
+    """How a page leads to an administrator's approval, given where its own attempt began; empty where it cannot."""
+    match = resolve(path or "/signin")
+    if match.url_name not in {"connect", "home"}:
+        return {}
+    link = match.kwargs.get("link", "")
+    address = f"{reverse('admin_consent')}?{urlencode({'invitation': link})}" if link else ""
+    return {"invitation": link, "link": f"{settings.CPV_BASE_URL}{address}" if link else ""}
 
 
 def _connected_as(request: HttpRequest) -> str:
@@ -113,24 +134,114 @@ def connect(request: HttpRequest, link: str) -> HttpResponse:
     context = {
         "invitation": invitation,
         "partner": partner,
+        "admin_consent": _invitation_in(request.path),
         "cloud_label": CLOUDS[partner.cloud],
         "permissions": outside.asked_permissions(),
-        "roles": [ROLE_WORDS[role] for role in settings.CPV_CONSENT_ROLES],
+        "roles": _accepted_roles(),
     }
     return render(request, "consent/connect.html", context)
+
+
+def takes_microsofts_answer(kind: ConsentAttempt.Kind) -> Callable[[AnswerView], View]:
+    """
+    Hand a view the answer Microsoft sends along with the browser, in the one form that CPV_RESPONSE_MODE asks for.
+
+    By form it comes in two steps: Microsoft's page posts to us across sites, without our cookies and without a CSRF
+    token of ours; we put the fields away and lead the browser to the same address on our own site.
+    """
+
+    def decorated(view: AnswerView) -> View:
+        @csrf_exempt  # the state, and the browser's secret a step later, say whether the answer is wanted
+        @wraps(view)
+        def answered(request: HttpRequest) -> HttpResponseBase:
+            by_form = settings.CPV_RESPONSE_MODE == "form_post"
+            if request.method == "POST" and by_form:
+                name = posted.keep(kind, _posted_fields(request, kind))
+                return _see_other(f"{request.path}?{urlencode({'answer': name})}")
+            if request.method != "GET":
+                return HttpResponseNotAllowed(["GET", "POST"] if by_form else ["GET"])
+            if not request.GET:
+                raise Http404
+            if not by_form:
+                return view(request, request.GET.dict())
+            if list(request.GET) != ["answer"]:
+                raise Refused("unfit_answer", retry_path=WAY_ON[kind])
+            return view(request, posted.take(kind, request.GET["answer"]))
+
+        return never_cache(login_not_required(leads_to_microsoft(explains_refusals(answered))))
+
+    return decorated
+
+
+def _posted_fields(request: HttpRequest, kind: str) -> Mapping[str, str]:
+    """What the form brought; a body of another kind or size is not even read."""
+    is_fit = request.content_type == "application/x-www-form-urlencoded"
+    if not is_fit or int(request.META.get("CONTENT_LENGTH") or 0) > posted.MOST_BYTES:
+        raise Refused("unfit_answer", retry_path=WAY_ON[kind])
+    return request.POST.dict()
+
+
+@takes_microsofts_answer(ConsentAttempt.Kind.CONSENT)
+def callback(request: HttpRequest, answer: Mapping[str, str]) -> HttpResponse:
+    """Where Microsoft sends the browser; ends in a redirect, so that the code leaves the address bar."""
+    connected = flow.complete(answer=answer, browser=browser_secret(request))
+    enter(request, user=connected.user, partner=connected.partner)
+    return _see_other(reverse("connected"))
+
+
+@never_cache
+@login_not_required
+@require_http_methods(["GET", "HEAD", "POST"])
+@leads_to_microsoft
+@explains_refusals
+def admin_consent(request: HttpRequest) -> HttpResponse:
+    """
+    Explain an administrator's approval; a POST leads on to Microsoft.
+
+    The address with its invitation is what a Global Administrator can be sent. A member may approve for a reconnect.
+    """
+    link = request.POST.get("invitation") or request.GET.get("invitation", "")
+    invitation = flow.usable_invitation(link) if link else None
+    partner = invitation.partner if invitation else _own_partner(request)
+    retry_path = reverse("connect", args=[link]) if link else reverse("home")
+    if request.method == "POST":
+        address = flow.begin_admin_consent(
+            partner=partner,
+            invitation=invitation,
+            browser=browser_secret(request, make=True),
+            retry_path=retry_path,
+        )
+        return HttpResponseRedirect(address)
+    context = {
+        "partner": partner,
+        "permissions": outside.asked_permissions(),
+        "admin_consent": _invitation_in(retry_path),
+    }
+    return render(request, "consent/admin_consent.html", context)
+
+
+def _own_partner(request: HttpRequest) -> Partner:
+    member = membership(request)
+    if member is None or member.role != Member.Role.OWNER:
+        raise Http404
+    return member.partner
 
 
 @never_cache
 @login_not_required
 @require_GET
+@leads_to_microsoft
 @explains_refusals
-def callback(request: HttpRequest) -> HttpResponse:
-    """Where Microsoft sends the browser; ends in a redirect, so that the code leaves the address bar."""
+def admin_consent_callback(request: HttpRequest) -> HttpResponse:
+    """Where Microsoft sends an administrator: always by address, for there is no code in it and nothing to steal."""
     if not request.GET:
         raise Http404
-    connected = flow.complete(answer=request.GET.dict(), browser=browser_secret(request))
-    enter(request, user=connected.user, partner=connected.partner)
-    return _see_other(reverse("connected"))
+    path = flow.complete_admin_consent(answer=request.GET.dict(), browser=browser_secret(request))
+    match = resolve(path)
+    go_on = path if match.url_name == "connect" else reverse("renew")
+    response = render(request, "consent/approved.html", {"go_on": go_on})
+    response["Referrer-Policy"] = "no-referrer"
+    return response
 
 
 def _see_other(path: str) -> HttpResponse:
@@ -206,15 +317,10 @@ def _safe_next(request: HttpRequest) -> str:
     return wanted if fits and own else ""
 
 
-@never_cache
-@login_not_required
-@require_GET
-@explains_refusals
-def signin_callback(request: HttpRequest) -> HttpResponse:
+@takes_microsofts_answer(ConsentAttempt.Kind.SIGN_IN)
+def signin_callback(request: HttpRequest, answer: Mapping[str, str]) -> HttpResponse:
     """Where Microsoft sends somebody who signs in."""
-    if not request.GET:
-        raise Http404
-    signed_in = flow.complete_sign_in(answer=request.GET.dict(), browser=browser_secret(request))
+    signed_in = flow.complete_sign_in(answer=answer, browser=browser_secret(request))
     enter(request, user=signed_in.user, partner=signed_in.partner)
     return _see_other(signed_in.next_path or reverse("home"))
 

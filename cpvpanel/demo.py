@@ -134,6 +134,8 @@ def _consent(partner: Partner, pretended: Pretended) -> None:
     invitation, _ = flow.invite(partner=partner, by=actors.command("runlocal"))
     address = flow.begin(partner=partner, invitation=invitation, browser=browser, retry_path="/")
     choice = {"account": pretended.service_account, "mfa": "yes", "decision": "accept"}
+    # There is no page here that could post a form, so the answer is asked for by address whatever the portal asks for.
+    address = address.replace("response_mode=form_post", "response_mode=query")
     answer = requests.post(address, data=choice, allow_redirects=False, timeout=10)
     back = urlsplit(answer.headers["Location"])
     flow.complete(answer=dict(parse_qsl(back.query)), browser=browser)

@@ -10,7 +10,7 @@ import structlog
 SECRET_SHAPES = re.compile(
     r"eyJ[\w-]{8,}\.[\w-]+\.?[\w-]*"
     r"|(?<=/connect/)[\w-]{20,}"
-    r"|\b(code|state|refresh_token|client_secret|code_verifier|access_token|client_assertion)=[^&\s\"']{8,}"
+    r"|\b(code|state|refresh_token|client_secret|code_verifier|access_token|client_assertion|answer|invitation)=[^&\s\"']{8,}"
 )
 
 

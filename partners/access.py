@@ -37,7 +37,7 @@ def partner_required(
 
     @wraps(view)
     def checked(request: Any, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
-        member = _member(request)
+        member = membership(request)
         if member is None:
             raise Http404
         request.partner, request.member = member.partner, member
@@ -52,7 +52,8 @@ def chosen_partner(request: HttpRequest) -> int:
     return int(request.session.get(SESSION_KEY, 0))
 
 
-def _member(request: HttpRequest) -> Member | None:
+def membership(request: HttpRequest) -> Member | None:
+    """Who this request's visitor is at the partner of the session; None for a stranger."""
     if not request.user.is_authenticated:
         return None
     memberships = Member.objects.filter(user_id=request.user.pk, partner__offboarded_at=None).select_related("partner")

@@ -7,9 +7,10 @@ Derived from times on the partner's row and on its current refresh token; nothin
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
+from django.conf import settings
 from django.db.models import Prefetch, QuerySet
 from django.utils import timezone
 
@@ -75,10 +76,12 @@ class Standing:
     state: str
     since: dt.datetime
     code: str = ""
+    limits: str = ""  # a lesser role, in words; this and the next only ever in the state "limited"
+    missing_scopes: tuple[str, ...] = ()
 
     @property
     def wording(self) -> Wording:
-        return WORDINGS[self.state]
+        return _limited(self.limits, self.missing_scopes) if self.state == "limited" else WORDINGS[self.state]
 
     @property
     def title(self) -> str:
@@ -106,7 +109,23 @@ class Standing:
 
     @property
     def can_reconnect(self) -> bool:
-        return self.state in RECONNECTABLE
+        return self.state in RECONNECTABLE and self.owner == "partner"
+
+
+def _limited(limits: str, missing_scopes: Sequence[str]) -> Wording:
+    """What is less than it could be, and what would help; a role the vendor asked for and no more needs no help."""
+    words, reasons, helps = WORDINGS["limited"], [], []
+    if limits:
+        reasons.append(f"The account that agreed has a lesser role: {limits}.")
+        if "admin_agent" in settings.CPV_CONSENT_ROLES:
+            helps.append("Reconnect with an account that is an admin agent.")
+    if missing_scopes:
+        reasons.append(f"Microsoft granted less than was asked for. Missing: {', '.join(missing_scopes)}.")
+        helps.append("Agree again, and accept all the permissions shown.")
+    if not helps:
+        action = "Nothing to do: the vendor asks for this role."
+        return replace(words, reason=" ".join(reasons), owner="nobody", action=action)
+    return replace(words, reason=" ".join(reasons), action=" ".join(helps))
 
 
 def standing(partner: Partner, token: RefreshToken | None) -> Standing:
@@ -126,7 +145,9 @@ def standing(partner: Partner, token: RefreshToken | None) -> Standing:
         return Standing(token.refusal, token.refused_at, token.refusal_code)
     if partner.lapses_at and partner.lapses_at <= timezone.now():
         return Standing("lapsed", partner.lapses_at)
-    return Standing("limited" if token.limits else "active", token.reserved_at)
+    if token.limits or token.missing_scopes:
+        return Standing("limited", token.reserved_at, limits=token.limits, missing_scopes=tuple(token.missing_scopes))
+    return Standing("active", token.reserved_at)
 
 
 def with_tokens(partners: QuerySet[Partner]) -> QuerySet[Partner]:

@@ -234,18 +234,24 @@ def admin_consent(ask: Ask, segment: str) -> Response:
     if ask.request.method != "POST":
         return pages.picker(app.name, people)
     try:
-        return _redirected(ask, uri, _grant_for_all(ask, app, people))
+        return _redirected(ask, uri, _grant_for_all(ask, app, people, _approvable(ask, app)))
     except EntraError as error:
         return _redirected(ask, uri, _error_fields(ask, error) | {"admin_consent": "True"})
 
 
-def _grant_for_all(ask: Ask, app: App, people: list[tuple[Tenant, Account]]) -> dict[str, str]:
+def _approvable(ask: Ask, app: App) -> set[str]:
+    """What the newer address names in `scope`; at the older one, everything in the registration."""
+    if "/v2.0/" in ask.request.path:
+        return _asked(ask, app).full()
+    return app.static_permissions(ask.place.cloud)
+
+
+def _grant_for_all(ask: Ask, app: App, people: list[tuple[Tenant, Account]], scopes: set[str]) -> dict[str, str]:
     wanted = ask.request.form.get("account", "").lower()
     chosen = next((pair for pair in people if wanted in (pair[1].oid, pair[1].upn.lower())), None)
     if ask.request.form.get("decision") == "cancel" or chosen is None:
         raise EntraError(65004)
     tenant, _ = chosen
-    scopes = app.static_permissions(ask.place.cloud)
     check_principal(ask, tenant, {scope.rpartition("/")[0] for scope in scopes})
     ask.call.tenant = tenant.id
     ask.world.ledger.consent(tenant.id, EVERYBODY, app.app_id, scopes)

@@ -75,7 +75,8 @@ class Tenant:
     partner_center_principal: bool = True
     admin_approval_required: bool = False
     require_mfa: bool = True
-    withheld: set[str] = field(default_factory=set)
+    withheld: set[str] = field(default_factory=set)  # left out of tokens in silence
+    unconsented: set[str] = field(default_factory=set)  # nobody may agree to these: asking for one is refused, 65001
     application_consents: set[str] = field(default_factory=set)
 
     SWITCHES = ("partner_center_principal", "admin_approval_required", "require_mfa", "latency")

@@ -90,6 +90,7 @@ class World:
         self.id_token_fault: str | None = None
         self.allow_foreign_accounts = False
         self.next_link_with_v1 = False
+        self.token_shape = "v2"  # noqa: S105 - or "v1": the newer token endpoint answers in the older one's shape
 
     def now(self) -> float:
         return self.clock()
@@ -319,4 +320,5 @@ class World:
                 tenant.partner_center_principal, tenant.require_mfa = True, True
                 tenant.admin_approval_required = False
                 tenant.withheld.clear()
+                tenant.unconsented.clear()
                 tenant.application_consents.clear()

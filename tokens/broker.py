@@ -11,7 +11,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
@@ -142,16 +142,26 @@ class Probe(ApiSession):
     authentication_methods: frozenset[str] | None
 
 
-def probe(grant: Grant, audience: Audience, *, partner: Partner, actor: Actor, purpose: str = "consent.check") -> Probe:
+def probe(
+    grant: Grant,
+    audience: Audience,
+    *,
+    partner: Partner,
+    actor: Actor,
+    without: Collection[str] = (),
+    purpose: str = "consent.check",
+) -> Probe:
     """
     A session for one audience of a fresh grant; mints at once, so that a refusal shows here.
 
+    `without` names permissions that are known to be missing, and not asked for.
     :raises ConsentRequired: a scope of this audience was not granted
     :raises Transient: Entra cannot be reached now
     """
     narrowed = grant
     if audience != Audience.PARTNER_CENTER:  # the code was redeemed for Partner Center already
-        narrowed = _redeem_in_memory(grant, audience, partner=partner, actor=actor, purpose=purpose)
+        scopes = _scopes(cloud_of(partner), audience, without)
+        narrowed = _redeem_in_memory(grant, audience, scopes, partner=partner, actor=actor, purpose=purpose)
     opened = Probe(
         root=cloud_of(partner).root(audience),
         gate=lambda: check_open(partner),
@@ -226,9 +236,9 @@ def _redeem(token: RefreshToken, audience: Audience, *, tenant: UUID | None) -> 
     """The one redeem path; in the partner's own tenant it also stores the successor when the stored one has aged."""
     cloud = cloud_of(token.partner)
     entra = outside.entra(cloud.name)
-    scopes = permissions.scopes(outside.asked_permissions(), cloud, audience)
+    scopes = _scopes(cloud, audience, token.missing_scopes)
     if not scopes:
-        raise AudienceNotAsked(f"no permission for {audience} was asked for", code="audience-not-asked")
+        raise AudienceNotAsked(f"no permission for {audience} was asked for and granted", code="audience-not-asked")
     rotating = tenant is None and custody.is_store_due(token) and token.lease()
     try:
         refresh_token = custody.read_for_rotation(token) if rotating else custody.read(token)
@@ -245,6 +255,12 @@ def _redeem(token: RefreshToken, audience: Audience, *, tenant: UUID | None) -> 
         if rotating:
             token.release()
     return grant
+
+
+def _scopes(cloud: Cloud, audience: Audience, without: Collection[str]) -> list[str]:
+    """What is asked for at one audience; a scope that was not granted would have the whole request refused."""
+    wanted = [permission for permission in outside.asked_permissions() if permission.name not in without]
+    return permissions.scopes(wanted, cloud, audience)
 
 
 def _check_holder(token: RefreshToken, grant: Grant) -> None:
@@ -286,12 +302,13 @@ def redeem_code(
     )
 
 
-def _redeem_in_memory(grant: Grant, audience: Audience, *, partner: Partner, actor: Actor, purpose: str) -> Grant:
+def _redeem_in_memory(
+    grant: Grant, audience: Audience, scopes: list[str], *, partner: Partner, actor: Actor, purpose: str
+) -> Grant:
     if grant.refresh_token is None:
         raise Permanent("the grant carries no refresh token", code="no-refresh-token")
     refresh_token, cloud = grant.refresh_token, cloud_of(partner)
     use = _ledger(partner, audience, purpose=purpose, actor=actor)
-    scopes = permissions.scopes(outside.asked_permissions(), cloud, audience)
     return _noted(
         use,
         lambda: outside.entra(cloud.name).redeem_refresh_token(

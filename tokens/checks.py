@@ -16,6 +16,7 @@ from tokens.permissions import SETS
 
 ROLES = ("web", "worker", "janitor")
 CONSENT_ROLES = {"admin_agent", "sales_agent"}
+RESPONSE_MODES = ("query", "form_post")
 LOOPBACK = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\]|.*\.test)")
 
 
@@ -44,6 +45,9 @@ def _values() -> Iterator[CheckMessage]:
     if settings.CPV_REFRESH_STORE_INTERVAL < 0 or settings.CPV_REFRESH_STORE_INTERVAL > 30 * 86_400:
         hint = "seconds between 0 and 30 days: a refresh token dies after 90 days without use"
         yield Error("CPV_REFRESH_STORE_INTERVAL is out of bounds", hint=hint, id="tokens.E005")
+    if settings.CPV_RESPONSE_MODE not in RESPONSE_MODES:
+        hint = f"one of {', '.join(RESPONSE_MODES)}"
+        yield Error(f"CPV_RESPONSE_MODE is {settings.CPV_RESPONSE_MODE!r}", hint=hint, id="tokens.E013")
     if not any(app["app_id"] for app in settings.CPV_APPS.values()):
         yield Error("no application in any cloud", hint="set CPV_APP_ID and CPV_TENANT_ID", id="tokens.E006")
 

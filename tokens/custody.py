@@ -12,7 +12,7 @@ import datetime as dt
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from django.conf import settings
@@ -58,6 +58,7 @@ def store(
     oid: UUID,
     upn: str,
     limits: str,
+    missing_scopes: Sequence[str] = (),
     replaces: RefreshToken | None,
     on_pin: Callable[[RefreshToken], None],
 ) -> RefreshToken:
@@ -70,7 +71,7 @@ def store(
     :raises NotOpen: stopped meanwhile, or another consent was faster
     :raises VaultUnavailable, VaultRefused: nothing is pinned; the reserved name is swept later
     """
-    token = _reserve(partner, oid=oid, upn=upn, limits=limits)
+    token = _reserve(partner, oid=oid, upn=upn, limits=limits, missing_scopes=missing_scopes)
     sealed = outside.keyring().seal(refresh_token, aad=additional_data(token))
     version = outside.vault(partner.cloud).put(token.secret_name, sealed, tags=_tags(token))
     _pin(token, version, replaces, on_pin)
@@ -78,7 +79,7 @@ def store(
 
 
 @transaction.atomic
-def _reserve(partner: Partner, *, oid: UUID, upn: str, limits: str) -> RefreshToken:
+def _reserve(partner: Partner, *, oid: UUID, upn: str, limits: str, missing_scopes: Sequence[str] = ()) -> RefreshToken:
     _queue_up(partner)
     newest = partner.refresh_tokens.aggregate(newest=Max("generation"))["newest"] or 0
     return RefreshToken.objects.create(
@@ -87,6 +88,7 @@ def _reserve(partner: Partner, *, oid: UUID, upn: str, limits: str) -> RefreshTo
         oid=oid,
         upn=upn,
         limits=limits,
+        missing_scopes=list(missing_scopes),
         secret_name=RefreshToken.new_secret_name(),
     )
 

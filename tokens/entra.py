@@ -51,6 +51,8 @@ __all__ = [
 
 DISCOVERY_LASTS = 24 * 3600  # seconds
 _OFFLINE = "offline_access"
+_AUTHORIZE = "/oauth2/v2.0/authorize"
+_ADMIN_CONSENT = "/v2.0/adminconsent"
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,30 @@ class Entra:
         )
         # MSAL warns about any other mode through the process-wide `warnings`, which no thread can silence for itself.
         return flow | {"auth_uri": _with_response_mode(flow["auth_uri"], response_mode)}
+
+    def admin_consent_address(self, *, tenant: str, scopes: Sequence[str], redirect_uri: str, state: str) -> str:
+        """
+        Where an administrator approves these scopes for everybody in the tenant; no code and no proof comes of it.
+
+        It lies beside the discovered authorization endpoint.
+        https://learn.microsoft.com/entra/identity-platform/v2-admin-consent
+
+        :raises Refused: Entra does not know the tenant
+        :raises EntraUnavailable: try again later
+        """
+        endpoint = self._discovery.document(tenant)["authorization_endpoint"]
+        self._check_authorization_endpoint(endpoint)
+        address = urlsplit(endpoint)
+        base, found, rest = address.path.rpartition(_AUTHORIZE)
+        if not found or rest:
+            raise misdirected("authorization endpoint")
+        query = {
+            "client_id": self._app.client_id,
+            "scope": " ".join(scopes),
+            "redirect_uri": redirect_uri,
+            "state": state,
+        }
+        return address._replace(path=base + _ADMIN_CONSENT, query=urlencode(query)).geturl()
 
     def redeem_code(
         self, *, flow: Mapping[str, Any], answer: Mapping[str, str], tenant: str, scopes: Sequence[str]
@@ -376,6 +402,13 @@ def _grant(answer: Mapping[str, Any], correlation_id: str) -> Grant:
         access_token=Secret(answer["access_token"]),
         id_token=Secret(id_token_) if id_token_ else None,
         scopes=frozenset(answer.get("scope", "").split()),
-        expires_in=int(answer["expires_in"]),
+        expires_in=_lifetime(answer),
         correlation_id=correlation_id,
     )
+
+
+def _lifetime(answer: Mapping[str, Any]) -> int:
+    """Seconds; the v1 shape has numbers as strings, and may name the end instead (seconds since 1970)."""
+    if "expires_in" in answer:
+        return int(answer["expires_in"])
+    return int(answer["expires_on"]) - int(time.time())

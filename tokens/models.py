@@ -66,7 +66,8 @@ class RefreshToken(models.Model):
     refused_at = models.DateTimeField(null=True, blank=True)
     refusal = models.CharField(max_length=20, blank=True)
     refusal_code = models.CharField(max_length=40, blank=True)
-    limits = models.CharField(max_length=200, blank=True)
+    limits = models.CharField(max_length=200, blank=True)  # a lesser role, in words
+    missing_scopes = models.JSONField(default=list, blank=True)  # names of permissions asked for and not granted
     superseded_at = models.DateTimeField(null=True, blank=True)
     closed_at = models.DateTimeField(null=True, blank=True)  # nothing under the name is enabled any more
 

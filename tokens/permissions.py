@@ -22,10 +22,20 @@ class Permission:
     why: str
     jobs: str
     access: str
+    required: bool = False  # without it nothing works; a connection without one of the others has limits
+
+    @property
+    def name(self) -> str:
+        """What names it in rows and documents; two APIs call a permission user_impersonation."""
+        return f"arm/{self.scope}" if self.audience == Audience.ARM else self.scope
 
     @property
     def api(self) -> str:
-        return {Audience.PARTNER_CENTER: "Partner Center", Audience.GRAPH: "Microsoft Graph"}[self.audience]
+        return {
+            Audience.PARTNER_CENTER: "Partner Center",
+            Audience.GRAPH: "Microsoft Graph",
+            Audience.ARM: "Azure management",
+        }[self.audience]
 
 
 PARTNER_CENTER = Permission(
@@ -35,6 +45,7 @@ PARTNER_CENTER = Permission(
     "Reads your customers from Partner Center with the rights of the account that agrees.",
     "sync of customers, every six hours",
     "read and write",
+    required=True,
 )
 USERS = Permission(
     Audience.GRAPH,
@@ -51,6 +62,7 @@ GROUPS = Permission(
     "Sees whether the account that agrees is in your admin agents group.",
     "check at consent",
     "read",
+    required=True,
 )
 RELATIONSHIPS = Permission(
     Audience.GRAPH,
@@ -68,10 +80,19 @@ RELATIONSHIPS_READ = Permission(
     "none yet; asked for now so that you need not agree twice",
     "read",
 )
-SETS = {
+ARM = Permission(
+    Audience.ARM,
+    "user_impersonation",
+    "Azure subscriptions",
+    "Reaches the Azure subscriptions of your customers with the rights of the account that agrees.",
+    "none yet; asked for now so that you need not agree twice",
+    "read and write",
+)
+SETS: dict[str, tuple[Permission, ...]] = {
     "standard": (PARTNER_CENTER, USERS, GROUPS, RELATIONSHIPS),
     "reports": (PARTNER_CENTER, USERS, GROUPS, RELATIONSHIPS_READ),
 }
+SETS |= {f"{name}+arm": (*permissions, ARM) for name, permissions in SETS.items()}
 
 
 def asked(name: str) -> Sequence[Permission]:
@@ -90,6 +111,6 @@ def names(granted: Iterable[str]) -> frozenset[str]:
 
 
 def missing(permissions: Iterable[Permission], audience: Audience, granted: Iterable[str]) -> list[str]:
-    """The scopes of this audience that a token does not carry; letters may be of any case."""
+    """The names of the permissions that a token for this audience does not carry; letters may be of any case."""
     carried = {name.lower() for name in names(granted)}
-    return [p.scope for p in permissions if p.audience == audience and p.scope.lower() not in carried]
+    return [p.name for p in permissions if p.audience == audience and p.scope.lower() not in carried]

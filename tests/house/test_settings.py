@@ -109,6 +109,7 @@ def test_good_settings_raise_no_finding(settings):
         ({"CPV_CONSENT_ROLES": ["helpdesk_agent"]}, "tokens.E004"),
         ({"CPV_REFRESH_STORE_INTERVAL": -1}, "tokens.E005"),
         ({"CPV_REFRESH_STORE_INTERVAL": 90 * 86_400}, "tokens.E005"),
+        ({"CPV_RESPONSE_MODE": "fragment"}, "tokens.E013"),
         ({"CPV_APPS": app(app_id="")}, "tokens.E006"),
         ({"CPV_SANDBOX_URL": "http://localhost:8400"}, "tokens.E007"),
         (

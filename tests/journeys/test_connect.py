@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from django.test import Client
 
 from consent.models import Consent, Invitation
 from partners import jobs
 from partners.models import Job, Member, Partner
 from tests.conftest import CONTOSO, SERVICE
-from tests.pretend import text_of
+from tests.pretend import Person, text_of
 from tokens.models import AuditEvent, RefreshToken, SecretVersion, TokenUse
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("response_mode")]
 
 
 def test_an_invitation_explains_what_is_asked_before_anything_happens(person, invited):
@@ -51,7 +52,7 @@ def test_completing_consent_stores_one_token_and_signs_the_visitor_in_as_owner(p
 def test_the_code_leaves_the_address_and_the_invitation_is_spent_by_success(person, invited):
     back = person.at_microsoft(person.leave(invited[1]), SERVICE)
 
-    answer = person.portal.get(back.replace("http://testserver", ""))
+    answer = person.bring(back)
 
     assert (answer.status_code, answer["Location"]) == (303, "/connect/connected")
     assert answer["Referrer-Policy"] == "no-referrer"
@@ -83,3 +84,13 @@ def test_a_partner_is_known_by_the_state_of_its_connection(member, invited):
 
     assert "Connected" in text_of(member.portal.get("/"))
     assert partner.lapses_at is not None
+
+
+def test_tokens_in_the_older_endpoints_shape_connect_sign_in_and_sync(person, invited, world):
+    world.token_shape = "v1"
+
+    assert person.connect(invited[1], SERVICE).request["PATH_INFO"] == "/connect/connected"
+
+    assert jobs.run_job(Job.objects.get().pk).outcome == "done"
+    assert RefreshToken.objects.get().missing_scopes == []
+    assert Person(Client(), world).sign_in(SERVICE).request["PATH_INFO"] == "/"

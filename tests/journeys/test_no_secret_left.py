@@ -9,6 +9,7 @@ import logging
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from django.conf import settings
@@ -18,17 +19,17 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
-from consent.models import ConsentAttempt
+from consent.models import ConsentAttempt, PostedAnswer
 from cpvpanel.logs import line_format
 from partners import jobs
 from partners.models import Job, Partner
 from tests.conftest import CONTOSO, SERVICE
-from tests.pretend import Person
+from tests.pretend import FORM, Person
 from tokens import broker
 from tokens.actors import SYSTEM
 from tokens.audit import record
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("response_mode")]
 
 PLANTED = "planted-marker-0123456789-abcdefghijklmnopqrstuvwxyz"
 SHORTEST = 12  # characters; anything shorter would be found by chance
@@ -110,6 +111,10 @@ def journeys(world, contoso, invited, caplog, capfd, real_log):
     world.id_token_fault = "forged_key"
     person.connect(invited[1], SERVICE)
     world.id_token_fault = None
+    if settings.CPV_RESPONSE_MODE == "form_post":  # an answer nobody comes for
+        back = urlsplit(person.at_microsoft(person.leave(invited[1]), SERVICE))
+        Client().post(back.path, back.query, FORM)
+        assert PostedAnswer.objects.exists()
     person.connect(invited[1], SERVICE)
     person.leave("/signin", cloud="global")  # an attempt that never comes back
     settings_interval = settings.CPV_REFRESH_STORE_INTERVAL
@@ -189,7 +194,7 @@ def test_the_search_knows_every_dress_a_secret_may_wear(before):
 
 
 def test_an_attempt_that_waits_for_its_answer_keeps_its_verifier_sealed(journeys):
-    waiting = ConsentAttempt.objects.get(claimed_at=None)
+    waiting = ConsentAttempt.objects.filter(claimed_at=None).latest("pk")
 
     assert "code_verifier" not in waiting.sealed_flow
     assert json.loads(waiting.sealed_flow)["alg"] == "A256GCM"

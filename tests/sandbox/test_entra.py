@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from urllib.parse import urlencode
+
 import jwt
 import pytest
 import requests
@@ -15,6 +17,7 @@ from tests.sandbox.conftest import (
     PARTNER_CENTER,
     PC,
     REDIRECT,
+    SCOPES,
     SECRET,
     VENDOR,
     WORKER,
@@ -344,7 +347,8 @@ def test_prompt_none_tells_that_nobody_is_signed_in(browser: Browser) -> None:
 
 def test_admin_consent_gives_no_code(browser: Browser) -> None:
     uri = "http://localhost:8000/connect/admin-consent/callback"
-    url = f"http://localhost:8400/{PARTNER}/v2.0/adminconsent?client_id={APP}&redirect_uri={uri}&state=s&scope=x"
+    query = urlencode({"client_id": APP, "redirect_uri": uri, "state": "s", "scope": SCOPES})
+    url = f"http://localhost:8400/{PARTNER}/v2.0/adminconsent?{query}"
 
     told = returned(browser.post(url, "admin@contoso.test"))
     refused = returned(browser.post(url, "svc@contoso.test"))
@@ -356,6 +360,49 @@ def test_admin_consent_gives_no_code(browser: Browser) -> None:
         browser.http.post(browser.url(), data={"account": "sales@contoso.test"}, allow_redirects=False).status_code
         == 302
     )
+
+
+@pytest.mark.parametrize(
+    ("path", "scope", "passes"),
+    [
+        ("v2.0/adminconsent", SCOPES, True),
+        ("v2.0/adminconsent", f"{PC}/user_impersonation", False),
+        ("v2.0/adminconsent", f"{PC}/.default", True),
+        ("adminconsent", "", True),
+    ],
+)
+def test_after_an_administrators_approval_others_pass_with_what_was_approved(
+    partner: Tenant, browser: Browser, path: str, scope: str, passes: bool
+) -> None:
+    partner.admin_approval_required = True
+    uri = "http://localhost:8000/connect/admin-consent/callback"
+    query = urlencode({"client_id": APP, "redirect_uri": uri, "state": "s", "scope": scope})
+
+    told = returned(browser.post(f"http://localhost:8400/{PARTNER}/{path}?{query}", "admin@contoso.test"))
+
+    assert told["tenant"] == PARTNER
+    assert ("code" in returned(browser.post(browser.url(), "svc@contoso.test"))) is passes
+
+
+def test_a_switch_gives_the_newer_endpoint_the_older_shape(world: World, browser: Browser) -> None:
+    world.token_shape = "v1"
+
+    body = browser.redeem(browser.code()).json()
+
+    assert (body["expires_in"], body["ext_expires_in"]) == ("3599", "3599")
+    assert int(body["expires_on"]) - int(body["not_before"]) == 3599
+    assert (body["resource"], body["scope"]) == (PC, "user_impersonation")
+
+
+@pytest.mark.parametrize("scope", ["", "x"])
+def test_an_approval_of_nothing_that_exists_is_sent_back(browser: Browser, scope: str) -> None:
+    uri = "http://localhost:8000/connect/admin-consent/callback"
+    query = urlencode({"client_id": APP, "redirect_uri": uri, "state": "s", "scope": scope})
+
+    told = returned(browser.post(f"http://localhost:8400/{PARTNER}/v2.0/adminconsent?{query}", "admin@contoso.test"))
+
+    assert (told["admin_consent"], told["state"]) == ("True", "s")
+    assert told["error"]
 
 
 # the token endpoint

@@ -3,6 +3,7 @@ import json
 import logging
 import os
 import threading
+import time
 from urllib.parse import parse_qs, urlsplit
 
 import jwt
@@ -119,6 +120,34 @@ def test_the_browser_is_sent_to_the_clouds_login_host_only(entra, microsoft, end
     assert caught.value.meaning.kind is Kind.CONFIG
 
 
+def admin_consent(entra):
+    return entra.admin_consent_address(tenant=PARTNER, scopes=[CENTER, USER_READ], redirect_uri=CALLBACK, state="s")
+
+
+def test_an_administrators_approval_is_asked_for_beside_the_authorization_endpoint(entra):
+    address = urlsplit(admin_consent(entra))
+
+    assert address._replace(query="").geturl() == f"https://login.microsoftonline.com/{PARTNER}/v2.0/adminconsent"
+    asked = {name: values[0] for name, values in parse_qs(address.query).items()}
+    assert asked == {"client_id": APP, "scope": f"{CENTER} {USER_READ}", "redirect_uri": CALLBACK, "state": "s"}
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "https://login.evil.example/x/oauth2/v2.0/authorize",
+        "https://login.microsoftonline.com/x/oauth2/v2.0/authorize/more",
+        "https://login.microsoftonline.com/x/sign-in",
+    ],
+)
+def test_an_administrator_is_sent_to_the_clouds_login_host_only(entra, microsoft, endpoint):
+    token = f"https://login.microsoftonline.com/{PARTNER}/oauth2/v2.0/token"
+    microsoft.discovery = (200, {"authorization_endpoint": endpoint, "token_endpoint": token})
+
+    with pytest.raises(OurFault, match="authorization endpoint"):
+        admin_consent(entra)
+
+
 @pytest.mark.parametrize("allowed", ["localhost:8400", "localhost"])
 def test_a_stand_ins_address_is_fine_where_it_was_allowed(network, microsoft, allowed):
     token = f"https://login.microsoftonline.com/{PARTNER}/oauth2/v2.0/token"
@@ -220,6 +249,19 @@ def test_a_refresh_token_is_spent_for_the_scopes_of_one_audience(entra, server):
     assert (grant.access_token, grant.refresh_token, grant.id_token) == (Secret("AT"), None, None)
     assert (grant.scopes, grant.expires_in) == (frozenset({"s1", "s2"}), 3600)
     assert len(grant.correlation_id) == 36
+
+
+@pytest.mark.parametrize("form", ["expires_in", "expires_on"])
+def test_an_answer_in_the_v1_shape_is_read_too(entra, microsoft, form):
+    times = {"expires_in": "3600", "expires_on": str(int(time.time()) + 3600)}
+    body = {"access_token": "AT", "refresh_token": "RT", "scope": "user_impersonation", "not_before": "1"}
+    microsoft.token = (200, body | {"resource": CENTER, "token_type": "Bearer", form: times[form]})
+
+    grant = redeem(entra)
+
+    assert 3590 <= grant.expires_in <= 3600
+    assert grant.scopes == {"user_impersonation"}
+    assert grant.refresh_token == Secret("RT")
 
 
 def test_a_grant_shows_none_of_its_tokens(entra, microsoft):
@@ -523,7 +565,7 @@ def test_an_app_registration_needs_a_proof_and_shows_none():
 def test_there_is_no_way_to_ask_without_a_person():
     offered = {name for name in vars(Entra) if not name.startswith("_")}
 
-    assert offered == {"begin", "redeem_code", "redeem_refresh_token", "validate"}
+    assert offered == {"admin_consent_address", "begin", "redeem_code", "redeem_refresh_token", "validate"}
 
 
 def test_the_environment_does_not_move_the_token_endpoint(monkeypatch, entra, server):

@@ -50,7 +50,7 @@ def _described(partner: Partner) -> dict[str, Any]:
         "reason": state.reason,
         "owner": state.owner,
         "action": state.action,
-        "missing_scopes": [],
+        "missing_scopes": list(state.missing_scopes),
         "role": consent.role if consent else None,
         "customers": partner.customer_count,  # type: ignore[attr-defined]
         "last_sync_at": partner.last_sync_at,  # type: ignore[attr-defined]
