@@ -8,4 +8,5 @@ urlpatterns = [
     path("sync", views.sync_now, name="sync_now"),
     path("customers/", views.customers, name="customers"),
     path("customers/<uuid:tenant_id>/", views.customer, name="customer"),
+    path("permissions/", views.permissions, name="permissions"),
 ]

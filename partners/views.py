@@ -17,7 +17,8 @@ from partners.listing import customer_page
 from partners.models import Member, Partner, Run
 from partners.overview import overview
 from partners.standing import current_token, standing
-from tokens import audit
+from tokens import audit, outside
+from tokens import permissions as scopes
 
 MAY_WORK = {Member.Role.OWNER, Member.Role.OPERATOR}
 
@@ -117,3 +118,24 @@ def customer(request: PartnerRequest, tenant_id: UUID) -> HttpResponse:
         "standing": standing(partner, current_token(partner)),
     }
     return render(request, "partners/customer_detail.html", context)
+
+
+@require_safe
+@partner_required
+def permissions(request: PartnerRequest) -> HttpResponse:
+    """What we ask for and why, what uses it, and which of it this partner granted."""
+    partner = request.partner
+    token = current_token(partner)
+    consent = getattr(token, "consent", None)
+    asked = outside.asked_permissions()
+    given = consent.scopes if consent else []
+    context = {
+        "partner": partner,
+        "standing": standing(partner, token),
+        "permissions": asked,
+        "application_permissions": scopes.for_the_application_alone(scopes.manifest(asked)),
+        "consent": consent,
+        "granted": scopes.held(asked, given),
+        "beyond": scopes.beyond(asked, given),
+    }
+    return render(request, "partners/permissions.html", context)
