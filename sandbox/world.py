@@ -90,6 +90,7 @@ class World:
         self.id_token_fault: str | None = None
         self.allow_foreign_accounts = False
         self.next_link_with_v1 = False
+        self.bom_before_users = True
 
     def now(self) -> float:
         return self.clock()
@@ -317,6 +318,6 @@ class World:
             self._switch_back()
             for tenant in self.tenants.values():
                 tenant.partner_center_principal, tenant.require_mfa = True, True
-                tenant.admin_approval_required = False
+                tenant.admin_approval_required, tenant.gdap_missing = False, False
                 tenant.withheld.clear()
                 tenant.application_consents.clear()
