@@ -69,15 +69,20 @@ class Overview:
         return Progress(newest, is_first=not done_before, is_live=is_live)
 
 
+def as_of(partner: Partner) -> Subquery:
+    """When the mirror was last read in whole, as an expression for a query that runs anyway."""
+    done = Run.objects.filter(partner=partner.pk, outcome=Run.Outcome.DONE).order_by("-finished_at")
+    return Subquery(done.values("finished_at")[:1])
+
+
 def overview(partner: Partner) -> Overview:
     """The newest runs with freshness and customer count, in one query."""
-    done = Run.objects.filter(partner=partner.pk, outcome=Run.Outcome.DONE).order_by("-finished_at")
     due = Job.objects.filter(partner=partner.pk, paused_at=None, next_run_at__lte=timezone.now())
     present = Customer.objects.filter(partner=partner.pk).present().order_by().values("partner")
     runs: list[Any] = list(
         partner.runs.annotate(
             is_due=Exists(due),
-            as_of=Subquery(done.values("finished_at")[:1]),
+            as_of=as_of(partner),
             customer_count=Coalesce(Subquery(present.annotate(n=Count("pk")).values("n")), 0),
         ).order_by("-started_at", "-pk")[:RECENT]
     )

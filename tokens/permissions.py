@@ -17,6 +17,7 @@ JOBS = {
     "consent.redeem": "checks when you connect",
     "consent.check": "checks when you connect",
     "sync.customers": "sync of customers, every six hours",
+    "users.read": "users of a customer, when one of your members asks",
 }
 APPLICATIONS = {
     Audience.PARTNER_CENTER: "fa3d9a0c-3fb0-42cc-9193-47c7ecd2edbd",
@@ -52,10 +53,10 @@ PARTNER_CENTER = Permission(
     Audience.PARTNER_CENTER,
     "user_impersonation",
     "1cebfa2a-fb4d-419e-b5f9-839b4383e05a",
-    "Customer list",
-    "Reads your customers from Partner Center with the rights of the account that agrees. Microsoft has no narrower"
-    " permission here: it allows writing too, and today we only read.",
-    ("consent.redeem", "sync.customers"),
+    "Customers and their users",
+    "Reads your customers, and the users of a customer when you ask for them, with the rights of the account that"
+    " agrees. Partner Center has no narrower permission: it allows writing too, and today we only read.",
+    ("consent.redeem", "sync.customers", "users.read"),
     "read and write",
 )
 USERS = Permission(

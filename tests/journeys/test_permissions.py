@@ -10,11 +10,11 @@ from django.core.management import call_command
 
 from consent import flow
 from consent.models import Consent
-from partners import jobs
-from partners.models import Job, Partner
+from partners import jobs, lookups
+from partners.models import Customer, Job, Lookup, Partner
 from tests.conftest import CONTOSO
 from tests.pretend import text_of
-from tokens import actors, outside, permissions
+from tokens import actors, broker, outside, permissions
 from tokens.models import TokenUse
 from tokens.permissions import SETS
 
@@ -123,6 +123,9 @@ def test_what_is_not_used_yet_says_so(member):
 
 def test_the_ledger_of_everything_we_do_matches_what_the_page_says(member):
     jobs.run_job(Job.objects.get().pk)
+    member.portal.post(f"/customers/{Customer.objects.all()[0].tenant_id}/users")
+    broker.forget()
+    lookups.answer(Lookup.objects.get().pk)
     call_command("token", CONTOSO, audience="graph", reason="test", json=True)
 
     seen = set(TokenUse.objects.filter(partner__isnull=False).values_list("audience", "purpose"))
