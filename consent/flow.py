@@ -17,6 +17,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from consent import checks_at_consent as checks
@@ -361,10 +362,15 @@ def _member(cloud: str, tenant_id: UUID, object_id: UUID) -> Member | None:
 
 # --- Tidying up ---------------------------------------------------------------------------------------------------
 def forget_old() -> None:
-    """Let go of attempts after a day and of invitations 90 days after their end; what was agreed stays in Consent."""
+    """
+    Let go of attempts after a day and of invitations 90 days after their end; what was agreed stays in Consent.
+
+    An invitation that was mailed and led to a connection stays: its address is told when the connection breaks.
+    """
     now = timezone.now()
     ConsentAttempt.objects.filter(expires_at__lt=now - KEEP_ATTEMPTS).delete()
-    Invitation.objects.filter(expires_at__lt=now - KEEP_INVITATIONS).delete()
+    mailed_and_used = Q(used_at__isnull=False, partner__offboarded_at=None) & ~Q(email="")
+    Invitation.objects.filter(expires_at__lt=now - KEEP_INVITATIONS).exclude(mailed_and_used).delete()
 
 
 # --- Invitations ----------------------------------------------------------------------------------------------------
