@@ -2,7 +2,7 @@
 
 from django.contrib import admin
 
-from consent.models import Consent, ConsentAttempt, Invitation
+from consent.models import Consent, ConsentAttempt, Invitation, Notice
 from tokens.admin import ReadOnlyAdmin
 
 
@@ -30,3 +30,12 @@ class ConsentAttemptAdmin(ReadOnlyAdmin):
     list_filter = ("kind", "outcome")
     ordering = ("-id",)
     exclude = ("state_hash", "browser_hash", "sealed_flow")
+
+
+@admin.register(Notice)
+class NoticeAdmin(ReadOnlyAdmin):
+    list_display = ("created_at", "partner", "kind", "to", "sent_at", "tries", "dropped_at")
+    list_select_related = ("partner",)
+    list_filter = ("kind",)
+    search_fields = ("partner__name", "=partner__tenant_id", "to")
+    ordering = ("-id",)

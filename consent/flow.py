@@ -18,6 +18,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from consent import checks_at_consent as checks
@@ -423,12 +424,14 @@ def forget_old() -> None:
     """
     Let go of answers nobody came for, of attempts after a day, and of invitations 90 days after their end.
 
-    What was agreed stays in Consent.
+    What was agreed stays in Consent. An invitation that was mailed and led to a connection stays too: its address is
+    told when the connection breaks.
     """
     now = timezone.now()
     PostedAnswer.objects.filter(expires_at__lte=now).delete()
     ConsentAttempt.objects.filter(expires_at__lt=now - KEEP_ATTEMPTS).delete()
-    Invitation.objects.filter(expires_at__lt=now - KEEP_INVITATIONS).delete()
+    mailed_and_used = Q(used_at__isnull=False, partner__offboarded_at=None) & ~Q(email="")
+    Invitation.objects.filter(expires_at__lt=now - KEEP_INVITATIONS).exclude(mailed_and_used).delete()
 
 
 # --- Invitations ----------------------------------------------------------------------------------------------------

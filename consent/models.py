@@ -5,14 +5,18 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import secrets
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 from django.utils import timezone
+
+if TYPE_CHECKING:
+    from tokens.models import RefreshToken
 
 INVITATION_LIFE = dt.timedelta(days=7)
 ATTEMPT_LIFE = dt.timedelta(minutes=10)
+SENDING = dt.timedelta(minutes=5)  # longer than any mail server may take
 
 
 def digest(value: str) -> bytes:
@@ -122,3 +126,67 @@ class Consent(models.Model):
 
     def __str__(self) -> str:
         return f"consent of {self.partner} by {self.upn} at {self.at:%Y-%m-%d %H:%M} UTC"
+
+
+class NoticeQuerySet(models.QuerySet["Notice"]):
+    def due(self, now: dt.datetime) -> NoticeQuerySet:
+        """Neither sent nor dropped, its time has come, and nobody is sending it."""
+        free = Q(leased_until=None) | Q(leased_until__lte=now)
+        return self.filter(free, sent_at=None, dropped_at=None, next_try_at__lte=now)
+
+    def told_of_break_before(self, token: RefreshToken) -> NoticeQuerySet:
+        """What was really sent about the break of an earlier generation."""
+        earlier = self.filter(partner=token.partner_id, token__generation__lt=token.generation)
+        return earlier.filter(kind=Notice.Kind.BROKEN, sent_at__isnull=False)
+
+
+class Notice(models.Model):
+    """One mail to one person about one change of a connection. The row makes it happen once."""
+
+    class Kind(models.TextChoices):
+        BROKEN = "broken"
+        RECOVERED = "recovered"
+
+    partner = models.ForeignKey("partners.Partner", models.CASCADE, related_name="notices")
+    token = models.ForeignKey("tokens.RefreshToken", models.CASCADE, related_name="notices")
+    kind = models.CharField(max_length=10, choices=Kind.choices)
+    to = models.CharField(max_length=320, blank=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    tries = models.PositiveIntegerField(default=0)
+    next_try_at = models.DateTimeField(default=timezone.now)
+    leased_until = models.DateTimeField(null=True, blank=True)
+    sent_at = models.DateTimeField(null=True, blank=True)
+    dropped_at = models.DateTimeField(null=True, blank=True)
+
+    objects = NoticeQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["token", "kind", "to"], name="notice_once_per_person"),
+            models.UniqueConstraint(fields=["partner", "id"], name="notice_partner_id"),
+        ]
+        indexes: ClassVar = [
+            models.Index(fields=["next_try_at"], name="notice_due", condition=Q(sent_at=None, dropped_at=None))
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} for {self.partner} to {self.to or 'nobody'}"
+
+    def lease(self) -> bool:
+        """Claim the right to send it; False when somebody else has it, or it is not due."""
+        now = timezone.now()
+        won = Notice.objects.due(now).filter(pk=self.pk).update(leased_until=now + SENDING, tries=F("tries") + 1)
+        if won:
+            self.refresh_from_db(fields=["leased_until", "tries"])
+        return won == 1
+
+    def postpone(self, seconds: float) -> None:
+        """Give it back to be tried again."""
+        again = timezone.now() + dt.timedelta(seconds=seconds)
+        Notice.objects.filter(pk=self.pk, sent_at=None).update(leased_until=None, next_try_at=again)
+
+    def mark_sent(self) -> None:
+        Notice.objects.filter(pk=self.pk).update(sent_at=timezone.now(), leased_until=None)
+
+    def mark_dropped(self) -> None:
+        Notice.objects.filter(pk=self.pk).update(dropped_at=timezone.now(), leased_until=None)

@@ -23,6 +23,7 @@ app.conf.update(
     timezone="UTC",
     beat_schedule={
         "dispatch due jobs": {"task": "partners.dispatch", "schedule": 2.0, "options": {"expires": 10}},
+        "tell partners what changed": {"task": "consent.notify", "schedule": 10.0, "options": {"expires": 9}},
         "sweep secrets nobody points at": {"task": "tokens.sweep", "schedule": 300.0, "options": {"expires": 290}},
         **{
             f"tidy {room}": {"task": f"{room}.tidy", "schedule": 3600.0, "options": {"expires": 3500}}

@@ -132,6 +132,7 @@ if "migrate" in sys.argv[1:2] and env.str("DATABASE_OWNER_URL", default=""):
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 CACHES = {"default": env.cache_url("CACHE_URL", default="locmemcache://")}
 vars().update(env.email_url("EMAIL_URL", default="consolemail://"))
+EMAIL_TIMEOUT = 20  # seconds a mail server may take for each step
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="CPV Panel <cpv-panel@localhost>")
 
 # --- Web security ---------------------------------------------------------------------------------------------------

@@ -16,12 +16,11 @@ from functools import cache, partial
 from importlib import import_module
 from typing import Any
 
-from celery import current_app
 from django.db import connection, transaction
 from django.db.models import Case, DateTimeField, F, OuterRef, Q, Subquery, Value, When
 from django.utils import timezone
-from kombu.exceptions import OperationalError as BrokerDown
 
+from partners import messages
 from partners.models import LEASE, Job, Partner, Run
 from partners.partnercenter import AccessRefused, MfaMissing
 from partners.standing import current_token, standing
@@ -101,14 +100,7 @@ def make_due(partner: Partner, *, kind: str | None = None) -> int:
 def queue_now(job: Job) -> None:
     """Make the job due and tell a worker when this transaction commits; without a message broker the tick finds it."""
     make_due(job.partner, kind=job.kind)
-    transaction.on_commit(partial(_publish, job.pk))
-
-
-def _publish(job_id: int) -> None:
-    try:
-        current_app.send_task("partners.run_job", kwargs={"job_id": job_id}, ignore_result=True, retry=False)
-    except (BrokerDown, OSError):
-        logger.warning("the message broker is down; the tick will find the job", extra={"job_id": job_id})
+    transaction.on_commit(partial(messages.send, "partners.run_job", job_id=job.pk))
 
 
 # Round-robin: every partner's first job before anybody's second. The outer conditions repeat the inner ones because
@@ -261,7 +253,7 @@ def _perform(job: Job, run: Run) -> Ending:
     except Transient as failure:
         return _ending(Run.Outcome.WAITING, failure, wait=failure.retry_after)
     except MfaMissing as failure:
-        _note_missing_mfa(token, failure)
+        note_missing_mfa(token, failure)
         return _ending(Run.Outcome.REFUSED, failure, parked=True)
     except NEEDS_A_PERSON as failure:
         return _ending(Run.Outcome.REFUSED, failure, parked=not _is_live(token))
@@ -283,7 +275,8 @@ def _is_live(token: RefreshToken) -> bool:
     return RefreshToken.objects.live(timezone.now()).filter(pk=token.pk).exists()
 
 
-def _note_missing_mfa(token: RefreshToken, failure: MfaMissing) -> None:
+def note_missing_mfa(token: RefreshToken, failure: MfaMissing) -> None:
+    """Partner Center's own word that this generation lacks MFA: mark it, and write it down."""
     with transaction.atomic():
         if token.mark_refused("mfa_missing", code=failure.code):
             custody.note_connection_refused(token, "mfa_missing", code=failure.code)

@@ -16,6 +16,8 @@ from tokens.actors import Actor, ActorKind
 
 ACCESS_PERIOD = dt.timedelta(days=180)
 LEASE = dt.timedelta(seconds=120)
+LOOKUP_LIFE = dt.timedelta(seconds=60)
+OFFER = dt.timedelta(seconds=10)  # a question that no worker took is offered again after this
 
 CLOUDS = {"global": "Global", "usgov": "US Government", "china": "China (21Vianet)"}
 
@@ -294,3 +296,59 @@ class Customer(models.Model):
 
     def __str__(self) -> str:
         return self.name or self.domain or str(self.tenant_id)
+
+
+class LookupQuerySet(models.QuerySet["Lookup"]):
+    def over(self, now: dt.datetime) -> LookupQuerySet:
+        return self.filter(expires_at__lte=now)
+
+    def waiting(self, now: dt.datetime) -> LookupQuerySet:
+        """Taken by nobody, though a message should have been read by now."""
+        return self.filter(taken_at=None, offered_until__lte=now, expires_at__gt=now)
+
+
+def in_a_minute() -> dt.datetime:
+    return timezone.now() + LOOKUP_LIFE
+
+
+def offer_end() -> dt.datetime:
+    return timezone.now() + OFFER
+
+
+class Lookup(models.Model):
+    """A member's question to Microsoft about one customer, and for a minute at most its sealed answer."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    partner = models.ForeignKey(Partner, models.CASCADE, related_name="lookups")
+    customer = models.ForeignKey(Customer, models.CASCADE, related_name="lookups")
+    member = models.ForeignKey(Member, models.CASCADE, related_name="lookups")
+    cursor = models.JSONField(default=dict, blank=True)
+    asked_at = models.DateTimeField(default=timezone.now)
+    offered_until = models.DateTimeField(default=offer_end)
+    taken_at = models.DateTimeField(null=True, blank=True)
+    expires_at = models.DateTimeField(default=in_a_minute, db_index=True)
+    sealed_answer = models.TextField(blank=True)
+
+    objects = LookupQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["partner", "id"], name="lookup_partner_id")]
+
+    def __str__(self) -> str:
+        return f"look at {self.customer} for {self.member}"
+
+    def offer(self) -> bool:
+        """Claim the right to send a message about it; False when another tick was faster."""
+        now = timezone.now()
+        return Lookup.objects.waiting(now).filter(pk=self.pk).update(offered_until=now + OFFER) == 1
+
+    def take(self) -> bool:
+        """Claim the one right to ask Microsoft; False when somebody did, or nobody waits any more."""
+        now = timezone.now()
+        return Lookup.objects.filter(pk=self.pk, taken_at=None, expires_at__gt=now).update(taken_at=now) == 1
+
+    def mark_answered(self, sealed: str) -> bool:
+        """Leave the answer for a minute; False when nobody waits for it any more."""
+        now = timezone.now()
+        waiting = Lookup.objects.filter(pk=self.pk, sealed_answer="", expires_at__gt=now)
+        return waiting.update(sealed_answer=sealed, expires_at=now + LOOKUP_LIFE) == 1

@@ -6,7 +6,7 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import Case, Count, Exists, IntegerField, Subquery, When
+from django.db.models import Case, Count, Exists, IntegerField, QuerySet, Subquery, When
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
@@ -75,18 +75,26 @@ class Overview:
         return Progress(newest, is_first=not done_before, is_live=is_live)
 
 
+def _done(partner: Partner) -> QuerySet[Run]:
+    return Run.objects.filter(partner=partner.pk, outcome=Run.Outcome.DONE).order_by("-finished_at")
+
+
+def as_of(partner: Partner) -> Subquery:
+    """When the mirror was last read in whole, as an expression for a query that runs anyway."""
+    return Subquery(_done(partner).values("finished_at")[:1])
+
+
 def overview(partner: Partner) -> Overview:
     """The newest runs with freshness and customer count, in one query."""
-    done = Run.objects.filter(partner=partner.pk, outcome=Run.Outcome.DONE).order_by("-finished_at")
     due = Job.objects.filter(partner=partner.pk, paused_at=None, next_run_at__lte=timezone.now())
     present = Customer.objects.filter(partner=partner.pk).present().order_by()
     counted = present.values("partner").annotate(n=Count("pk")).values("n")
     runs: list[Any] = list(
         partner.runs.annotate(
             is_due=Exists(due),
-            as_of=Subquery(done.values("finished_at")[:1]),
-            done_earlier=Subquery(done.values("pk")[1:2]),
-            listed=Subquery(done.values("seen")[:1]),
+            as_of=as_of(partner),
+            done_earlier=Subquery(_done(partner).values("pk")[1:2]),
+            listed=Subquery(_done(partner).values("seen")[:1]),
             counted=Case(  # None: more than we count
                 When(Exists(present[COUNTED : COUNTED + 1]), then=None),
                 default=Coalesce(Subquery(counted), 0),

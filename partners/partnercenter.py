@@ -28,7 +28,9 @@ MAX_ITEMS = 2 * PAGE_SIZE
 MAX_BYTES = 8 * 1024 * 1024
 MAX_PAGES = 10_000
 MAX_TOKEN = 8_000  # characters of a continuation token: it travels in a header
-START = f"customers?size={PAGE_SIZE}"
+CUSTOMERS = "customers"
+SIZE = f"size={PAGE_SIZE}"
+START = f"{CUSTOMERS}?{SIZE}"
 
 Cursor = dict[str, str]
 
@@ -65,6 +67,10 @@ class CallRejected(Permanent):
     """Partner Center does not accept the request as we made it."""
 
 
+class NotThere(CallRejected):
+    """Partner Center knows nothing of this partner's under that address (404)."""
+
+
 class CursorRejected(CallRejected):
     """The place where we stopped is no longer known: start from the first page."""
 
@@ -95,6 +101,23 @@ class Page:
 
     items: list[CustomerInfo]
     total: int | None
+    cursor: Cursor | None
+
+
+@dataclass(frozen=True)
+class UserInfo:
+    """A user of a customer; `state` is Microsoft's word, such as "active" or "inactive"."""
+
+    name: str
+    sign_in_name: str
+    state: str
+
+
+@dataclass(frozen=True)
+class UserPage:
+    """Some users of one customer and where the next ones are; `cursor` is None on the last page."""
+
+    items: list[UserInfo]
     cursor: Cursor | None
 
 
@@ -171,18 +194,28 @@ class PartnerCenter:
         :raises MfaMissing, AccessRefused: the partner must act
         :raises Untrustworthy: the answer has the wrong shape or leads elsewhere
         """
-        uri, token = START, ""
-        if cursor is not None:
-            uri, token = self._customers_uri(str(cursor.get("uri", ""))), str(cursor.get("token", ""))
-        try:
-            body = self._get(uri, {"MS-ContinuationToken": token} if token else {})[0]
-        except CallRejected as failure:
-            if cursor is None:
-                raise
-            raise CursorRejected(
-                "The list can't be continued here.", code="cursor", correlation_id=failure.correlation_id
-            ) from failure
-        return self._page(body)
+        body = self._listed(CUSTOMERS, cursor)
+        total = _read(body, "totalCount")
+        return Page(
+            items=[self._customer(item) for item in self._items(body)],
+            total=total if isinstance(total, int) and 0 <= total < 2**31 else None,
+            cursor=self._next(body, CUSTOMERS),
+        )
+
+    def users_page(self, customer: uuid.UUID, cursor: Cursor | None = None) -> UserPage:
+        """
+        Fetch one page of a customer's users: the first, or the one an earlier page's cursor names.
+
+        https://learn.microsoft.com/partner-center/developer/get-a-list-of-all-user-accounts-for-a-customer
+        :raises NotThere: Partner Center does not know this customer as the partner's
+        :raises AccessRefused: the account that agreed lacks a role in the customer
+        :raises CursorRejected: the cursor is no longer known; start from the first page
+        :raises Unavailable, Garbled: try again later; `retry_after` is in seconds
+        :raises Untrustworthy: the answer has the wrong shape or leads elsewhere
+        """
+        path = f"{CUSTOMERS}/{customer}/users"
+        body = self._listed(path, cursor)
+        return UserPage(items=[_user(item) for item in self._items(body)], cursor=self._next(body, path))
 
     def organization(self) -> MfaReport:
         """
@@ -203,19 +236,29 @@ class PartnerCenter:
             ),
         )
 
-    def _page(self, body: dict[str, Any]) -> Page:
-        items, total = _read(body, "items"), _read(body, "totalCount")
-        if items is None and total is not None:
+    def _listed(self, path: str, cursor: Cursor | None) -> dict[str, Any]:
+        """The body of one page of the list at this path."""
+        uri, token = f"{path}?{SIZE}", ""
+        if cursor is not None:
+            uri, token = self._uri(str(cursor.get("uri", "")), path), str(cursor.get("token", ""))
+        try:
+            return self._get(uri, {"MS-ContinuationToken": token} if token else {})[0]
+        except CallRejected as failure:
+            if cursor is None:
+                raise
+            raise CursorRejected(
+                "The list can't be continued here.", code="cursor", correlation_id=failure.correlation_id
+            ) from failure
+
+    def _items(self, body: dict[str, Any]) -> list[Any]:
+        items = _read(body, "items")
+        if items is None and _read(body, "totalCount") is not None:
             items = []
         if not isinstance(items, list):
-            raise self._untrustworthy("It has no list of customers.", "wrong_shape")
+            raise self._untrustworthy("It has no list.", "wrong_shape")
         if len(items) > MAX_ITEMS:
-            raise self._untrustworthy(f"It holds {len(items)} customers instead of {PAGE_SIZE}.", "oversized_page")
-        return Page(
-            items=[self._customer(item) for item in items],
-            total=total if isinstance(total, int) and 0 <= total < 2**31 else None,
-            cursor=self._next(body),
-        )
+            raise self._untrustworthy(f"It holds {len(items)} entries instead of {PAGE_SIZE}.", "oversized_page")
+        return items
 
     def _customer(self, item: Any) -> CustomerInfo:
         profile = _read(item, "companyProfile")
@@ -229,8 +272,8 @@ class PartnerCenter:
             relationship=_text(_read(item, "relationshipToPartner")),
         )
 
-    def _next(self, body: dict[str, Any]) -> Cursor | None:
-        """Where the next page is. Most lists say it in links.next, some only by a continuationToken in the body."""
+    def _next(self, body: dict[str, Any], path: str) -> Cursor | None:
+        """Where the next page of a list is: in links.next, or on some lists only a continuationToken in the body."""
         link = _read(_read(body, "links"), "next")
         uri, token = _read(link, "uri"), _read(body, "continuationToken")
         headers = _read(link, "headers")
@@ -241,10 +284,10 @@ class PartnerCenter:
         if len(token) > MAX_TOKEN or not re.fullmatch(r"[\x21-\x7e]*", token):
             raise self._untrustworthy("Its continuation token can't be sent back.", "wrong_shape")
         if not uri:
-            return {"uri": f"{START}&seekOperation=Next", "token": token} if token else None
-        return {"uri": self._customers_uri(str(uri)), "token": token}
+            return {"uri": f"{path}?{SIZE}&seekOperation=Next", "token": token} if token else None
+        return {"uri": self._uri(str(uri), path), "token": token}
 
-    def _customers_uri(self, link: str) -> str:
+    def _uri(self, link: str, path: str) -> str:
         """
         The link as we send it: below /v1, with or without which Microsoft writes it, and with only one "?" in it.
 
@@ -255,10 +298,9 @@ class PartnerCenter:
         except HostRefused as refused:
             raise self._untrustworthy("Its next link leads to another host.", "foreign_link") from refused
         parts = urlsplit(absolute)
-        path = re.sub(r"^/+(v1/+)*", "", parts.path)
-        if path != "customers":
-            raise self._untrustworthy("Its next link leads out of the list of customers.", "foreign_link")
-        return "customers?" + parts.query.replace("?", "&")
+        if re.sub(r"^/+(v1/+)*", "", parts.path).lower() != path:  # Microsoft writes ids in either case
+            raise self._untrustworthy("Its next link leads out of the list.", "foreign_link")
+        return f"{path}?" + parts.query.replace("?", "&")
 
     def _get(self, path: str, headers: Mapping[str, str]) -> tuple[dict[str, Any], Mapping[str, str]]:
         """Body and headers of a good answer; everything else is raised as what somebody can do about it."""
@@ -308,11 +350,22 @@ class PartnerCenter:
             return SessionRefused("Partner Center does not accept the partner's sign-in.", **known)
         if status == 403:
             return AccessRefused("The account that agreed lacks the role or permission.", **known)
+        if status == 404:
+            return NotThere("Partner Center does not know what we asked for.", **known)
         return CallRejected("Partner Center rejects our request.", **known)
 
     def _untrustworthy(self, why: str, code: str) -> Untrustworthy:
         text = f"Partner Center's answer is not used. {why}"
         return Untrustworthy(text, code=code, correlation_id=self._correlation_id)
+
+
+def _user(item: Any) -> UserInfo:
+    parts = (_text(_read(item, "firstName")), _text(_read(item, "lastName")))
+    return UserInfo(
+        name=_text(_read(item, "displayName")) or " ".join(filter(None, parts)),
+        sign_in_name=_text(_read(item, "userPrincipalName")),
+        state=_text(_read(item, "state")).lower(),
+    )
 
 
 def _parse(content: bytes) -> Any:

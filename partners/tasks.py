@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 from celery import Task, shared_task
 
-from partners import jobs
+from partners import jobs, lookups
 
 
 @shared_task(name="partners.dispatch", ignore_result=True)
 def dispatch(**_future: Any) -> None:
-    """The tick: send one message for each job that is due. Two ticks at once share the jobs."""
+    """The tick: send one message for each job or look that waits. Two ticks at once share them."""
     for job_id in jobs.claim_due():
         run_job.delay(job_id=job_id)
+    for lookup_id in lookups.offer_waiting():
+        look_up.delay(lookup_id=str(lookup_id))
 
 
 @shared_task(name="partners.tidy", ignore_result=True)
@@ -27,3 +30,9 @@ def run_job(self: Task[..., None], *, job_id: int, **_future: Any) -> None:
     """Run one due job, if it is still due and nobody else has it."""
     delivery = self.request.delivery_info or {}
     jobs.run_job(job_id, message=self.request.id or "", redelivered=bool(delivery.get("redelivered")))
+
+
+@shared_task(name="partners.look_up", acks_late=True, ignore_result=True)
+def look_up(*, lookup_id: str, **_future: Any) -> None:
+    """Ask Microsoft what a member wants to see, if nobody did yet."""
+    lookups.answer(UUID(lookup_id))

@@ -8,4 +8,6 @@ urlpatterns = [
     path("sync", views.sync_now, name="sync_now"),
     path("customers/", views.customers, name="customers"),
     path("customers/<uuid:tenant_id>/", views.customer, name="customer"),
+    path("customers/<uuid:tenant_id>/users", views.ask_for_users, name="ask_for_users"),
+    path("permissions/", views.permissions, name="permissions"),
 ]

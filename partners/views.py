@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 from django.http import Http404, HttpResponse
@@ -10,14 +11,15 @@ from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
-from partners import jobs
+from partners import jobs, lookups
 from partners.access import PartnerRequest, partner_required
 from partners.leaving import leads_to_microsoft
 from partners.listing import customer_page
 from partners.models import Member, Partner, Run
-from partners.overview import overview
+from partners.overview import as_of, overview
 from partners.standing import current_token, standing
-from tokens import audit
+from tokens import audit, outside
+from tokens import permissions as scopes
 
 MAY_WORK = {Member.Role.OWNER, Member.Role.OPERATOR}
 
@@ -108,14 +110,56 @@ def customers(request: PartnerRequest) -> HttpResponse:
     return render(request, "partners/customers.html", context)
 
 
+@never_cache
 @require_safe
 @partner_required
 def customer(request: PartnerRequest, tenant_id: UUID) -> HttpResponse:
-    """What the last sync said about one customer."""
-    partner = request.partner
+    """What the last sync said about one customer; with `?look=` what Microsoft says about its users right now."""
+    partner, wanted = request.partner, request.GET.get("look", "")
+    lookup = lookups.find(member=request.member, tenant_id=tenant_id, look=wanted) if wanted else None
+    known = partner.customers.present().annotate(as_of=as_of(partner))
+    found: Any = lookup or get_object_or_404(known, tenant_id=tenant_id)
+    look = None
+    if wanted and request.method == "GET":  # a HEAD must not use up the answer
+        look = lookups.take(lookup) if lookup else lookups.gone()
     context = {
-        "customer": get_object_or_404(partner.customers.present(), tenant_id=tenant_id),
-        "as_of": overview(partner).as_of,
+        "customer": lookup.customer if lookup else found,
+        "as_of": found.as_of,
         "standing": standing(partner, current_token(partner)),
+        "look": look,
+        "look_id": wanted,
     }
     return render(request, "partners/customer_detail.html", context)
+
+
+@require_POST
+@partner_required
+def ask_for_users(request: PartnerRequest, tenant_id: UUID) -> HttpResponse:
+    """Have a worker read one customer's users; the page shows them when they come."""
+    customer = get_object_or_404(request.partner.customers.present(), tenant_id=tenant_id)
+    page = reverse("customer", args=[tenant_id])
+    if not standing(request.partner, current_token(request.partner)).is_live:
+        return redirect(page)
+    lookup = lookups.ask(member=request.member, customer=customer, after=request.POST.get("after", ""))
+    return redirect(f"{page}?look={lookup.pk}#users")
+
+
+@require_safe
+@partner_required
+def permissions(request: PartnerRequest) -> HttpResponse:
+    """What we ask for and why, what uses it, and which of it this partner granted."""
+    partner = request.partner
+    token = current_token(partner)
+    consent = getattr(token, "consent", None)
+    asked = outside.asked_permissions()
+    given = consent.scopes if consent else []
+    context = {
+        "partner": partner,
+        "standing": standing(partner, token),
+        "permissions": asked,
+        "application_permissions": scopes.for_the_application_alone(scopes.manifest(asked)),
+        "consent": consent,
+        "granted": scopes.held(asked, given),
+        "beyond": scopes.beyond(asked, given),
+    }
+    return render(request, "partners/permissions.html", context)

@@ -75,15 +75,16 @@ class Tenant:
     partner_center_principal: bool = True
     admin_approval_required: bool = False
     require_mfa: bool = True
+    gdap_missing: bool = False
     withheld: set[str] = field(default_factory=set)  # left out of tokens in silence
     unconsented: set[str] = field(default_factory=set)  # nobody may agree to these: asking for one is refused, 65001
     application_consents: set[str] = field(default_factory=set)
 
-    SWITCHES = ("partner_center_principal", "admin_approval_required", "require_mfa", "latency")
+    SWITCHES = ("partner_center_principal", "admin_approval_required", "require_mfa", "gdap_missing", "latency")
 
     @property
     def customer_overrides(self) -> dict[int, dict[str, Any]]:
-        """Index -> fields that replace the computed ones: companyName, domain, tenantId, relationshipToPartner."""
+        """Index -> replaced fields: companyName, domain, tenantId, relationshipToPartner, users (how many)."""
         return self.customers.overrides
 
     @customer_overrides.setter

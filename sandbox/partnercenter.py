@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from werkzeug import Response
 
-from sandbox import jose
+from sandbox import jose, users
 from sandbox.asks import Answer, Ask, reply, verified
 from sandbox.clouds import CLOUDS
 from sandbox.customers import Customer, items
@@ -56,10 +56,12 @@ def _answer(ask: Ask) -> Response:
         return refusal(404, 1000, "Not found")
     if parts[1:] == ["profiles", "organization"]:
         return reply(_organization(tenant, account))
-    if parts[1:2] != ["customers"] or len(parts) > 3:
+    if parts[1:2] != ["customers"] or len(parts) > 4 or parts[3:] not in ([], ["users"]):
         return refusal(404, 1000, "Not found")
     if not account.groups & PARTNER_CENTER_GROUPS:
         return refusal(403, 2032, "Access denied")
+    if len(parts) == 4:
+        return _users(ask, tenant, account, parts[2])
     return _customer(tenant, parts[2]) if len(parts) == 3 else _customers(ask, tenant)
 
 
@@ -131,9 +133,9 @@ def _filter(text: str | None) -> tuple[str, str] | None:
         raise Answer(refusal(400, 2000, "The filter is not valid.")) from error
 
 
-def _continuation(ask: Ask, tenant: Tenant) -> dict[str, Any]:
+def _continuation(ask: Ask, tenant: Tenant, customer: str | None = None) -> dict[str, Any]:
     """
-    Where the caller is in the list; the place stands in a header, never in the address.
+    Where the caller is in the list (of customers, or of one's users); it stands in a header, never in the address.
 
     :raises Answer: 400 without the header on a seek, and for a token that is not of this list
     """
@@ -141,12 +143,13 @@ def _continuation(ask: Ask, tenant: Tenant) -> dict[str, Any]:
     if not token:
         if ask.request.args.get("seekOperation"):
             raise Answer(refusal(400, 2000, "The continuation token is missing."))
-        return {"start": 0, "filter": ask.request.args.get("filter"), "tenant": tenant.id}
+        return {"start": 0, "filter": ask.request.args.get("filter"), "tenant": tenant.id, "customer": customer}
     try:
         place = json.loads(jose.unb64(token))
-        if place["tenant"] != tenant.id:
+        if (place["tenant"], place["customer"]) != (tenant.id, customer):
             raise ValueError
-        return {"start": int(place["start"]), "filter": place["filter"], "tenant": tenant.id}
+        start = int(place["start"])
+        return {"start": start, "filter": place["filter"], "tenant": tenant.id, "customer": customer}
     except (ValueError, KeyError, TypeError) as error:
         raise Answer(refusal(400, 2000, "The continuation token is not valid.")) from error
 
@@ -180,14 +183,15 @@ def _rendered(ask: Ask, tenant: Tenant, picked: list[int]) -> list[Customer]:
     return [tenant.customers.at(index) for index in picked]
 
 
-def _self_uri(ask: Ask) -> str:
+def _self_uri(ask: Ask, listed: str = "/customers") -> str:
     query = ask.request.query_string.decode()
-    return "/customers" + (f"?{query}" if query else "")
+    return listed + (f"?{query}" if query else "")
 
 
 def _next(ask: Ask, size: int, place: dict[str, Any]) -> dict[str, Any]:
     token = jose.b64(json.dumps(place).encode())
-    uri = f"/customers?size={size}&seekOperation=Next"
+    listed = f"/customers/{place['customer']}/users" if place["customer"] else "/customers"
+    uri = f"{listed}?size={size}&seekOperation=Next"
     if ask.world.next_link_with_v1 or ask.has_fault("v1-next"):
         uri = "/v1" + uri
     if ask.has_fault("foreign-next"):
@@ -224,6 +228,28 @@ def _details(customer: Customer) -> dict[str, Any]:
     base["companyProfile"] |= {"address": address, "email": f"info@{customer.domain}"}
     extra = {"commerceId": guid(customer.tenant_id, "commerce"), "billingProfile": billing}
     return base | extra | {"allowDelegatedAccess": True, "customDomains": [customer.domain]}
+
+
+def _users(ask: Ask, tenant: Tenant, account: Account, tenant_id: str) -> Response:
+    """One customer's users, for accounts whose role in the customer (GDAP) lets them."""
+    customer = tenant.customers.find(tenant_id)
+    if customer is None:
+        return refusal(404, 3000, "The customer was not found.")
+    if tenant.gdap_missing or "AdminAgents" not in account.groups:
+        return refusal(403, 900308, "Insufficient privileges to complete the operation.")
+    size, place = _size(ask), _continuation(ask, tenant, customer.tenant_id)
+    total = users.count(customer, tenant.customers.overrides.get(customer.index, {}))
+    start, end = place["start"], min(place["start"] + size, total)
+    start = min(start, end)
+    ask.call.detail |= {"start": start, "items": end - start}
+    links = {"self": _link(_self_uri(ask, f"/customers/{customer.tenant_id}/users"))}
+    if end < total:
+        links["next"] = _next(ask, size, place | {"start": end})
+    listed = json.dumps([users.at(customer, index) for index in range(start, end)])
+    response = _collection(total, listed, links)
+    if ask.world.bom_before_users:
+        response.set_data(b"\xef\xbb\xbf" + response.get_data())
+    return response
 
 
 def _organization(tenant: Tenant, account: Account) -> dict[str, Any]:

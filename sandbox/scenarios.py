@@ -68,6 +68,7 @@ def _healthy(world: World, tenant: Tenant | None, params: Params) -> None:
     world.heal(tenant=tenant.id if tenant else None)
     for partner in [tenant] if tenant else list(world.tenants.values()):
         partner.partner_center_principal, partner.admin_approval_required = True, False
+        partner.gdap_missing = False
         world.save_switches(partner)
         world.ledger.unrevoke(partner)
         world.ledger.regain_mfa(partner)
@@ -99,6 +100,11 @@ SCENARIOS: dict[str, Scenario] = {
     "admin-approval": Scenario(
         "{partner} lets only administrators consent: other people end with AADSTS90094.",
         _switch("admin_approval_required", True),
+        True,
+    ),
+    "gdap-missing": Scenario(
+        "The account of {partner} has no role in its customers: their users are refused (403, 900308).",
+        _switch("gdap_missing", True),
         True,
     ),
     "throttled": Scenario(

@@ -91,6 +91,7 @@ class World:
         self.allow_foreign_accounts = False
         self.next_link_with_v1 = False
         self.token_shape = "v2"  # noqa: S105 - or "v1": the newer token endpoint answers in the older one's shape
+        self.bom_before_users = True
 
     def now(self) -> float:
         return self.clock()
@@ -318,7 +319,7 @@ class World:
             self._switch_back()
             for tenant in self.tenants.values():
                 tenant.partner_center_principal, tenant.require_mfa = True, True
-                tenant.admin_approval_required = False
+                tenant.admin_approval_required, tenant.gdap_missing = False, False
                 tenant.withheld.clear()
                 tenant.unconsented.clear()
                 tenant.application_consents.clear()

@@ -8,19 +8,36 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tokens.clouds import Audience, Cloud
+
+# What a purpose of the ledger is called on the pages. A purpose that is missing here cannot be shown, and a test fails.
+JOBS = {
+    "consent.redeem": "checks when you connect",
+    "consent.check": "checks when you connect",
+    "sync.customers": "sync of customers, every six hours",
+    "users.read": "users of a customer, when one of your members asks",
+}
+APPLICATIONS = {
+    Audience.PARTNER_CENTER: "fa3d9a0c-3fb0-42cc-9193-47c7ecd2edbd",
+    Audience.GRAPH: "00000003-0000-0000-c000-000000000000",
+    Audience.ARM: "797f4846-ba00-4fd7-ba43-dac1f8f63013",
+}
+"""Microsoft's application id of each audience, the same in every cloud."""
+DELEGATED = "Scope"  # a manifest's word; "Role" would be a permission of the application alone
 
 
 @dataclass(frozen=True)
 class Permission:
-    """One delegated scope and what it is for."""
+    """One delegated scope and what it is for. `id` is Microsoft's; `purposes` are the ledger's, none: not used yet."""
 
     audience: Audience
     scope: str
+    id: str
     feature: str
     why: str
-    jobs: str
+    purposes: tuple[str, ...]
     access: str
     required: bool = False  # without it nothing works; a connection without one of the others has limits
 
@@ -37,55 +54,67 @@ class Permission:
             Audience.ARM: "Azure management",
         }[self.audience]
 
+    @property
+    def jobs(self) -> list[str]:
+        """What it is used for today, in words."""
+        return list(dict.fromkeys(JOBS[purpose] for purpose in self.purposes))
+
 
 PARTNER_CENTER = Permission(
     Audience.PARTNER_CENTER,
     "user_impersonation",
-    "Customer list",
-    "Reads your customers from Partner Center with the rights of the account that agrees.",
-    "sync of customers, every six hours",
+    "1cebfa2a-fb4d-419e-b5f9-839b4383e05a",
+    "Customers and their users",
+    "Reads your customers, and the users of a customer when you ask for them, with the rights of the account that"
+    " agrees. Partner Center has no narrower permission: it allows writing too, and today we only read.",
+    ("consent.redeem", "sync.customers", "users.read"),
     "read and write",
     required=True,
 )
 USERS = Permission(
     Audience.GRAPH,
     "User.Read.All",
-    "Users of your customers",
-    "Shows the users of a customer you open.",
-    "none yet; asked for now so that you need not agree twice",
+    "a154be20-db9c-4678-8ab7-66f6cc099a59",
+    "User profiles",
+    "Will read the profiles of users.",
+    (),
     "read",
 )
 GROUPS = Permission(
     Audience.GRAPH,
     "GroupMember.Read.All",
+    "bc024368-1153-4739-b217-4326f2e966d0",
     "Role check",
-    "Sees whether the account that agrees is in your admin agents group.",
-    "check at consent",
+    "Sees whether the account that agrees is in one of the agent groups of your tenant, such as admin agents.",
+    ("consent.check",),
     "read",
     required=True,
 )
 RELATIONSHIPS = Permission(
     Audience.GRAPH,
     "DelegatedAdminRelationship.ReadWrite.All",
+    "885f682f-a990-4bad-a642-36736a74b0c7",
     "Customer access (GDAP)",
-    "Prepares and follows the delegated admin relationships with your customers.",
-    "none yet; asked for now so that you need not agree twice",
+    "Will prepare and follow the delegated admin relationships with your customers.",
+    (),
     "read and write",
 )
 RELATIONSHIPS_READ = Permission(
     Audience.GRAPH,
     "DelegatedAdminRelationship.Read.All",
+    "0c0064ea-477b-4130-82a5-4c2cc4ff68aa",
     "Customer access (GDAP)",
-    "Follows the delegated admin relationships with your customers.",
-    "none yet; asked for now so that you need not agree twice",
+    "Will follow the delegated admin relationships with your customers.",
+    (),
     "read",
 )
 ARM = Permission(
     Audience.ARM,
     "user_impersonation",
+    "41094075-9dad-400e-a0bd-54e686782033",
     "Azure subscriptions",
-    "Reaches the Azure subscriptions of your customers with the rights of the account that agrees.",
-    "none yet; asked for now so that you need not agree twice",
+    "Will reach the Azure subscriptions of your customers with the rights of the account that agrees.",
+    ("consent.check",),
     "read and write",
 )
 SETS: dict[str, tuple[Permission, ...]] = {
@@ -114,3 +143,35 @@ def missing(permissions: Iterable[Permission], audience: Audience, granted: Iter
     """The names of the permissions that a token for this audience does not carry; letters may be of any case."""
     carried = {name.lower() for name in names(granted)}
     return [p.name for p in permissions if p.audience == audience and p.scope.lower() not in carried]
+
+
+def held(permissions: Iterable[Permission], granted: Iterable[str]) -> list[Permission]:
+    """Those of the permissions that are among the granted scopes; letters may be of any case."""
+    carried = {name.lower() for name in names(granted)}
+    return [p for p in permissions if p.scope.lower() in carried]
+
+
+def beyond(permissions: Iterable[Permission], granted: Iterable[str]) -> list[str]:
+    """Granted scopes that are none of the permissions, such as one asked for in earlier days."""
+    asked_for = {p.scope.lower() for p in permissions}
+    return sorted(name for name in names(granted) if name.lower() not in asked_for)
+
+
+def manifest(permissions: Iterable[Permission]) -> list[dict[str, Any]]:
+    """
+    The `requiredResourceAccess` of the app registration: delegated permissions and nothing else.
+
+    https://learn.microsoft.com/graph/api/resources/requiredresourceaccess
+    """
+    by_audience: dict[Audience, list[dict[str, str]]] = {}
+    for permission in permissions:
+        by_audience.setdefault(permission.audience, []).append({"id": permission.id, "type": DELEGATED})
+    return [
+        {"resourceAppId": APPLICATIONS[audience], "resourceAccess": entries}
+        for audience, entries in by_audience.items()
+    ]
+
+
+def for_the_application_alone(registration: Iterable[dict[str, Any]]) -> int:
+    """How many permissions of a manifest the application would have without anybody signed in."""
+    return sum(entry["type"] != DELEGATED for resource in registration for entry in resource["resourceAccess"])

@@ -259,7 +259,7 @@ def test_throttling_and_outages_say_how_long_to_wait(response: requests.Response
         (401, 400, partnercenter.SessionRefused),
         (403, 2032, partnercenter.AccessRefused),
         (400, 2000, partnercenter.CallRejected),
-        (404, 1000, partnercenter.CallRejected),
+        (404, 1000, partnercenter.NotThere),
         (302, "", partnercenter.Garbled),
     ],
 )
@@ -298,3 +298,70 @@ def test_the_organisation_comes_with_whether_the_sign_in_carries_mfa(said: str, 
     assert session.asked[0][1]["ValidateMfa"] == "true"
     assert report.is_compliant is compliant
     assert report.organization == partnercenter.Organization("Fabrikam", "fabrikam.test", UUID(int=3))
+
+
+# --- users of a customer --------------------------------------------------------------------------------------------
+USERS = f"{ROOT}/v1/customers/{tenant(7)}/users"
+
+
+def users(*items: Any, uri: str | None = None) -> dict[str, Any]:
+    return page(uri=uri) | {"items": list(items), "totalCount": len(items)}
+
+
+def users_of(body: Any = None, **how: Any) -> partnercenter.UserPage:
+    return PartnerCenter(Session(ROOT, answer(body, **how))).users_page(UUID(int=7))
+
+
+def test_users_have_the_three_fields_we_show() -> None:
+    anna = {"displayName": "Anna B", "userPrincipalName": "anna@a.test", "state": "Active", "immutableId": "x"}
+    parts = {"FirstName": "Åsa", "lastName": None, "UserPrincipalName": "asa@a.test"}
+
+    raw = b"\xef\xbb\xbf" + json.dumps(users(anna, parts, "odd")).encode()
+
+    assert users_of(raw=raw).items == [
+        partnercenter.UserInfo("Anna B", "anna@a.test", "active"),
+        partnercenter.UserInfo("Åsa", "asa@a.test", ""),
+        partnercenter.UserInfo("", "", ""),
+    ]
+
+
+def test_the_first_page_of_users_is_asked_for_as_microsoft_documents_it() -> None:
+    session = Session(ROOT, answer(users()))
+
+    PartnerCenter(session, correlation_id=UUID(int=5)).users_page(UUID(int=7))
+
+    url, headers = session.asked[0]
+    assert url == f"{USERS}?size=500"
+    assert headers["MS-CorrelationId"] == str(UUID(int=5))
+    assert UUID(headers["MS-RequestId"])
+    assert (headers["Accept"], headers["X-Locale"]) == ("application/json", "en-US")
+
+
+def test_users_go_on_where_the_page_says_whatever_the_case_of_the_id() -> None:
+    link = f"/customers/{tenant(7).upper()}/users?size=500&seekOperation=Next"
+    session = Session(ROOT, answer(users(uri=link)), answer(users()))
+    client = PartnerCenter(session)
+
+    client.users_page(UUID(int=7), client.users_page(UUID(int=7)).cursor)
+
+    assert session.asked[1][0] == f"{USERS}?size=500&seekOperation=Next"
+    assert session.asked[1][1]["MS-ContinuationToken"] == CONTINUE
+
+
+@pytest.mark.parametrize(
+    "uri", [f"/customers/{UUID(int=8)}/users?size=500", "/customers?size=500", "https://evil.test/"]
+)
+def test_users_never_go_on_at_another_customer(uri: str) -> None:
+    with pytest.raises(partnercenter.Untrustworthy) as refused:
+        users_of(users(uri=uri))
+
+    assert refused.value.code == "foreign_link"
+
+
+def test_a_customer_that_is_not_the_partners_is_told_from_a_rejected_call() -> None:
+    with pytest.raises(partnercenter.NotThere):
+        users_of({"code": 3000, "description": "gone"}, status=404)
+    with pytest.raises(partnercenter.AccessRefused) as refused:
+        users_of({"code": 900308, "description": "no"}, status=403)
+
+    assert refused.value.code == "900308"

@@ -402,3 +402,73 @@ def _whole(entry: dict[str, str]) -> bool:
     except ValueError:
         return False
     return True
+
+
+# users of a customer
+
+
+def users_of(partner: Tenant, index: int = 7) -> str:
+    return f"{PC}/v1/customers/{partner.customers.at(index).tenant_id}/users?size=500"
+
+
+def body_of(answer: requests.Response) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(answer.content.decode("utf-8-sig"))
+    return found
+
+
+def test_the_users_of_a_customer_are_the_same_every_time(browser: Browser, partner: Tenant, token: str) -> None:
+    once, again = (body_of(browser.get(users_of(partner), token)) for _ in range(2))
+
+    assert once == again
+    assert once["totalCount"] == len(once["items"]) >= 3
+    assert {"id", "userPrincipalName", "displayName", "state"} <= set(once["items"][0])
+    assert {item["state"] for item in once["items"]} == {"active"}
+    other = body_of(browser.get(users_of(partner, 8), token))
+    assert {item["id"] for item in other["items"]}.isdisjoint(item["id"] for item in once["items"])
+
+
+def test_users_come_behind_a_byte_order_mark(
+    world: World, browser: Browser, partner: Tenant, token: str, http: requests.Session
+) -> None:
+    assert browser.get(users_of(partner), token).content.startswith(b"\xef\xbb\xbf{")
+    world.bom_before_users = False
+    assert browser.get(users_of(partner), token).content.startswith(b"{")
+    world.reset()
+    assert world.bom_before_users
+
+
+def test_users_come_in_pages_of_their_own_customer(browser: Browser, partner: Tenant, token: str) -> None:
+    partner.customer_overrides = {7: {"users": 1203}}
+    sizes, url, headers = [], users_of(partner), {}
+    while url:
+        page = body_of(browser.get(url, token, **headers))
+        sizes.append(len(page["items"]))
+        link = page["links"].get("next")
+        url = f"{PC}/v1{link['uri']}" if link else ""
+        headers = {header["key"]: header["value"] for header in link["headers"]} if link else headers
+
+    assert sizes == [500, 500, 203]
+    assert browser.get(users_of(partner, 8), token, **headers).status_code == 400
+    assert browser.get(LIST, token, **headers).status_code == 400
+
+
+def test_the_users_of_somebody_elses_customer_are_not_found(browser: Browser, partner: Tenant, token: str) -> None:
+    answer = browser.get(f"{PC}/v1/customers/{OTHER}/users", token)
+
+    assert (answer.status_code, answer.json()["code"]) == (404, 3000)
+    assert browser.get(f"{users_of(partner).partition('/users')[0]}/licenses", token).status_code == 404
+
+
+def test_without_a_role_in_the_customer_its_users_are_refused(
+    browser: Browser, partner: Tenant, token: str, http: requests.Session
+) -> None:
+    told = http.post("http://localhost:8400/_sandbox/scenario", json={"name": "gdap-missing", "tenant": PARTNER})
+    assert told.status_code == 200
+
+    answer = browser.get(users_of(partner), token)
+    assert (answer.status_code, answer.json()["code"]) == (403, 900308)
+    assert browser.get(LIST, token).status_code == 200
+
+    http.post("http://localhost:8400/_sandbox/scenario", json={"name": "healthy", "tenant": PARTNER})
+    assert browser.get(users_of(partner), token).status_code == 200
+    assert browser.get(users_of(partner), browser.bearer("sales@contoso.test")).json()["code"] == 900308

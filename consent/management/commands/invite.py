@@ -7,11 +7,9 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.core.mail import send_mail
 from django.db import transaction
-from django.template.loader import render_to_string
 
-from consent import flow
+from consent import flow, mails
 from consent.models import Invitation
 from partners.commands import PanelCommand
 from partners.models import CLOUDS, Partner
@@ -82,11 +80,14 @@ class Command(PanelCommand):
 
     def _mail(self, invitation: Invitation, url: str) -> bool:
         """Whether the mail left; without it the link is still good, and somebody can hand it over."""
-        context = {"partner": invitation.partner, "url": url, "invitation": invitation}
-        subject = f"Connect {invitation.partner.name} to CPV Panel"
-        body = render_to_string("consent/mail/invitation.txt", context)
         try:
-            send_mail(subject, body, None, [invitation.email])
+            mails.send(
+                "invitation",
+                to=invitation.email,
+                partner=invitation.partner.name,
+                url=url,
+                context={"partner": invitation.partner, "invitation": invitation},
+            )
         except OSError as trouble:
             self.stderr.write(f"The mail did not leave ({type(trouble).__name__}); pass the link on by other means.")
             return False

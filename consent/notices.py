@@ -1,0 +1,149 @@
+"""
+Telling a partner's owners that the connection broke, and that it works again: each person once per change of state.
+
+Nobody calls this when a state changes: the clock finds the changes in the rows, so none is missed and none told twice.
+First a row per person, then the mail: a mail server that is down costs time, never a mail.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from collections.abc import Iterable
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
+from django.db.models import Exists, OuterRef, Q
+from django.urls import reverse
+from django.utils import timezone
+
+from consent import mails
+from consent.models import Invitation, Notice
+from partners.models import Member, Partner
+from partners.standing import Standing, current_token, standing
+from tokens.models import REFUSALS, RefreshToken
+
+logger = logging.getLogger(__name__)
+
+STILL_NEWS = dt.timedelta(days=7)  # a change that was seen by no clock for longer is told to nobody
+KEEP = dt.timedelta(days=90)
+BROKEN_STATES = {*REFUSALS, "lapsed"}  # whatever the partner mends by reconnecting; never what we stopped ourselves
+STOPPED_ON_PURPOSE = {"suspended", "killed", "withdrawn", "offboarded"}
+FIRST_WAIT, LONGEST_WAIT = 30.0, 3600.0  # seconds between two tries
+
+
+# --- Finding --------------------------------------------------------------------------------------------------------
+def find() -> None:
+    """Write down who is to be told what; safe at any time, twice and by two at once."""
+    now = timezone.now()
+    for token in _newly_broken(now):
+        if standing(token.partner, token).state in BROKEN_STATES:
+            _write(token, Notice.Kind.BROKEN, recipients(token.partner))
+    for token in _newly_mended(now):
+        if standing(token.partner, token).is_live:
+            told = Notice.objects.told_of_break_before(token).values_list("to", flat=True)
+            _write(token, Notice.Kind.RECOVERED, set(told) & set(recipients(token.partner)))
+
+
+def _newly_broken(now: dt.datetime) -> Iterable[RefreshToken]:
+    """Generations in force that were refused, or whose access period ended, and that nobody was told about."""
+    refused = Q(refused_at__gt=now - STILL_NEWS)
+    lapsed = Q(partner__lapses_at__lte=now, partner__lapses_at__gt=now - STILL_NEWS)
+    known = Notice.objects.filter(token=OuterRef("pk"), kind=Notice.Kind.BROKEN)
+    return RefreshToken.objects.current().filter(refused | lapsed).exclude(Exists(known)).select_related("partner")
+
+
+def _newly_mended(now: dt.datetime) -> Iterable[RefreshToken]:
+    """Generations that replaced one whose break somebody was told about."""
+    told = Notice.objects.filter(
+        partner=OuterRef("partner"),
+        token__generation__lt=OuterRef("generation"),
+        kind=Notice.Kind.BROKEN,
+        sent_at__isnull=False,
+    )
+    known = Notice.objects.filter(token=OuterRef("pk"), kind=Notice.Kind.RECOVERED)
+    fresh = RefreshToken.objects.current().filter(reserved_at__gt=now - STILL_NEWS, refused_at=None)
+    return fresh.filter(Exists(told)).exclude(Exists(known)).select_related("partner")
+
+
+def recipients(partner: Partner) -> list[str]:
+    """The owners, and whoever the invitation that led to the connection was mailed to; nobody else, nobody twice."""
+    owners = partner.members.filter(role=Member.Role.OWNER, user__is_active=True).order_by("pk")
+    addresses = list(owners.values_list("user__upn", flat=True))
+    invited = Invitation.objects.filter(partner=partner, used_at__isnull=False).exclude(email="").order_by("-used_at")
+    addresses += invited.values_list("email", flat=True)[:1]
+    return list(dict.fromkeys(address.lower() for address in addresses if _is_address(address)))
+
+
+def _is_address(text: str) -> bool:
+    try:
+        validate_email(text)
+    except ValidationError:
+        return False
+    return True
+
+
+def _write(token: RefreshToken, kind: Notice.Kind, addresses: Iterable[str]) -> None:
+    rows = [Notice(partner=token.partner, token=token, kind=kind, to=to) for to in sorted(addresses)]
+    if not rows:  # the row without an address remembers that there was nobody to tell
+        logger.warning("nobody can be told about a connection", extra={"refresh_token": token.pk, "kind": kind})
+        rows = [Notice(partner=token.partner, token=token, kind=kind, to="", dropped_at=timezone.now())]
+    Notice.objects.bulk_create(rows, ignore_conflicts=True)
+
+
+# --- Sending --------------------------------------------------------------------------------------------------------
+def due() -> list[int]:
+    """Notices to send now."""
+    return list(Notice.objects.due(timezone.now()).order_by("pk").values_list("pk", flat=True)[:100])
+
+
+def send(notice_id: int) -> bool:
+    """Send one notice if it is due and nobody else does; False when it was not sent."""
+    notice = Notice.objects.select_related("partner", "token").filter(pk=notice_id).first()
+    if notice is None or not notice.lease():
+        return False
+    token = current_token(notice.partner)
+    stands = standing(notice.partner, token)
+    if not _is_news(notice, token, stands):
+        notice.mark_dropped()
+        return False
+    if stands.state in STOPPED_ON_PURPOSE:
+        notice.postpone(LONGEST_WAIT)
+        return False
+    try:
+        _mail(notice, stands)
+    except OSError as trouble:
+        wait = min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(notice.tries, 10))
+        notice.postpone(wait)
+        logger.warning("a mail did not leave", extra={"notice": notice.pk, "why": type(trouble).__name__, "wait": wait})
+        return False
+    notice.mark_sent()
+    return True
+
+
+def _is_news(notice: Notice, token: RefreshToken | None, stands: Standing) -> bool:
+    """A mail that waited must not tell what is over, nor reach somebody who is no longer to be told."""
+    if token is None or token.pk != notice.token_id or notice.to not in recipients(notice.partner):
+        return False
+    if stands.state in STOPPED_ON_PURPOSE:  # it may be lifted
+        return notice.created_at > timezone.now() - STILL_NEWS
+    return (stands.state in BROKEN_STATES) == (notice.kind == Notice.Kind.BROKEN)
+
+
+def _mail(notice: Notice, stands: Standing) -> None:
+    mails.send(
+        notice.kind,
+        to=notice.to,
+        partner=notice.partner.name,
+        url=f"{settings.CPV_BASE_URL}{reverse('home')}",
+        context={"standing": stands, "token": notice.token},
+        message_id=f"cpv-notice-{notice.pk}",
+    )
+
+
+# --- Tidying up -----------------------------------------------------------------------------------------------------
+def forget_old() -> None:
+    """Let go of what was told more than 90 days ago; by then no clock would tell it again."""
+    over = Q(sent_at__isnull=False) | Q(dropped_at__isnull=False)
+    Notice.objects.filter(over, created_at__lt=timezone.now() - KEEP).delete()
