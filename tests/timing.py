@@ -15,18 +15,9 @@ _tests: dict[str, int] = defaultdict(int)
 _figures: list[str] = []  # what a test measured and said with `record_property("figure", …)`
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """
-    What needs the running stack keeps to one process, since there is one stack; the rest runs beside it.
-
-    What only PostgreSQL can show is looked at there, not on SQLite.
-    """
+    """What only PostgreSQL can show is looked at there, not on SQLite."""
     from django.db import connection
-
-    for item in items:
-        if item.nodeid.startswith(("tests/browser", "tests/processes")):
-            item.add_marker(pytest.mark.xdist_group("the running stack"))
 
     if connection.vendor != "postgresql":
         elsewhere = [item for item in items if item.get_closest_marker("postgresql")]
