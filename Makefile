@@ -4,7 +4,8 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-input --require-hashes
 # Two at a time; a file stays together, because the walks through a running stack build on each other.
 TOGETHER := -n 2 --dist loadfile
-COMPILE := uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-header
+# With extras: pip 23 pins `coverage[toml]` only where the lock names the extra too.
+COMPILE := uv pip compile --quiet --no-strip-extras --generate-hashes --universal --python-version 3.11 --no-header
 
 .PHONY: help run test check fix shell sandbox bench screenshots lock
 
