@@ -1,23 +1,23 @@
 """The workers' application and the whole clock: beat only ticks; each tick claims rows that are due."""
 
 import os
+from typing import Any
 
 from celery import Celery
+from celery.signals import worker_shutting_down
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "cpvpanel.settings")
 
 app = Celery("cpvpanel")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.conf.update(
-    accept_content=["json"],
-    task_serializer="json",
     task_ignore_result=True,
     task_acks_late=True,
-    task_default_queue="work",
     worker_prefetch_multiplier=1,
     worker_hijack_root_logger=False,
     worker_redirect_stdouts=False,
     worker_send_task_events=False,
+    worker_enable_remote_control=False,  # a second way to command workers, and every setting would travel there
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
     timezone="UTC",
@@ -32,3 +32,11 @@ app.conf.update(
     },
 )
 app.autodiscover_tasks()
+
+
+@worker_shutting_down.connect
+def end_turns(**_signal: Any) -> None:
+    """Let running jobs end after the page they read, so that a release does not wait for the longest of them."""
+    from partners import jobs
+
+    jobs.end_turns()

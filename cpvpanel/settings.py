@@ -9,12 +9,11 @@ import os
 import sys
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import environ
 from csp.constants import NONE, SELF
 
-from cpvpanel import filequeue, logs
+from cpvpanel import filequeue, logs, messagebroker, signing
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -129,6 +128,7 @@ DATABASE_URL_DEFAULT = needed(f"sqlite:///{VAR_DIR / 'db.sqlite3'}")
 DATABASES = {"default": database("DATABASE_URL", DATABASE_URL_DEFAULT)}
 if "migrate" in sys.argv[1:2] and env.str("DATABASE_OWNER_URL", default=""):
     DATABASES["default"] = database("DATABASE_OWNER_URL", DATABASE_URL_DEFAULT)
+CPV_DATABASE_EMBEDDED = DATABASES["default"]["ENGINE"].endswith("sqlite3")
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 CACHES = {"default": env.cache_url("CACHE_URL", default="locmemcache://")}
 vars().update(env.email_url("EMAIL_URL", default="consolemail://"))
@@ -231,10 +231,21 @@ CPV_RESPONSE_MODE = env.str("CPV_RESPONSE_MODE", default="query")
 CPV_REFRESH_STORE_INTERVAL = env.int("CPV_REFRESH_STORE_INTERVAL", default=86_400)  # seconds
 
 # --- Work -----------------------------------------------------------------------------------------------------------
+CPV_TURN_SECONDS = env.int("CPV_TURN_SECONDS", default=600)  # how long a job works before it lets others go on
+CPV_MESSAGE_KEY = env.str("CPV_MESSAGE_KEY", default="", multiline=True)
+CPV_MESSAGE_CERT = env.str("CPV_MESSAGE_CERT", default="", multiline=True)
+CPV_MESSAGE_CERT_STORE = env.str("CPV_MESSAGE_CERT_STORE", default="", multiline=True)
+CPV_MESSAGES_SIGNED = bool(CPV_MESSAGE_KEY)
+if CPV_MESSAGES_SIGNED:
+    signing.use(key=CPV_MESSAGE_KEY, certificate=CPV_MESSAGE_CERT, trusted=CPV_MESSAGE_CERT_STORE)
 filequeue.register()
-CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default=needed("filequeue://"))
-CELERY_BROKER_TRANSPORT_OPTIONS = (
-    {"data_folder": str(VAR_DIR / "messages")} if urlsplit(CELERY_BROKER_URL).scheme == "filequeue" else {}
+vars().update(
+    messagebroker.celery_settings(
+        env.str("CELERY_BROKER_URL", default=needed("filequeue://")),
+        folder=VAR_DIR / "messages",
+        longest_turn=CPV_TURN_SECONDS,
+        signed=CPV_MESSAGES_SIGNED,
+    )
 )
 
 # --- Logs -----------------------------------------------------------------------------------------------------------

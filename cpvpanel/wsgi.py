@@ -1,6 +1,13 @@
+"""What gunicorn serves; it does not start on settings that are wrong or unsafe."""
+
 import os
 
+from django.core.checks import run_checks
+from django.core.exceptions import ImproperlyConfigured
 from django.core.wsgi import get_wsgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "cpvpanel.settings")
 application = get_wsgi_application()
+
+if wrong := [found for found in run_checks() if found.is_serious() and not found.is_silenced()]:
+    raise ImproperlyConfigured("\n".join(str(found) for found in wrong))

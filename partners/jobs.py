@@ -10,12 +10,15 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import secrets
+import threading
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib import import_module
 from typing import Any
 
+from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Case, DateTimeField, F, OuterRef, Q, Subquery, Value, When
 from django.utils import timezone
@@ -43,6 +46,7 @@ LONGEST_RETRY_AFTER = 24 * 3600.0  # seconds; what Microsoft asks beyond that is
 NEEDS_A_PERSON = (Stopped, ConsentRequired, BlockedByPartner, MfaMissing, AccessRefused)
 
 _dice = secrets.SystemRandom()
+_closing = threading.Event()  # this process is about to end
 
 
 # --- Kinds ----------------------------------------------------------------------------------------------------------
@@ -165,6 +169,15 @@ class LeaseLost(Permanent):
     """Somebody else works on this job now; nothing of ours may be written any more."""
 
 
+class TurnOver(Transient):
+    """The run had its time, or this process is about to end; what was read is kept, and the job goes on at once."""
+
+
+def end_turns() -> None:
+    """Let every run of this process end at its next pause; others go on where it stopped. There is no way back."""
+    _closing.set()
+
+
 @dataclass
 class Work:
     """What a kind gets to work with: the job under our lease, this run, the partner and its refresh token's row."""
@@ -173,6 +186,7 @@ class Work:
     run: Run
     partner: Partner
     token: RefreshToken
+    begun: float = field(default_factory=time.monotonic)
 
     @property
     def actor(self) -> Actor:
@@ -193,6 +207,17 @@ class Work:
         if not mine.update(leased_until=now + LEASE, cursor=cursor):
             raise LeaseLost(f"run {self.run.pk} lost its lease", code="lease_lost")
         self.job.cursor = cursor
+
+    def pause(self) -> None:
+        """
+        Call this between two pages, when everything read is kept.
+
+        :raises TurnOver: it is somebody else's turn
+        """
+        if _closing.is_set():
+            raise TurnOver("This worker ends; another one goes on from here.", code="turn_over", retry_after=0)
+        if time.monotonic() - self.begun > settings.CPV_TURN_SECONDS:
+            raise TurnOver("Others had to wait for long; it goes on from here.", code="turn_over", retry_after=0)
 
     def count(self, *, expected: int | None = None, **more: int) -> None:
         """Add to the run's counts, such as pages=1, and note how many there are to be in all."""
@@ -230,7 +255,10 @@ def _start(job_id: int, *, message: str, redelivered: bool) -> tuple[Job, Run] |
 
 @dataclass(frozen=True)
 class Ending:
-    """How a run ended. `wait` is the seconds Microsoft asked for; `parked` says that only a reconnect makes it due."""
+    """
+    How a run ended. `wait` is the seconds Microsoft asked for; `parked` says that only a reconnect makes it due;
+    `goes_on` that nothing went wrong and it is due again at once.
+    """
 
     outcome: Run.Outcome
     code: str = ""
@@ -238,6 +266,7 @@ class Ending:
     correlation_id: str = ""
     wait: float | None = None
     parked: bool = False
+    goes_on: bool = False
 
 
 def _perform(job: Job, run: Run) -> Ending:
@@ -250,6 +279,8 @@ def _perform(job: Job, run: Run) -> Ending:
         kind_named(job.kind).run(Work(job, run, partner, token))
     except LeaseLost:
         return Ending(Run.Outcome.TAKEN_OVER)
+    except TurnOver as over:
+        return Ending(Run.Outcome.WAITING, over.code, str(over), wait=over.retry_after, goes_on=True)
     except Transient as failure:
         return _ending(Run.Outcome.WAITING, failure, wait=failure.retry_after)
     except MfaMissing as failure:
@@ -314,7 +345,7 @@ def _close(run: Run, ending: Ending, now: dt.datetime) -> None:
 
 def _failures(job: Job, run: Run, ending: Ending) -> int:
     """How often in a row it went wrong; a run that came further starts the count anew."""
-    if ending.outcome == Run.Outcome.DONE:
+    if ending.outcome == Run.Outcome.DONE or ending.goes_on:
         return 0
     return 1 if run.pages else job.failures + 1
 
@@ -323,6 +354,8 @@ def _next_run_at(job: Job, ending: Ending, now: dt.datetime, failures: int) -> d
     """When the job is due again; None when only a person can make it so."""
     if ending.parked:
         return None
+    if ending.goes_on:
+        return now
     if ending.outcome == Run.Outcome.WAITING:
         pause = min(LONGEST_WAIT, SHORTEST_WAIT * 2 ** min(failures - 1, 20)) * _dice.uniform(0.5, 1)
         asked = min(ending.wait or 0, LONGEST_RETRY_AFTER)

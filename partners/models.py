@@ -352,3 +352,29 @@ class Lookup(models.Model):
         now = timezone.now()
         waiting = Lookup.objects.filter(pk=self.pk, sealed_answer="", expires_at__gt=now)
         return waiting.update(sealed_answer=sealed, expires_at=now + LOOKUP_LIFE) == 1
+
+
+class Pulse(models.Model):
+    """When a tick last came all the way to a worker: clock, message broker, worker and database work together."""
+
+    worker = models.CharField(max_length=200, unique=True)
+    at = models.DateTimeField(default=timezone.now)
+
+    def __str__(self) -> str:
+        return f"{self.worker} at {self.at:%H:%M:%S} UTC"
+
+    @classmethod
+    def beat(cls, worker: str) -> None:
+        cls._default_manager.update_or_create(worker=worker[:200], defaults={"at": timezone.now()})
+
+    @classmethod
+    def forget_old(cls) -> None:
+        """Let go of workers that no tick reached for a day."""
+        cls._default_manager.filter(at__lt=timezone.now() - dt.timedelta(days=1)).delete()
+
+    @classmethod
+    def silent_for(cls, worker: str = "") -> float | None:
+        """Seconds since the last tick that reached this worker, or any; None when none ever did."""
+        ticks = cls._default_manager.filter(worker=worker) if worker else cls._default_manager.all()
+        last = ticks.aggregate(last=models.Max("at"))["last"]
+        return (timezone.now() - last).total_seconds() if last else None

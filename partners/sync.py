@@ -45,6 +45,7 @@ def _read_pages(work: jobs.Work, partner_center: PartnerCenter, place: Cursor | 
     trail = Trail(place)
     place = _read_page(work, partner_center, place, trail)
     while place is not None:
+        work.pause()
         place = _read_page(work, partner_center, place, trail)
 
 

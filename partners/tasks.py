@@ -8,11 +8,13 @@ from uuid import UUID
 from celery import Task, shared_task
 
 from partners import jobs, lookups
+from partners.models import Pulse
 
 
-@shared_task(name="partners.dispatch", ignore_result=True)
-def dispatch(**_future: Any) -> None:
+@shared_task(name="partners.dispatch", bind=True, ignore_result=True)
+def dispatch(self: Task[..., None], **_future: Any) -> None:
     """The tick: send one message for each job or look that waits. Two ticks at once share them."""
+    Pulse.beat(self.request.hostname or "")
     for job_id in jobs.claim_due():
         run_job.delay(job_id=job_id)
     for lookup_id in lookups.offer_waiting():
@@ -21,8 +23,9 @@ def dispatch(**_future: Any) -> None:
 
 @shared_task(name="partners.tidy", ignore_result=True)
 def tidy(**_future: Any) -> None:
-    """Let go of old runs."""
+    """Let go of old runs, and of workers that are gone."""
     jobs.forget_old()
+    Pulse.forget_old()
 
 
 @shared_task(name="partners.run_job", bind=True, acks_late=True, ignore_result=True)

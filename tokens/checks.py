@@ -17,6 +17,8 @@ from tokens.permissions import SETS
 ROLES = ("web", "worker", "janitor")
 CONSENT_ROLES = {"admin_agent", "sales_agent"}
 RESPONSE_MODES = ("query", "form_post")
+MESSAGE_BROKERS = ("amqp", "amqps", "redis", "rediss")
+SHORTEST_TURN, LONGEST_TURN = 1, 3600  # seconds
 LOOPBACK = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\]|.*\.test)")
 
 
@@ -48,6 +50,9 @@ def _values() -> Iterator[CheckMessage]:
     if settings.CPV_RESPONSE_MODE not in RESPONSE_MODES:
         hint = f"one of {', '.join(RESPONSE_MODES)}"
         yield Error(f"CPV_RESPONSE_MODE is {settings.CPV_RESPONSE_MODE!r}", hint=hint, id="tokens.E013")
+    if not SHORTEST_TURN <= settings.CPV_TURN_SECONDS <= LONGEST_TURN:
+        hint = f"seconds between {SHORTEST_TURN} and {LONGEST_TURN}"
+        yield Error("CPV_TURN_SECONDS is out of bounds", hint=hint, id="tokens.E018")
     if not any(app["app_id"] for app in settings.CPV_APPS.values()):
         yield Error("no application in any cloud", hint="set CPV_APP_ID and CPV_TENANT_ID", id="tokens.E006")
 
@@ -66,6 +71,7 @@ def _stand_in() -> Iterator[CheckMessage]:
 def _outside_development() -> Iterator[CheckMessage]:
     if settings.DEBUG:
         return
+    yield from _parts()
     for cloud, app in settings.CPV_APPS.items():
         if not app["app_id"]:
             continue
@@ -83,3 +89,27 @@ def _outside_development() -> Iterator[CheckMessage]:
         if not app["secret"] and not app["certificate"] and not app["federated"]:
             hint = "set CPV_APP_CERTIFICATE, or CPV_APP_FEDERATED with a managed identity"
             yield Error(f"the application of {cloud} cannot prove itself", hint=hint, id="tokens.E012")
+
+
+def _parts() -> Iterator[CheckMessage]:
+    """Database and message broker: what is embedded is for a first look only."""
+    if settings.CPV_DATABASE_EMBEDDED:
+        hint = "set DATABASE_URL to a PostgreSQL server: SQLite has no walls between partners"
+        yield Error("the database is SQLite", hint=hint, id="tokens.E014")
+    if urlsplit(settings.CELERY_BROKER_URL).scheme not in MESSAGE_BROKERS:
+        hint = f"set CELERY_BROKER_URL to one of {', '.join(MESSAGE_BROKERS)}; filequeue:// is for a first look"
+        yield Error("the message broker is not fit for production", hint=hint, id="tokens.E015")
+    if not settings.CPV_MESSAGES_SIGNED and not settings.CPV_REHEARSAL:
+        hint = (
+            "set CPV_MESSAGE_KEY, CPV_MESSAGE_CERT and CPV_MESSAGE_CERT_STORE: whoever can write there commands workers"
+        )
+        yield Error("messages are not signed", hint=hint, id="tokens.E016")
+
+
+@register(deploy=True)
+def not_in_development(app_configs: Sequence[AppConfig] | None, **_options: Any) -> list[CheckMessage]:
+    """What `check --deploy` adds: development itself."""
+    if not settings.DEBUG:
+        return []
+    hint = "unset DEBUG: under it the stand-in is Microsoft, and errors show the code"
+    return [Error("DEBUG is on", hint=hint, id="tokens.E017")]

@@ -88,6 +88,12 @@ def vault(cloud: str) -> Vault:
     )
 
 
+def vault_standing() -> str:
+    """How this process's last call to a vault ended: "ok", "unreachable" or "not used yet"; the worst of all clouds."""
+    found = {vault(cloud).standing for cloud in CLOUDS if is_configured(cloud)}
+    return next((word for word in ("unreachable", "ok") if word in found), "not used yet")
+
+
 @functools.cache
 def keyring() -> Keyring:
     return Keyring.parse(settings.CPV_TOKEN_KEYS)

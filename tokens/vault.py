@@ -85,6 +85,7 @@ class Vault:
         self._network, self._cloud, self._url, self._identity = network, cloud, url, identity
         self._lock = threading.Lock()
         self._made: SecretClient | None = None
+        self.standing = "not used yet"  # by this process; then how the last call ended: "ok" or "unreachable"
 
     def put(self, name: str, value: str, *, tags: Mapping[str, str]) -> str:
         """
@@ -125,8 +126,16 @@ class Vault:
     @contextmanager
     def _asking(self) -> Iterator[SecretClient]:
         self._network.before_send()  # before azure-core is entered, which would wrap what it raises
-        with _translated(), self._network.fixed_deadline(self._deadline):
-            yield self._secrets()
+        try:
+            with _translated(), self._network.fixed_deadline(self._deadline):
+                yield self._secrets()
+        except VaultUnavailable:
+            self.standing = "unreachable"
+            raise
+        except Failure:
+            self.standing = "ok"  # it answered, if with a no
+            raise
+        self.standing = "ok"
 
     def _secrets(self) -> SecretClient:
         with self._lock:

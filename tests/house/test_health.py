@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 
 import pytest
 from django.core.management import call_command
 from django.db import OperationalError, connection
 from django.test import Client
+from django.utils import timezone
 
+from partners import tasks
+from partners.models import Pulse
 from tests.pretend import text_of
+from tokens import outside
+from tokens.vault import SecretMissing, VaultUnavailable
 
 
 def test_health_needs_nothing_but_the_process():
@@ -20,7 +26,49 @@ def test_health_needs_nothing_but_the_process():
 def test_ready_means_a_database_with_every_migration():
     answer = Client().get("/readyz")
 
-    assert (answer.status_code, answer.json()) == (200, {"database": "ok", "migrations": "ok"})
+    assert answer.status_code == 200
+    assert {"database": "ok", "migrations": "ok"}.items() <= answer.json().items()
+
+
+@pytest.mark.django_db
+def test_the_message_broker_is_judged_by_the_ticks_that_reach_a_worker():
+    never = Client().get("/readyz").json()["broker"]
+    tasks.dispatch.apply()
+    now = Client().get("/readyz").json()["broker"]
+    Pulse.objects.update(at=timezone.now() - dt.timedelta(seconds=90))
+    silent = Client().get("/readyz")
+
+    assert (never, now, silent.json()["broker"]) == ("no tick yet", "ok", "no tick for 90 s")
+    assert silent.status_code == 200, "restarting the portal would not mend the message broker"
+
+
+@pytest.mark.django_db
+def test_the_vault_is_judged_by_the_last_call_of_this_process(world):
+    unused = Client().get("/readyz").json()["vault"]
+    outside.vault("global").put("a-name", "sealed", tags={})
+    works = Client().get("/readyz").json()["vault"]
+    world.fail("vault", "503", times=1)
+    with pytest.raises(VaultUnavailable):
+        outside.vault("global").put("a-name", "sealed", tags={})
+    away = Client().get("/readyz")
+    with pytest.raises(SecretMissing):
+        outside.vault("global").get("another-name", "1")
+    answers = Client().get("/readyz").json()["vault"]
+
+    assert (unused, works, away.json()["vault"], answers) == ("not used yet", "ok", "unreachable", "ok")
+    assert away.status_code == 200
+
+
+@pytest.mark.django_db
+def test_a_worker_that_is_gone_is_forgotten_after_a_day():
+    Pulse.beat("celery@gone")
+    Pulse.objects.update(at=timezone.now() - dt.timedelta(days=2))
+    Pulse.beat("celery@here")
+
+    tasks.tidy.apply()
+
+    assert list(Pulse.objects.values_list("worker", flat=True)) == ["celery@here"]
+    assert Pulse.silent_for("celery@gone") is None
 
 
 @pytest.mark.django_db(transaction=True)

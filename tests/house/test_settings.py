@@ -78,13 +78,17 @@ BASE = {
         "china": {"app_id": "", "secret": "", "certificate": "", "federated": False},
     },
     "CPV_VAULTS": {"global": {"url": "https://v.vault.azure.net", "client_id": "b", "secret": ""}},
+    "CPV_DATABASE_EMBEDDED": False,
+    "CELERY_BROKER_URL": "amqps://mq.example/cpv",
+    "CPV_MESSAGES_SIGNED": True,
 }
 
 
-def found(settings, **changes: object) -> set[str]:
+def found(settings, *, deploy: bool = False, **changes: object) -> set[str]:
     for name, value in (BASE | changes).items():
         setattr(settings, name, value)
-    return {message.id for message in run_checks() if message.id and message.id.startswith("tokens.E")}
+    messages = run_checks(include_deployment_checks=deploy)
+    return {message.id for message in messages if message.id and message.id.startswith("tokens.E")}
 
 
 def app(**changes: object) -> dict[str, object]:
@@ -121,6 +125,11 @@ def test_good_settings_raise_no_finding(settings):
         ({"CPV_APPS": app(secret="s")}, "tokens.E011"),
         ({"CPV_VAULTS": vault(secret="s")}, "tokens.E011"),
         ({"CPV_APPS": app(certificate="")}, "tokens.E012"),
+        ({"CPV_DATABASE_EMBEDDED": True}, "tokens.E014"),
+        ({"CELERY_BROKER_URL": "filequeue://"}, "tokens.E015"),
+        ({"CELERY_BROKER_URL": "memory://"}, "tokens.E015"),
+        ({"CPV_MESSAGES_SIGNED": False}, "tokens.E016"),
+        ({"CPV_TURN_SECONDS": 0}, "tokens.E018"),
     ],
 )
 def test_a_bad_combination_is_named(settings, changes, finding):
@@ -128,10 +137,20 @@ def test_a_bad_combination_is_named(settings, changes, finding):
 
 
 def test_in_development_secrets_and_the_stand_in_are_fine(settings):
-    assert found(settings, DEBUG=True, CPV_SANDBOX_URL="http://x", CPV_APPS=app(secret="s", certificate="")) == set()
+    changes = {"CPV_SANDBOX_URL": "http://x", "CPV_DATABASE_EMBEDDED": True, "CPV_MESSAGES_SIGNED": False}
+    changes |= {"CELERY_BROKER_URL": "filequeue://", "CPV_APPS": app(secret="s", certificate="")}
+
+    assert found(settings, DEBUG=True, **changes) == set()
 
 
-def test_a_rehearsal_on_this_machine_may_use_the_stand_in_and_secrets(settings):
+def test_a_deployment_is_never_in_development(settings):
+    assert found(settings, DEBUG=True) == set()
+    assert found(settings, deploy=True, DEBUG=True) == {"tokens.E017"}
+    assert found(settings, deploy=True) == set()
+
+
+def test_a_rehearsal_on_this_machine_may_use_the_stand_in_and_secrets_and_need_not_sign(settings):
     changes = {"CPV_SANDBOX_URL": "http://x", "CPV_REHEARSAL": True, "CPV_BASE_URL": "https://panel.test"}
+    changes |= {"CPV_MESSAGES_SIGNED": False}
 
     assert found(settings, **changes, CPV_APPS=app(secret="s", certificate="")) == set()

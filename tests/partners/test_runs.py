@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import time_machine
+from celery.signals import worker_shutting_down
 from django.utils import timezone
 
 from partners import jobs
@@ -316,3 +318,42 @@ def test_a_worker_that_is_told_to_end_leaves_the_job_to_the_next(connected_partn
     with later(minutes=3):
         assert run(job).outcome == "done"
     assert set(Run.objects.values_list("outcome", flat=True)) == {"taken_over", "done"}
+
+
+def test_a_run_that_had_its_time_keeps_what_it_read_and_goes_on_at_once(
+    connected_partner: Connect, world: World, settings: Any
+) -> None:
+    job = customers_of(connected_partner(customers=1200))
+    settings.CPV_TURN_SECONDS = 1
+    world.sleep = time.sleep
+    world.fail("partnercenter", "slow", times=1, seconds=1.1)
+
+    first = run(job)
+    second = run(job)
+
+    assert (first.outcome, first.error_code, first.pages) == ("waiting", "turn_over", 1)
+    assert job.failures == 0
+    assert (second.outcome, second.pages, second.seen) == ("done", 2, 1200)
+    assert job.partner.customers.present().count() == 1200
+
+
+def test_a_job_that_made_room_is_due_again_without_a_pause(connected_partner: Connect, settings: Any) -> None:
+    job = customers_of(connected_partner(customers=1200))
+    settings.CPV_TURN_SECONDS = -1
+
+    run(job)
+
+    assert job.pk in jobs.claim_due()
+
+
+def test_a_worker_that_shuts_down_lets_its_runs_end_after_the_page_they_read(connected_partner: Connect) -> None:
+    job = customers_of(connected_partner(customers=1200))
+
+    worker_shutting_down.send(sender="a worker")
+    try:
+        ended = run(job)
+    finally:
+        jobs._closing.clear()  # a process has one end; this one is a test's
+
+    assert (ended.outcome, ended.pages) == ("waiting", 1)
+    assert "another one goes on" in ended.error
