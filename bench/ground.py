@@ -52,13 +52,13 @@ def ground(partners: dict[str, int]) -> Iterator[Ground]:
         url = ends.enter_context(_database(folder))
         env = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
         made = Ground(
-            env | _environment(folder, stand_in, url), "PostgreSQL" if url.startswith("postgres") else "SQLite"
+            env | environment(folder, stand_in, url), "PostgreSQL" if url.startswith("postgres") else "SQLite"
         )
         made.measure("migrate")
         yield made
 
 
-def _environment(folder: Path, stand_in: str, database: str) -> dict[str, str]:
+def environment(folder: Path, stand_in: str, database: str) -> dict[str, str]:
     """A rehearsal: production's ways, the stand-in's ids, secrets worth nothing."""
     return {
         "DJANGO_SETTINGS_MODULE": "bench.settings",

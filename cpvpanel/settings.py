@@ -96,14 +96,14 @@ USE_THOUSAND_SEPARATOR = True
 STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
 STATICFILES_DIRS = [BASE_DIR / "static"]
-if not DEBUG:
+if not DEBUG and (STATIC_ROOT / "staticfiles.json").exists():
     STORAGES = {
         "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
         "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
     }
-else:
+else:  # nobody ran collectstatic: the pages work, and browsers ask for each file again
     WHITENOISE_USE_FINDERS = True
-    WHITENOISE_AUTOREFRESH = True
+    WHITENOISE_AUTOREFRESH = DEBUG
 
 # --- Data -----------------------------------------------------------------------------------------------------------
 VAR_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,0 +1,277 @@
+"""
+Production's parts in production's ways: PostgreSQL with RabbitMQ and with Redis, workers that die, messages that lie.
+
+The stand-in is the witness of what left, the rows are the witness of what came of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator
+
+import kombu
+import pytest
+import redis
+
+from cpvpanel.messagebroker import visibility_timeout
+from tests.live import CONTOSO, FABRIKAM, Visitor, service_account, text_of, until
+from tests.rehearsal import WORKERS, Rehearsal, rehearsal
+
+pytestmark = pytest.mark.processes
+
+POSTGRES = os.environ.get("CPV_TEST_POSTGRES_URL", "")
+BROKERS = {name: os.environ.get(f"CPV_TEST_{name.upper()}_URL", "") for name in ("rabbitmq", "redis")}
+TURN = 5  # seconds; so that Redis offers a dead worker's message anew within a test's patience
+RESUMED_WITHIN = {"rabbitmq": 5.0, "redis": visibility_timeout(TURN) + 10.0}
+CUSTOMERS, PAGES = {"Contoso": 1200, "Fabrikam": 1200}, {"Contoso": 3, "Fabrikam": 3}  # a page of Contoso takes 1.2 s
+
+
+@pytest.fixture(scope="module", params=BROKERS)
+def kind(request: pytest.FixtureRequest) -> str:
+    if not (POSTGRES and BROKERS[request.param]):
+        pytest.skip(f"set CPV_TEST_POSTGRES_URL and CPV_TEST_{request.param.upper()}_URL to servers of this kind")
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def stack(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
+    wipe(kind)
+    folder = tmp_path_factory.mktemp(kind)
+    with rehearsal(folder, postgres=POSTGRES, broker=BROKERS[kind], turn_seconds=TURN) as stack:
+        yield stack
+        wipe(kind)
+
+
+@pytest.fixture(scope="module")
+def connected(stack: Rehearsal) -> dict[str, Visitor]:
+    """Both partners connected by their own people, and synced once."""
+    visitors = {}
+    for name, tenant in (("Contoso", CONTOSO), ("Fabrikam", FABRIKAM)):
+        visitors[name] = visitor = Visitor(stack)
+        url = stack.asks("invite", "--name", name, "--tenant", tenant, "--cloud", "global")["url"]
+        visitor.follow(visitor.at_microsoft(visitor.leave(url), service_account(name)))
+        until(lambda name=name: newest(stack, name)[1:] == ("done", CUSTOMERS[name]), 30, what=f"{name} is synced")
+    return visitors
+
+
+def wipe(kind: str) -> None:
+    """Lose everything the message broker holds, queues included."""
+    if kind == "redis":
+        redis.Redis.from_url(BROKERS[kind]).flushdb()
+        return
+    with kombu.Connection(BROKERS[kind]) as connection:
+        connection.default_channel.queue_delete("work")
+
+
+def runs(stack: Rehearsal, partner: str) -> list[tuple[int, str, int]]:
+    """The partner's runs in their order: (id, outcome, customers seen)."""
+    query = (
+        "SELECT r.id, r.outcome, r.seen FROM partners_run r JOIN partners_partner p ON p.id = r.partner_id "
+        "WHERE p.name = %s ORDER BY r.id"
+    )
+    return stack.rows(query, partner)
+
+
+def newest(stack: Rehearsal, partner: str) -> tuple[int, str, int]:
+    return (runs(stack, partner) or [(0, "", 0)])[-1]
+
+
+def mirror(stack: Rehearsal, partner: str) -> set[tuple[object, ...]]:
+    query = (
+        "SELECT c.tenant_id, c.name, c.domain, c.relationship, c.content_hash FROM partners_customer c "
+        "JOIN partners_partner p ON p.id = c.partner_id WHERE p.name = %s AND c.removed_at IS NULL"
+    )
+    return set(stack.rows(query, partner))
+
+
+def make_due(stack: Rehearsal, *partners: str) -> None:
+    query = (
+        "UPDATE partners_job SET next_run_at = now(), claimed_until = NULL "
+        "WHERE partner_id IN (SELECT id FROM partners_partner WHERE name = ANY(%s))"
+    )
+    stack.rows(query, list(partners))
+
+
+def pages_read(stack: Rehearsal, tenant: str, since: int) -> int:
+    calls = [call for call in stack.calls() if call["number"] > since and call["tenant"] == tenant]
+    return sum(call["service"] == "partnercenter" and call["path"] == "/v1/customers" for call in calls)
+
+
+def last_call(stack: Rehearsal) -> int:
+    return max((call["number"] for call in stack.calls()), default=0)
+
+
+def worker_logs(stack: Rehearsal) -> str:
+    return "".join(stack.logs()[f"{name}.log"] for name in WORKERS)
+
+
+def holder(stack: Rehearsal, partner: str) -> str:
+    """The worker that runs the partner's job, as its log says."""
+    query = (
+        "SELECT j.lease_message FROM partners_job j JOIN partners_partner p ON p.id = j.partner_id WHERE p.name = %s"
+    )
+    message = stack.rows(query, partner)[0][0]
+    return next((name for name in WORKERS if message and message in stack.logs()[f"{name}.log"]), "")
+
+
+# --- The whole way ---------------------------------------------------------------------------------------------------
+def test_settings_of_the_rehearsal_are_clean(stack):
+    checked = stack.command("check", "--deploy", "--fail-level", "ERROR")
+
+    assert checked.returncode == 0, checked.stderr
+
+
+def test_a_partner_connects_and_its_customers_are_there(stack, connected):
+    visitor = connected["Contoso"]
+
+    assert "Connection: Connected" in text_of(visitor.get("/").text)
+    assert "1,200 customers" in text_of(visitor.get("/customers/").text)
+    assert stack.ready == {"database": "ok", "migrations": "ok", "broker": "ok", "vault": "ok"} | {
+        "vault": stack.ready["vault"]  # of the two web processes only one may have stored the consents
+    }
+    assert {row["tenant_id"]: row["state"] for row in stack.asks("partners")} == {
+        CONTOSO: "active",
+        FABRIKAM: "active",
+    }
+
+
+def test_web_and_worker_speak_to_the_vault_as_two_identities(stack, connected):
+    ended = stack.command("sync", FABRIKAM, "--json", CPV_ROLE="web")
+    assert ended.returncode == 2
+
+    done = stack.asks("sync", FABRIKAM)
+    assert (done["state"], done["unchanged"]) == ("done", CUSTOMERS["Fabrikam"])
+
+
+def test_pages_come_with_their_style_though_nobody_collected_it(stack):
+    page = Visitor(stack).get("/signin")
+
+    for path in re.findall(r'(?:href|src)="(/static/[^"]+)"', page.text):
+        assert Visitor(stack).get(path).status_code == 200, path
+
+
+# --- Who dies --------------------------------------------------------------------------------------------------------
+def test_a_worker_killed_in_the_middle_is_resumed_in_time_and_nothing_differs(stack, connected, kind, record_property):
+    undisturbed = mirror(stack, "Contoso")
+    stack.rows("DELETE FROM partners_customer")
+    before = newest(stack, "Contoso")[0]
+    make_due(stack, "Contoso")
+    until(lambda: newest(stack, "Contoso")[0] > before and newest(stack, "Contoso")[2] >= 500, what="a page is read")
+    dying = holder(stack, "Contoso")
+
+    stack.kill(dying)
+    killed_at = time.monotonic()
+    first = newest(stack, "Contoso")[0]
+    until(lambda: newest(stack, "Contoso")[0] > first, RESUMED_WITHIN[kind] + 5, what="somebody took over")
+    resumed_after = time.monotonic() - killed_at
+    until(lambda: newest(stack, "Contoso")[1] == "done", 30, what="the sync is done")
+
+    record_property("figure", f"{kind}: a killed worker's sync was resumed after {resumed_after:.1f} s")
+    assert resumed_after <= RESUMED_WITHIN[kind]
+    assert mirror(stack, "Contoso") == undisturbed
+    assert [outcome for _, outcome, _ in runs(stack, "Contoso")[-2:]] == ["taken_over", "done"]
+    stack.start_worker(dying)
+
+
+def test_a_worker_that_is_told_to_end_hands_its_sync_on(stack, connected, kind):
+    before = newest(stack, "Contoso")[0]
+    make_due(stack, "Contoso")
+    until(lambda: newest(stack, "Contoso")[0] > before and newest(stack, "Contoso")[2] >= 500, what="a page is read")
+    ending = holder(stack, "Contoso")
+
+    process = stack.running.pop(ending)
+    process.send_signal(signal.SIGTERM)
+    code = process.wait(30)
+    until(lambda: newest(stack, "Contoso")[1] == "done", 30, what="the sync is done")
+
+    assert code == 0
+    assert [outcome for _, outcome, _ in runs(stack, "Contoso")[-2:]] == ["waiting", "done"]
+    assert newest(stack, "Contoso")[2] == CUSTOMERS["Contoso"]
+    stack.start_worker(ending)
+
+
+# --- Messages that come twice, lie or get lost -----------------------------------------------------------------------
+SEND_MANY = """
+import json, random
+from celery import current_app
+from partners.models import Job
+jobs = list(Job.objects.values_list("pk", flat=True))
+ids = jobs * 6 + [10**6, 10**6 + 1]
+random.Random(7).shuffle(ids)
+send = lambda number: current_app.send_task("partners.run_job", kwargs={"job_id": number}, ignore_result=True)
+print(json.dumps([send(number).id for number in ids]))
+"""
+
+
+def test_doubled_and_swapped_messages_and_two_clocks_do_everything_once(stack, connected):
+    before = {name: len(runs(stack, name)) for name in CUSTOMERS}
+    since = last_call(stack)
+
+    make_due(stack, *CUSTOMERS)
+    sent = stack.python(SEND_MANY)
+    for name in CUSTOMERS:
+        until(lambda name=name: len(runs(stack, name)) > before[name], what=f"{name} runs")
+        until(lambda name=name: newest(stack, name)[1] == "done", what=f"{name} is done")
+    sent += stack.python(SEND_MANY)  # once more, after the work is done
+    until(lambda: all(f"run_job[{message}] succeeded" in worker_logs(stack) for message in sent), what="all are taken")
+    assert len(sent) == 28
+    assert {name: len(runs(stack, name)) - before[name] for name in CUSTOMERS} == dict.fromkeys(CUSTOMERS, 1)
+    assert {tenant: pages_read(stack, tenant, since) for tenant in (CONTOSO, FABRIKAM)} == {
+        CONTOSO: PAGES["Contoso"],
+        FABRIKAM: PAGES["Fabrikam"],
+    }
+
+
+FORGE = """
+import json
+from celery import current_app
+from partners.models import Job
+job = Job.objects.get(partner__name="Fabrikam")
+options = {"ignore_result": True, "serializer": "json"}
+current_app.send_task("partners.run_job", kwargs={"job_id": job.pk}, **options)
+print(json.dumps(job.pk))
+"""
+
+
+def test_a_message_that_nobody_signed_is_refused(stack, connected):
+    def refused() -> int:
+        return worker_logs(stack).count("Refusing to deserialize")
+
+    before = (refused(), len(runs(stack, "Fabrikam")))
+
+    stack.python(FORGE)
+    until(lambda: refused() > before[0], what="a worker refuses it")
+
+    assert len(runs(stack, "Fabrikam")) == before[1]
+
+
+def test_a_wiped_message_broker_costs_a_tick(stack, connected, kind):
+    before = {name: newest(stack, name)[0] for name in CUSTOMERS}
+    make_due(stack, "Contoso")
+    until(lambda: newest(stack, "Contoso")[0] > before["Contoso"], what="work is under way")
+
+    wipe(kind)
+    make_due(stack, "Fabrikam")
+    begun = time.monotonic()
+    until(lambda: newest(stack, "Fabrikam")[0] > before["Fabrikam"], 20, what="new work is found")
+    until(lambda: newest(stack, "Contoso")[1] == "done", 30, what="the work under way ends well")
+    until(lambda: newest(stack, "Fabrikam")[1] == "done", 30, what="and the new work too")
+
+    assert time.monotonic() - begun < 30
+    assert newest(stack, "Contoso")[2] == CUSTOMERS["Contoso"]
+
+
+# --- The end ---------------------------------------------------------------------------------------------------------
+def test_nothing_broke_on_the_way_and_everything_ends_by_itself(stack, connected):
+    assert stack.stop() in (0, signal.SIGTERM)  # gunicorn and Celery end with 0
+    assert stack.left_behind() == []
+
+    mistakes = {
+        line for name, log in stack.logs().items() for line in re.findall(r'"event": "(a job broke|a job failed)', log)
+    }
+    assert mistakes == set()
+    assert json.dumps(sorted(stack.logs())).count("worker") == len(WORKERS)
