@@ -1,14 +1,17 @@
 """
 Make the folder secrets/ for docker-compose.yml, once: `python3 scripts/container_secrets.py [--rehearsal]`.
 
-Needs Python only. A file that is there already stays as it is. Certificates and ids are for a person to fill in; with
---rehearsal they are those of the stand-in, worth nothing.
+Needs Python and openssl. A file that is there already stays as it is. Certificates and ids are for a person to fill in;
+with --rehearsal they are those of the stand-in, worth nothing.
 """
 
 import argparse
 import base64
 import secrets
+import shutil
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parents[1] / "secrets"
@@ -44,8 +47,20 @@ KEY_VAULT_CLIENT_ID_WORKER=0d5a7c9e-4b1f-4c63-9a2e-71c0de0000b2
 """
 
 
+def signing_pair() -> tuple[str, str]:
+    """An RSA key and a certificate of 400 days, as PEM: what web and beat tell workers is signed."""
+    with tempfile.TemporaryDirectory() as folder:
+        key, certificate = Path(folder, "key.pem"), Path(folder, "cert.pem")
+        made = ["-newkey", "rsa:3072", "-nodes", "-days", "400", "-subj", "/CN=cpv-messages"]
+        where = ["-keyout", str(key), "-out", str(certificate)]
+        command = ["openssl", "req", "-x509", *made, *where]
+        subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - fixed words
+        return key.read_text(), certificate.read_text()
+
+
 def files(*, rehearsal: bool) -> dict[str, str]:
     """Every file and what it holds. No line ends: a settings file is read as it is."""
+    message_key, message_cert = signing_pair()
     owner, app, messages = (secrets.token_hex(24) for _ in range(3))
     by_hand = dict.fromkeys(
         ["app_certificate", "vault_web_certificate", "vault_worker_certificate", *REHEARSAL],
@@ -59,6 +74,8 @@ def files(*, rehearsal: bool) -> dict[str, str]:
         "database_url": f"postgres://cpv_app:{app}@postgres:5432/cpv",
         "rabbitmq_conf": f"default_user = cpv\ndefault_pass = {messages}\n",
         "broker_url": f"amqp://cpv:{messages}@rabbitmq:5672//",
+        "message_key": message_key,
+        "message_cert": message_cert,
         "secret_key": secrets.token_urlsafe(64),
         "token_keys": "k1=" + base64.b64encode(secrets.token_bytes(32)).decode(),
         "email_url": "consolemail://",
@@ -89,6 +106,9 @@ def main() -> int:
     parser.add_argument("--rehearsal", action="store_true", help="with the stand-in's ids and secrets")
     parser.add_argument("--folder", type=Path, default=FOLDER)
     options = parser.parse_args()
+    if not shutil.which("openssl"):
+        sys.stderr.write("openssl is missing; it makes the key that messages are signed with.\n")
+        return 2
     if not write(options.folder, rehearsal=options.rehearsal):
         sys.stderr.write(f"{options.folder} holds something already; nothing was changed.\n")
         return 2

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from cpvpanel import signing
 from sandbox import demo
 from tests.house.test_settings import names_in_settings
 
@@ -217,7 +218,10 @@ def test_every_secret_is_made_once_and_fits(write, tmp_path, rehearsal):
     assert before["database_app_password"] in before["database_url"]
     assert before["database_owner_password"] in before["database_owner_url"]
     assert before["database_owner_password"] not in before["database_url"]
-    assert not any("\n" in text for name, text in before.items() if name not in ("rabbitmq_conf", "compose.env"))
+    several_lines = {"rabbitmq_conf", "compose.env", "message_key", "message_cert"}
+    assert {name for name, text in before.items() if "\n" in text} == several_lines
+    certificate = before["message_cert"]
+    signing.use(key=before["message_key"], certificate=certificate, trusted=certificate)  # they belong together
     needed = set(re.findall(r"\$\{([A-Z_]+):\?", Path("docker-compose.yml").read_text()))
     assert needed <= set(re.findall(r"^([A-Z_]+)=", before["compose.env"], re.MULTILINE))
 

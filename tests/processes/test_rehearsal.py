@@ -10,6 +10,9 @@ import json
 import os
 import re
 import signal
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -18,7 +21,7 @@ import pytest
 import redis
 
 from cpvpanel.messagebroker import visibility_timeout
-from tests.live import CONTOSO, FABRIKAM, Visitor, service_account, text_of, until
+from tests.live import CONTOSO, FABRIKAM, ROOT, Visitor, service_account, text_of, until
 from tests.rehearsal import WORKERS, Rehearsal, rehearsal
 
 pytestmark = pytest.mark.processes
@@ -145,6 +148,18 @@ def test_web_and_worker_speak_to_the_vault_as_two_identities(stack, connected):
 
     done = stack.asks("sync", FABRIKAM)
     assert (done["state"], done["unchanged"]) == ("done", CUSTOMERS["Fabrikam"])
+
+
+def test_a_worker_is_healthy_while_ticks_reach_it(stack):
+    here = socket.gethostname()
+    until(lambda: healthy(stack, f"worker-1@{here}") and healthy(stack, f"worker-2@{here}"), what="ticks reach both")
+
+    assert not healthy(stack, f"worker-3@{here}")
+
+
+def healthy(stack: Rehearsal, worker: str) -> bool:
+    command = [sys.executable, "scripts/healthy.py", "worker", worker]
+    return subprocess.run(command, cwd=ROOT, env=stack.env, capture_output=True, check=False).returncode == 0
 
 
 def test_pages_come_with_their_style_though_nobody_collected_it(stack):
