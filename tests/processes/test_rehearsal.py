@@ -133,9 +133,9 @@ def test_a_partner_connects_and_its_customers_are_there(stack, connected):
 
     assert "Connection: Connected" in text_of(visitor.get("/").text)
     assert "1,200 customers" in text_of(visitor.get("/customers/").text)
-    assert stack.ready == {"database": "ok", "migrations": "ok", "broker": "ok", "vault": "ok"} | {
-        "vault": stack.ready["vault"]  # of the two web processes only one may have stored the consents
-    }
+    ready = stack.ready
+    assert ready.pop("vault") in ("ok", "not used yet")  # one of two web processes stored the consents
+    assert ready == {"database": "ok", "migrations": "ok", "broker": "ok"}
     assert {row["tenant_id"]: row["state"] for row in stack.asks("partners")} == {
         CONTOSO: "active",
         FABRIKAM: "active",
