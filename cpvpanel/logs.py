@@ -9,24 +9,29 @@ import structlog
 # Compact JWTs, and the parameters in which codes, tokens and assertions travel. A second net: nothing should log them.
 SECRET_SHAPES = re.compile(
     r"eyJ[\w-]{8,}\.[\w-]+\.?[\w-]*"
+    r"|\b[01]\.A[\w.-]{40,}"  # refresh tokens and codes of Entra
     r"|(?<=/connect/)[\w-]{20,}"
     r"|\b(code|state|refresh_token|client_secret|code_verifier|access_token|client_assertion|answer|invitation)=[^&\s\"']{8,}"
 )
+
+TALKATIVE = ("urllib3", "kombu", "amqp", "django.server")
+CARELESS = ("django.template", "django.db.backends")  # below WARNING they write whole addresses and rows
 
 
 def mask_secrets(_logger: Any, _name: str, event: Any) -> Any:
     """Replace whatever looks like a token or a code, in whatever an event carries along."""
     for key, value in event.items():
         if not key.startswith("_"):  # structlog's own
-            event[key] = _masked(value)
+            event[key] = masked(value)
     return event
 
 
-def _masked(value: Any) -> Any:
+def masked(value: Any) -> Any:
+    """The value with everything that looks like a secret taken out; what is neither number nor dict becomes text."""
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, dict):
-        return {key: _masked(inner) for key, inner in value.items()}
+        return {key: masked(inner) for key, inner in value.items()}
     # A request, an exception or a list shows itself as text only here; so that is where to look.
     return SECRET_SHAPES.sub(lambda found: f"{found[1]}=[masked]" if found[1] else "[masked]", str(value))
 
@@ -59,6 +64,6 @@ def configure(*, debug: bool) -> None:
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
             "root": {"handlers": ["stderr"], "level": "INFO"},
             # msal and azure are tamed in tokens/http.py; to name them here would undo that for their parts.
-            "loggers": {name: {"level": "WARNING"} for name in ("urllib3", "kombu", "amqp", "django.server")},
+            "loggers": {name: {"level": "WARNING"} for name in (*TALKATIVE, *CARELESS)},
         }
     )

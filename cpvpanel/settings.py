@@ -249,5 +249,7 @@ vars().update(
 )
 
 # --- Logs -----------------------------------------------------------------------------------------------------------
+DEFAULT_EXCEPTION_REPORTER = "cpvpanel.reports.Reporter"
+DEFAULT_EXCEPTION_REPORTER_FILTER = "cpvpanel.reports.Filter"
 LOGGING_CONFIG = None
 logs.configure(debug=DEBUG)

@@ -168,16 +168,24 @@ class Live:
             pytest.fail(f"runlocal ended by itself with {code}: {self.later_lines()}\n{words}", pytrace=False)
         return self.process is not None
 
-    def left_behind(self) -> list[str]:
-        """Processes that still belong to this stack, by what is in their environment (where the system tells)."""
-        mark, found = f"CPV_VAR_DIR={self.var}".encode(), []
+    def _processes(self) -> Iterator[tuple[bytes, bytes]]:
+        """Environment and command line of the processes of this stack (where the system tells)."""
+        mark = f"CPV_VAR_DIR={self.var}".encode()
         for process in Path("/proc").glob("[0-9]*"):
             try:
-                if mark in (process / "environ").read_bytes().split(b"\0"):
-                    found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+                environment = (process / "environ").read_bytes()
+                if mark in environment.split(b"\0"):
+                    yield environment, (process / "cmdline").read_bytes().replace(b"\0", b" ")
             except OSError:  # gone meanwhile, or somebody else's
                 continue
-        return found
+
+    def left_behind(self) -> list[str]:
+        """Processes that still belong to this stack."""
+        return [command.decode() for _, command in self._processes()]
+
+    def environments(self) -> bytes:
+        """What can be read about the processes of this stack from outside."""
+        return b"\n".join(part for process in self._processes() for part in process)
 
     def ports_are_free(self) -> bool:
         return all(not _answers(port) for port in (self.port, self.sandbox_port))

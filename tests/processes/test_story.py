@@ -17,8 +17,8 @@ import pytest
 import requests
 
 from sandbox import demo
+from tests.canary import Leak, in_any_shape, jwts, unpacked, verifiers
 from tests.live import CONTOSO, FABRIKAM, NORTHWIND, ROOT, Live, Visitor, service_account, text_of, until
-from tests.processes.leaks import Leak, in_any_shape, jwts, verifiers
 
 pytestmark = pytest.mark.processes
 
@@ -345,6 +345,7 @@ def sinks_of(live: Live) -> dict[str, bytes]:
     files = [file for file in live.var.rglob("*") if file.is_file() and live.var / "sandbox" not in file.parents]
     sinks = {str(file.relative_to(live.var)): file.read_bytes() for file in files if file.name != "desk-password"}
     sinks["sessions"] = json.dumps(live.python(DECODED_SESSIONS)).encode()
+    sinks["process environments"] = live.environments()
     sinks["runlocal"] = "\n".join([*live.said, live.logs()["runlocal.stderr"]]).encode()
     return sinks
 
@@ -376,6 +377,7 @@ def test_ctrl_c_ends_everything_and_leaves_no_secret_behind(live, story, desk):
     challenges = {challenge for visitor in EVERYBODY for challenge in visitor.challenges}
     secrets = secrets_of(live)
     sinks = sinks_of(live)
+    assert sinks["process environments"].count(str(live.var).encode()) >= 4, "those of web, worker, beat and stand-in"
     leaks = find_leaks(sinks, secrets, challenges)
     assert leaks == [], [lines_with(leak.what, sinks[leak.sink]) for leak in leaks[:3]]
     deaths = live.later_lines()
@@ -407,7 +409,8 @@ def broken(log: str) -> list[str]:
 
 def find_leaks(sinks: dict[str, bytes], secrets: set[str], challenges: set[str]) -> list[Leak]:
     found = []
-    for name, content in sinks.items():
+    for name, packed in sinks.items():
+        content = unpacked(packed)
         found += [Leak(name, secret[:12], shape) for secret in secrets for shape in in_any_shape(secret, content)]
         found += [Leak(name, token[:12].decode(), "looks like a token") for token in jwts(content)]
         found += [Leak(name, verifier[:12], "proof key") for verifier in verifiers(content, challenges)]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
-from urllib.parse import quote
 
 import pytest
+from django.core import signing
 
-from tests.processes.leaks import in_any_shape, jwts, verifiers
+from tests.canary import SHAPES, dressed, in_any_shape, jwts, unpacked, verifiers
 
 SECRET = "1.Aab/c+d=e~f_g-h\"i'j" + "0123456789" * 9
 
@@ -20,21 +19,24 @@ def test_a_secret_inside_an_encoded_text_is_found_wherever_it_begins(encode, shi
     assert in_any_shape(SECRET, encode(b"x" * shift + SECRET.encode() + b"yy"))
 
 
-@pytest.mark.parametrize(
-    "encode",
-    [
-        str.encode,
-        lambda text: text.encode().hex().encode(),
-        lambda text: text.encode().hex().upper().encode(),
-        lambda text: quote(text, safe="").encode(),
-        lambda text: json.dumps({"a": text}).encode(),
-        lambda text: text[:60].encode(),
-        lambda text: text[-60:].encode(),
-    ],
-    ids=["raw", "hex", "HEX", "url", "json", "its beginning", "its end"],
-)
-def test_a_secret_is_found_in_other_clothes(encode):
-    assert in_any_shape(SECRET, b"before " + encode(SECRET) + b" after")
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("before", ["", "a", "ab", "abc"])
+def test_a_secret_is_found_in_every_shape(shape, before):
+    content = b"before " + dressed(f"{before}{SECRET} tail")[shape] + b" after"
+
+    assert in_any_shape(SECRET, unpacked(content))
+
+
+@pytest.mark.parametrize("cut", [slice(None, 60), slice(-60, None), slice(25, 85)], ids=["beginning", "end", "middle"])
+def test_a_piece_of_a_long_secret_is_found(cut):
+    assert in_any_shape(SECRET, b"before " + SECRET[cut].encode() + b" after")
+
+
+def test_what_a_session_packs_is_unpacked():
+    session = signing.dumps({"note": SECRET * 3, "more": "x" * 200}, compress=True)
+
+    assert not in_any_shape(SECRET, session.encode())
+    assert in_any_shape(SECRET, unpacked(session.encode()))
 
 
 def test_nothing_is_found_where_nothing_is():
