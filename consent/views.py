@@ -77,9 +77,14 @@ def refusal_page(request: HttpRequest, refused: Refused) -> HttpResponse:
         "admin_consent": refused.reason in APPROVAL_HELPS and _invitation_in(refused.retry_path),
         "nothing_stored": refused.reason not in {"used_invitation", "already_connected"},
     }
-    response = render(request, "consent/refused.html", {"refusal": refusal}, status=words.status)
-    response["Referrer-Policy"] = "no-referrer"
-    return response
+    return _at_the_callback(render(request, "consent/refused.html", {"refusal": refusal}, status=words.status))
+
+
+def _at_the_callback(page: HttpResponse) -> HttpResponse:
+    """A page whose address holds what Microsoft sent: no request it makes may tell that address, not even to us."""
+    # "no-referrer" would also empty the Origin of the page's own forms, and Django would refuse them.
+    page["Referrer-Policy"] = "strict-origin"
+    return page
 
 
 def _accepted_roles() -> list[str]:
@@ -239,9 +244,7 @@ def admin_consent_callback(request: HttpRequest) -> HttpResponse:
     path = flow.complete_admin_consent(answer=request.GET.dict(), browser=browser_secret(request))
     match = resolve(path)
     go_on = path if match.url_name == "connect" else reverse("renew")
-    response = render(request, "consent/approved.html", {"go_on": go_on})
-    response["Referrer-Policy"] = "no-referrer"
-    return response
+    return _at_the_callback(render(request, "consent/approved.html", {"go_on": go_on}))
 
 
 def _see_other(path: str) -> HttpResponse:

@@ -34,6 +34,11 @@ OVERFLOW = """() => {
 REMEMBER = """() => {
     const look = e => { const s = getComputedStyle(e); return [s.outlineStyle, s.outlineWidth, s.boxShadow].join(); };
     document.activeElement?.blur();
+    const top = document.createElement("span");  // an address with a fragment would let Tab begin in the middle
+    top.tabIndex = -1;
+    document.body.prepend(top);
+    top.focus();
+    top.remove();
     window.__look = look;
     window.__before = new Map([...document.querySelectorAll("a[href], button, input, select, textarea, [tabindex]")]
         .filter(e => e.tabIndex >= 0 && e.type !== "hidden" && e.checkVisibility())

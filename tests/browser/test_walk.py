@@ -2,77 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Route, expect, sync_playwright
+from playwright.sync_api import Page, Route, expect
 
 from tests.browser.looks import Looks
-from tests.live import CONTOSO, ROOT, Live, service_account, until
-
-CHROMIUM = shutil.which("chromium")
-WHY_NOT = "NOT LOOKED AT: no page was opened in a browser, because this machine has no `chromium` on its PATH"
-if not CHROMIUM:
-    if os.environ.get("CPV_NOTHING_SKIPPED") == "1":
-        pytest.fail(WHY_NOT, pytrace=False)
-    pytest.skip(WHY_NOT, allow_module_level=True)
+from tests.browser.visits import accept, choose, new_page, to_microsoft
+from tests.live import CONTOSO, Live, service_account, until
 
 pytestmark = pytest.mark.browser
 
-ARGS = "no-sandbox disable-gpu disable-background-networking disable-sync disable-component-update no-first-run"
 ACCOUNT = service_account("contoso")
-expect.set_options(timeout=10_000)
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        args = [f"--{arg}" for arg in [*ARGS.split(), "disable-quic"]]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=args)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def looks(tmp_path_factory: pytest.TempPathFactory) -> Looks:
-    """Pictures go to `var/screenshots` when CPV_SCREENSHOTS=1, for people to look at."""
-    keep = os.environ.get("CPV_SCREENSHOTS") == "1"
-    shots: Path = ROOT / "var" / "screenshots" if keep else tmp_path_factory.mktemp("screenshots")
-    shots.mkdir(parents=True, exist_ok=True)
-    return Looks(shots)
-
-
-def new_page(context: BrowserContext, looks: Looks) -> Page:
-    context.set_default_timeout(10_000)
-    return looks.watch(context.new_page())
-
-
-@pytest.fixture(scope="module")
-def page(live: Live, chromium: Browser, looks: Looks) -> Iterator[Page]:
-    """The partner's own browser; it lives as long as the story."""
-    context = chromium.new_context(reduced_motion="reduce")  # colours that fade would be looked at half-way
-    yield new_page(context, looks)
-    context.close()
-
-
-def to_microsoft(page: Page, button: str) -> None:
-    page.get_by_role("button", name=button).click()
-    expect(page.locator("h1")).to_have_text("Pick an account")
-
-
-def choose(page: Page, account: str, *, mfa: bool) -> None:
-    """Pick an account at the pretended Microsoft."""
-    row = page.get_by_role("group", name=account)
-    row.get_by_role("button", name="Sign in with MFA" if mfa else "Sign in without MFA").click()
-
-
-def accept(page: Page) -> None:
-    expect(page.locator("h1")).to_have_text("Permissions requested")
-    page.get_by_role("button", name="Accept").click()
 
 
 @pytest.fixture(scope="module")

@@ -85,7 +85,8 @@ def test_the_page_says_that_it_asks_and_reads_itself_again(member, customer):
     content = answer.content.decode()
     assert "Asking Microsoft" in text_of(answer)
     assert 'hx-trigger="every 1s"' in content
-    assert '<noscript><meta http-equiv="refresh" content="2"></noscript>' in content
+    assert '<noscript><meta http-equiv="refresh" content="2; url=/customers/' in content
+    assert "#" not in re.findall(r'content="2; url=([^"]+)"', content)[0], "a browser would only scroll there"
     assert "Show the users" not in content
 
 
