@@ -10,9 +10,11 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from consent.models import Invitation
-from partners.models import Partner
+from partners import jobs
+from partners.models import Customer, Job, Partner
 from tests.conftest import CONTOSO, SERVICE
 from tests.pretend import text_of
+from tokens import broker
 from tokens.models import AuditEvent
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -193,3 +195,28 @@ def test_a_token_before_any_consent_needs_a_person(capsys, invited):
         answer(capsys, "token", CONTOSO, "--audience", "graph", "--reason", "r")
 
     assert refused.value.returncode == 1
+
+
+# --- work -----------------------------------------------------------------------------------------------------------
+def test_work_alone_answers_members_runs_jobs_and_tells_people(member, contoso, capsys):
+    jobs.run_job(Job.objects.get().pk)
+    customer = Customer.objects.order_by("name_key")[0]
+    shown_at = member.portal.post(f"/customers/{customer.tenant_id}/users")["Location"].partition("#")[0]
+    Job.objects.update(next_run_at=timezone.now())
+
+    call_command("work", until_idle=True, json=True)
+    ran = json.loads(capsys.readouterr().out)["ran"]
+    assert [(row["kind"], row["outcome"]) for row in ran] == [("users", "answered"), ("customers", "done")]
+    assert "Nothing of it is stored" in text_of(member.portal.get(shown_at))
+
+    contoso.revoke()
+    broker.forget()
+    Job.objects.update(next_run_at=timezone.now())
+    with pytest.raises(SystemExit) as ended:
+        call_command("work", until_idle=True, json=True)
+
+    ran = json.loads(capsys.readouterr().out)["ran"]
+    assert ended.value.code == 1
+    assert [(row["kind"], row["outcome"]) for row in ran] == [("customers", "refused"), ("mail", "sent")]
+    assert {row["tenant_id"] for row in ran} == {CONTOSO}
+    assert [message.to for message in mail.outbox] == [[SERVICE]]

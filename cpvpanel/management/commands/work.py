@@ -1,0 +1,59 @@
+"""Does everything that is due, in this process and without a message broker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from django.core.management.base import CommandParser
+
+from consent import notices
+from consent.models import Notice
+from partners import jobs, lookups
+from partners.commands import PanelCommand
+from partners.models import Lookup, Run
+from tokens import custody
+
+NEEDS_A_PERSON = {Run.Outcome.REFUSED, Run.Outcome.FAILED}
+
+
+class Command(PanelCommand):
+    """Exit code 0: all went well or waits; 1: a job was refused or failed; 2: wrong use."""
+
+    help = "Do everything that is due, in this process; ends when nothing is due now."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--until-idle", action="store_true", required=True, help="end when nothing is due now")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        self.needs_the_vault()
+        ran = [*_answer_questions(), *_run_jobs(), *_tell_people()]
+        custody.sweep()
+        until = jobs.next_due_at()
+        lines = [f"{row['kind']} of {row['tenant_id']}: {row['outcome']}" for row in ran] or ["Nothing was due."]
+        fine = not any(row["outcome"] in NEEDS_A_PERSON for row in ran)
+        self.answer({"ran": ran, "next_due_at": until}, lines, fine=fine)
+
+
+def _answer_questions() -> Iterator[dict[str, Any]]:
+    """What members asked to see comes first: they wait at their screens."""
+    for lookup in Lookup.objects.filter(taken_at=None).select_related("partner"):
+        if lookups.answer(lookup.pk):
+            yield {"kind": "users", "tenant_id": lookup.partner.tenant_id, "outcome": "answered"}
+
+
+def _run_jobs() -> Iterator[dict[str, Any]]:
+    while claimed := jobs.claim_due():
+        for job_id in claimed:
+            run = jobs.run_job(job_id)
+            if run is not None:
+                yield {"kind": run.job.kind, "tenant_id": run.partner.tenant_id, "outcome": run.outcome}
+
+
+def _tell_people() -> Iterator[dict[str, Any]]:
+    """Last, because a run just now may have found that a connection broke."""
+    notices.find()
+    for notice_id in notices.due():
+        if notices.send(notice_id):
+            partner = Notice.objects.select_related("partner").get(pk=notice_id).partner
+            yield {"kind": "mail", "tenant_id": partner.tenant_id, "outcome": "sent"}

@@ -1,0 +1,15 @@
+"""Every test of the rooms holds on PostgreSQL too. The stand-in has no database; the journeys run beside this."""
+
+from __future__ import annotations
+
+from tests.postgresql import THERE, run_there
+
+
+@THERE
+def test_every_test_of_the_rooms_passes_on_postgresql(record_property):
+    others = ("--ignore=tests/house/test_rooms_on_postgresql.py",)
+
+    record_property(
+        "figure",
+        run_there("tests/tokens", "tests/partners", "tests/cpvpanel", "tests/house", *others, database="cpv_rooms"),
+    )
