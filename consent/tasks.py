@@ -4,13 +4,14 @@ from typing import Any
 
 from celery import shared_task
 
-from consent import flow, notices
+from consent import attempts, invitations, notices
 
 
 @shared_task(name="consent.tidy", ignore_result=True)
 def tidy(**_future: Any) -> None:
     """Let go of attempts, invitations and notices that are long over."""
-    flow.forget_old()
+    attempts.forget_old()
+    invitations.forget_old()
     notices.forget_old()
 
 

@@ -20,7 +20,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_GET, require_http_methods, require_POST, require_safe
 
-from consent import flow, posted
+from consent import flow, invitations, posted, sign_in
 from consent.checks_at_consent import ROLE_WORDS
 from consent.models import ConsentAttempt
 from consent.refusals import WAY_ON, Refused
@@ -126,7 +126,7 @@ def browser_secret(request: HttpRequest, *, make: bool = False) -> str:
 @explains_refusals
 def connect(request: HttpRequest, link: str) -> HttpResponse:
     """Explain what is asked and why; a POST leads on to Microsoft. Looking never spends the invitation."""
-    invitation = flow.usable_invitation(link)
+    invitation = invitations.usable(link)
     partner = invitation.partner
     if request.method == "POST":
         address = flow.begin(
@@ -206,7 +206,7 @@ def admin_consent(request: HttpRequest) -> HttpResponse:
     The address with its invitation is what a Global Administrator can be sent. A member may approve for a reconnect.
     """
     link = request.POST.get("invitation") or request.GET.get("invitation", "")
-    invitation = flow.usable_invitation(link) if link else None
+    invitation = invitations.usable(link) if link else None
     partner = invitation.partner if invitation else _own_partner(request)
     retry_path = reverse("connect", args=[link]) if link else reverse("home")
     if request.method == "POST":
@@ -307,7 +307,7 @@ def signin(request: HttpRequest) -> HttpResponse:
         cloud = request.POST.get("cloud") or (clouds[0][0] if len(clouds) == 1 else "")
         if cloud not in dict(clouds):
             return render(request, "consent/signin.html", {"clouds": clouds, "next": next_path}, status=400)
-        address = flow.begin_sign_in(cloud=cloud, browser=browser_secret(request, make=True), next_path=next_path)
+        address = sign_in.begin(cloud=cloud, browser=browser_secret(request, make=True), next_path=next_path)
         return HttpResponseRedirect(address)
     return render(request, "consent/signin.html", {"clouds": clouds, "next": next_path})
 
@@ -323,7 +323,7 @@ def _safe_next(request: HttpRequest) -> str:
 @takes_microsofts_answer(ConsentAttempt.Kind.SIGN_IN)
 def signin_callback(request: HttpRequest, answer: Mapping[str, str]) -> HttpResponse:
     """Where Microsoft sends somebody who signs in."""
-    signed_in = flow.complete_sign_in(answer=answer, browser=browser_secret(request))
+    signed_in = sign_in.complete(answer=answer, browser=browser_secret(request))
     enter(request, user=signed_in.user, partner=signed_in.partner)
     return _see_other(signed_in.next_path or reverse("home"))
 

@@ -20,7 +20,7 @@ from django.conf import settings
 from django.contrib.auth.models import Permission
 from django.db.models import F
 
-from consent import flow
+from consent import flow, invitations
 from consent.models import Consent
 from partners import jobs
 from partners.models import Partner, Run, User
@@ -77,7 +77,7 @@ def _is_ours(sandbox_url: str) -> bool:
 def _lines(base_url: str, contoso: Partner, password: str) -> list[str]:
     python = os.path.relpath(sys.executable, settings.BASE_DIR)
     if current_token(contoso) is None:
-        _, invitation = flow.invite(partner=contoso, by=actors.command("runlocal"))
+        _, invitation = invitations.invite(partner=contoso, by=actors.command("runlocal"))
         first = f"1. Try an invitation: {invitation}  (sign in as {CONTOSO.service_account}, with MFA)"
         second = f"2. See a refusal: the same, but signed in without MFA: {invitation}"
     else:
@@ -131,7 +131,7 @@ def _broken(pretended: Pretended, sandbox_url: str) -> None:
 def _consent(partner: Partner, pretended: Pretended) -> None:
     """What a browser would do: begin here, sign in at the stand-in with MFA, agree, come back."""
     browser = secrets.token_urlsafe(32)
-    invitation, _ = flow.invite(partner=partner, by=actors.command("runlocal"))
+    invitation, _ = invitations.invite(partner=partner, by=actors.command("runlocal"))
     address = flow.begin(partner=partner, invitation=invitation, browser=browser, retry_path="/")
     choice = {"account": pretended.service_account, "mfa": "yes", "decision": "accept"}
     # There is no page here that could post a form, so the answer is asked for by address whatever the portal asks for.

@@ -9,7 +9,7 @@ import pytest
 from django.core.cache import cache
 from django.test import Client
 
-from consent import flow
+from consent import invitations
 from partners.models import Partner, User
 from sandbox.directory import Tenant
 from sandbox.world import World
@@ -56,7 +56,7 @@ def contoso(world: World) -> Tenant:
 def invited(db: Any, contoso: Tenant) -> tuple[Partner, str]:
     """Contoso as a partner that has an invitation, and its address."""
     partner = Partner.objects.create(cloud="global", tenant_id=CONTOSO, name="Contoso")
-    _, url = flow.invite(partner=partner, by=actors.SYSTEM)
+    _, url = invitations.invite(partner=partner, by=actors.SYSTEM)
     return partner, url
 
 
@@ -82,7 +82,7 @@ def connected_partner(world: World, db: Any) -> Callable[..., Partner]:
         slug = name.lower().replace(" ", "-")
         tenant.add_account(f"svc-cpv@{slug}.test", groups={"AdminAgents"})
         partner = Partner.objects.create(cloud="global", tenant_id=tenant_id, name=name)
-        _, url = flow.invite(partner=partner, by=actors.SYSTEM)
+        _, url = invitations.invite(partner=partner, by=actors.SYSTEM)
         answer = Person(Client(), world).connect(url, f"svc-cpv@{slug}.test")
         assert answer.status_code == 200, answer.content.decode()
         return partner

@@ -11,7 +11,7 @@ import time_machine
 from django.test import Client
 from django.utils import timezone
 
-from consent import flow
+from consent import invitations
 from consent.models import Consent, ConsentAttempt, Invitation
 from consent.refusals import REASONS
 from partners import jobs
@@ -189,7 +189,7 @@ def test_a_stopped_partner_is_sent_nowhere(person, invited, world):
 
 
 def test_a_connected_partner_needs_no_approval(member, invited):
-    _, second = flow.invite(partner=invited[0], by=SYSTEM)
+    _, second = invitations.invite(partner=invited[0], by=SYSTEM)
 
     answer = member.portal.post("/connect/admin-consent", {"invitation": second.rpartition("/")[2]})
 

@@ -32,7 +32,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.log import AdminEmailHandler
 
-from consent import flow, notices
+from consent import invitations, notices
 from consent.models import ConsentAttempt, PostedAnswer
 from cpvpanel.celery import app
 from cpvpanel.logs import line_format
@@ -252,7 +252,7 @@ def scene(world, contoso, db, logs, capfd, settings, monkeypatch) -> Scene:
     settings.ADMINS = [("Somebody", "somebody@vendor.test")]
     monkeypatch.delenv("CPV_PLANTED", raising=False)
     partner = Partner.objects.create(cloud="global", tenant_id=CONTOSO, name="Contoso")
-    _, url = flow.invite(partner=partner, by=SYSTEM, email=INBOX)
+    _, url = invitations.invite(partner=partner, by=SYSTEM, email=INBOX)
     desk = RecordingClient()
     desk.force_login(User.objects.create_superuser("support"))
     scene = Scene(world, RecordingClient(), desk, *logs, capfd, url.rpartition("/")[2], [])

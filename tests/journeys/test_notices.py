@@ -14,7 +14,7 @@ from django.db import transaction
 from django.test import Client
 from django.utils import timezone
 
-from consent import flow, mails, notices, tasks
+from consent import invitations, mails, notices, tasks
 from consent.models import Invitation, Notice
 from partners import jobs
 from partners.models import Job, Member, Partner, User
@@ -40,7 +40,7 @@ def partner(member, contoso: Tenant) -> Partner:
 def mailed(world, contoso, db) -> Person:
     """Contoso, connected by an invitation that was mailed to its IT."""
     partner = Partner.objects.create(cloud="global", tenant_id=CONTOSO, name="Contoso")
-    _, url = flow.invite(partner=partner, by=actors.SYSTEM, email=INBOX)
+    _, url = invitations.invite(partner=partner, by=actors.SYSTEM, email=INBOX)
     person = Person(Client(), world)
     assert person.connect(url, SERVICE).status_code == 200
     return person
@@ -275,7 +275,7 @@ def test_the_address_the_invitation_went_to_is_told_too(mailed, contoso):
 
 
 def test_an_invitation_nobody_used_tells_nobody(mailed, contoso):
-    flow.invite(partner=Partner.objects.get(), by=actors.SYSTEM, email="mistyped@elsewhere.test")
+    invitations.invite(partner=Partner.objects.get(), by=actors.SYSTEM, email="mistyped@elsewhere.test")
     break_it(contoso)
 
     tick()

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from django.core.management import call_command
 
-from consent import flow
+from consent import invitations
 from consent.models import Consent
 from partners import jobs, lookups
 from partners.models import Customer, Job, Lookup, Partner
@@ -80,7 +80,7 @@ def invitation(world) -> str:
     partner, _ = Partner.objects.get_or_create(
         cloud="global", tenant_id="0a7b1d00-0000-4000-8000-0000000000b0", defaults={"name": "Northwind"}
     )
-    return flow.invite(partner=partner, by=actors.SYSTEM)[1]
+    return invitations.invite(partner=partner, by=actors.SYSTEM)[1]
 
 
 def test_the_application_alone_may_do_nothing(asking, member):

@@ -13,7 +13,7 @@ from django.db import connections, transaction
 from django.test import Client
 from django.utils import timezone
 
-from consent import checks_at_consent, flow
+from consent import checks_at_consent, invitations
 from consent.models import Consent, ConsentAttempt, Invitation
 from consent.refusals import REASONS, of_failure
 from partners import jobs
@@ -502,7 +502,7 @@ def test_outside_development_forms_may_lead_to_microsofts_login_hosts_only(perso
 
 
 def test_a_second_invitation_does_not_replace_a_connection_that_works(member, invited, world, contoso):
-    _, second = flow.invite(partner=invited[0], by=SYSTEM)
+    _, second = invitations.invite(partner=invited[0], by=SYSTEM)
     pins = RefreshToken.objects.count()
 
     answer = member.portal.post(second)
@@ -512,7 +512,7 @@ def test_a_second_invitation_does_not_replace_a_connection_that_works(member, in
 
 
 def test_a_second_invitation_that_was_on_its_way_is_thrown_away_too(person, invited, world):
-    _, second = flow.invite(partner=invited[0], by=SYSTEM)
+    _, second = invitations.invite(partner=invited[0], by=SYSTEM)
     back = person.at_microsoft(person.leave(second), SERVICE)
     person.connect(invited[1], SERVICE)
 

@@ -9,7 +9,7 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.db import transaction
 
-from consent import flow, mails
+from consent import invitations, mails
 from consent.models import Invitation
 from partners.commands import PanelCommand
 from partners.models import CLOUDS, Partner
@@ -40,7 +40,7 @@ class Command(PanelCommand):
         except ValueError:
             self.wrong_use("--tenant is not a GUID: take the tenant id from the partner's Entra overview page")
         partner = self._partner(name, tenant, cloud)
-        invitation, url = flow.invite(partner=partner, by=actors.command("invite"), email=options["email"])
+        invitation, url = invitations.invite(partner=partner, by=actors.command("invite"), email=options["email"])
         is_fine = self._mail(invitation, url) if invitation.email else True
         self.answer(
             {"partner": str(partner.tenant_id), "url": url, "expires_at": invitation.expires_at.isoformat()},

@@ -1,0 +1,59 @@
+"""Invitations: a link that leads one partner to its consent. Used up by success only; we keep its hash."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from consent.models import INVITATION_LIFE, Invitation, digest
+from consent.refusals import Refused
+from partners.models import Partner
+from tokens import audit
+from tokens.actors import Actor
+
+KEEP = dt.timedelta(days=90)
+
+
+@transaction.atomic
+def invite(*, partner: Partner, by: Actor, email: str = "") -> tuple[Invitation, str]:
+    """A new invitation and its address, which exists only now: we keep a hash of it."""
+    link = Invitation.new_link()
+    invitation = Invitation.objects.create(
+        partner=partner,
+        link_hash=digest(link),
+        email=email,
+        created_by=str(by),
+        expires_at=timezone.now() + INVITATION_LIFE,
+    )
+    audit.record("invitation.made", actor=by, partner=partner, object=f"invitation {invitation.pk}")
+    return invitation, f"{settings.CPV_BASE_URL}/connect/{link}"
+
+
+def usable(link: str) -> Invitation:
+    """
+    The invitation behind a link, unspent and in time.
+
+    :raises Refused: unknown, expired or used
+    """
+    invitation = Invitation.objects.select_related("partner").filter(link_hash=digest(link)).first()
+    if invitation is None or invitation.partner.offboarded_at:
+        raise Refused("unknown_invitation")
+    if invitation.used_at:
+        raise Refused("used_invitation")
+    if invitation.is_expired:
+        raise Refused("expired_invitation")
+    return invitation
+
+
+def forget_old() -> None:
+    """
+    Let go of invitations 90 days after their end.
+
+    One that was mailed and led to a connection stays: its address is told when the connection breaks.
+    """
+    mailed_and_used = Q(used_at__isnull=False, partner__offboarded_at=None) & ~Q(email="")
+    Invitation.objects.filter(expires_at__lt=timezone.now() - KEEP).exclude(mailed_and_used).delete()
