@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import median, quantiles
 from typing import Any
 
+from bench import stopping
 from bench.ground import POSTGRES, Broken, Ground, ground
 
 GOAL = 1.3  # p95 of the list at the largest size, against the smallest
@@ -41,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rows", type=_sizes, default=[1_000, 100_000], help="customers in the list: 1000,100000")
     parser.add_argument("--requests", type=int, default=60, help="requests for each page, size and round")
     parser.add_argument("--tokens", type=int, default=100, help="tokens for each round")
+    parser.add_argument("--trials", type=int, default=20, help="how often a partner is stopped")
     return parser
 
 
@@ -146,7 +148,26 @@ def token(options: argparse.Namespace) -> None:
         _print(in_turns(where, options.rounds, strategies), unit="ms", scale=1000, limits=["limit: a plain POST"])
 
 
-BENCHES: dict[str, Callable[[argparse.Namespace], None]] = {"list": pages, "token": token, "sync": sync}
+def kill(options: argparse.Namespace) -> None:
+    """How soon nothing leaves any more for a partner that is stopped while four processes send for it."""
+    size = 2
+    with ground({tenant_of(size): size}) as where:
+        where.measure("connect", tenant=tenant_of(size), size=size)
+        found = stopping.trials(where, tenant_of(size), number=options.trials, senders=4)
+        _title(f"Kill, {options.trials} trials, 4 processes", where)
+    say(ROW.format("seconds from the stop", "p50", "p99", "most", "goal"))
+    words = {
+        "last": "until the last call came in", "seen": "until all have said so", "secrets": "until secrets are disabled"
+    }  # fmt: skip
+    for name, goal in (("last", 1.0), ("seen", 5.0), ("secrets", 10.0)):
+        values = sorted(one[name] for one in found)
+        p99 = values[min(len(values) - 1, int(0.99 * len(values)))]
+        judged = "" if p99 <= goal else " !"
+        say(ROW.format(words[name], f"{median(values):.2f}", f"{p99:.2f}{judged}", f"{values[-1]:.2f}", f"{goal:.0f}"))
+    say(f"{sum(one['late'] for one in found):.0f} calls came in after every process had said that it stopped.")
+
+
+BENCHES: dict[str, Callable[[argparse.Namespace], None]] = {"list": pages, "token": token, "sync": sync, "kill": kill}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -57,6 +57,13 @@ def connect(tenant: str, size: int) -> None:
     assert read == size, read
 
 
+def reconnect(partner: Partner) -> None:
+    """The real way through consent, for a partner that has none in force."""
+    token = current_token(partner)
+    if token is None or token.refused_at:
+        demo._consent(partner, demo.Pretended(str(partner.tenant_id), partner.name))
+
+
 def _session(partner: Partner) -> broker.ApiSession:
     token = current_token(partner)
     assert token

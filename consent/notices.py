@@ -22,7 +22,7 @@ from consent import mails
 from consent.models import Invitation, Notice
 from partners.models import Member, Partner
 from partners.standing import Standing, current_token, standing
-from tokens.models import REFUSALS, RefreshToken
+from tokens.models import REFUSALS, Halt, RefreshToken
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,9 @@ FIRST_WAIT, LONGEST_WAIT = 30.0, 3600.0  # seconds between two tries
 
 # --- Finding --------------------------------------------------------------------------------------------------------
 def find() -> None:
-    """Write down who is to be told what; safe at any time, twice and by two at once."""
+    """Write down who is to be told what; safe at any time, twice and by two at once. In an all-stop nobody is told."""
+    if Halt.objects.in_force().exists():
+        return
     now = timezone.now()
     for token in _newly_broken(now):
         if standing(token.partner, token).state in BROKEN_STATES:

@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 from celery import Celery
-from celery.signals import worker_shutting_down
+from celery.signals import worker_init, worker_shutting_down
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "cpvpanel.settings")
 
@@ -24,6 +24,11 @@ app.conf.update(
     beat_schedule={
         "dispatch due jobs": {"task": "partners.dispatch", "schedule": 2.0, "options": {"expires": 10}},
         "tell partners what changed": {"task": "consent.notify", "schedule": 10.0, "options": {"expires": 9}},
+        "disable secrets of who was stopped": {
+            "task": "tokens.close_stopped",
+            "schedule": 2.0,
+            "options": {"expires": 10},
+        },
         "sweep secrets nobody points at": {"task": "tokens.sweep", "schedule": 300.0, "options": {"expires": 290}},
         **{
             f"tidy {room}": {"task": f"{room}.tidy", "schedule": 3600.0, "options": {"expires": 3500}}
@@ -32,6 +37,14 @@ app.conf.update(
     },
 )
 app.autodiscover_tasks()
+
+
+@worker_init.connect
+def watch_for_stops(**_signal: Any) -> None:
+    """Let this process see a kill within half a second, and say that it did."""
+    from tokens import watch
+
+    watch.start()
 
 
 @worker_shutting_down.connect

@@ -12,6 +12,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.core.serializers.json import DjangoJSONEncoder
 
 from partners.models import Partner
+from tokens import watch
 
 NEEDS_A_PERSON, WRONG_USE = 1, 2  # exit codes; 0 is fine
 
@@ -29,6 +30,7 @@ class PanelCommand(BaseCommand):
         return parser
 
     def run_from_argv(self, argv: list[str]) -> None:
+        self._is_process = True
         try:
             super().run_from_argv(argv)
         except SystemExit as end:
@@ -73,14 +75,24 @@ class PanelCommand(BaseCommand):
         except Partner.DoesNotExist:
             self.wrong_use(f"No partner has the tenant id {tenant_id}; `manage.py partners` lists them.")
 
+    def reason(self, given: str) -> str:
+        """Why somebody decides this, as partner and auditor will read it; ends with exit code 2 when it is empty."""
+        reason = " ".join(given.split())
+        if not reason:
+            self.wrong_use("--reason is empty: the partner reads it in its audit")
+        return reason
+
     def needs_the_vault(self) -> None:
-        """End with exit code 2 in a process that may not read the vault."""
+        """End with exit code 2 in a process that may not read the vault; in others, be seen to act upon stops."""
         if settings.CPV_ROLE != "worker":
             self.wrong_use(
                 f"This needs to read the vault, and the role {settings.CPV_ROLE!r} may not: set CPV_ROLE=worker."
             )
+        if self._is_process:
+            watch.start()
 
     _as_json = False
+    _is_process = False  # started from a shell, and not by code of a process that watches already
     _has_answered = False
 
     def _print(self, document: Any) -> None:

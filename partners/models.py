@@ -15,6 +15,7 @@ from django.utils import timezone
 from tokens.actors import Actor, ActorKind
 
 ACCESS_PERIOD = dt.timedelta(days=180)
+ACCESS_DAYS = (90, 180, 365)  # what an owner may choose
 LEASE = dt.timedelta(seconds=120)
 LOOKUP_LIFE = dt.timedelta(seconds=60)
 OFFER = dt.timedelta(seconds=10)  # a question that no worker took is offered again after this
@@ -109,6 +110,7 @@ class Partner(models.Model):
     objects = PartnerQuerySet.as_manager()
 
     class Meta:
+        permissions: ClassVar = [("kill_partner", "Can stop partners for security, and lift such a stop")]
         constraints: ClassVar = [
             models.UniqueConstraint(
                 fields=["tenant_id"], condition=Q(offboarded_at=None), name="partner_tenant_unique_among_the_living"
@@ -118,6 +120,26 @@ class Partner(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.tenant_id})"
+
+    def mark_killed(self) -> None:
+        """Nothing leaves for this partner from the commit on."""
+        Partner.objects.filter(pk=self.pk, killed_at=None).update(killed_at=timezone.now())
+        self.refresh_from_db(fields=["killed_at"])
+
+    def unmark_killed(self) -> bool:
+        lifted = Partner.objects.filter(pk=self.pk, killed_at__isnull=False).update(killed_at=None)
+        self.refresh_from_db(fields=["killed_at"])
+        return lifted == 1
+
+    def mark_withdrawn(self) -> bool:
+        ended = Partner.objects.filter(pk=self.pk, withdrawn_at=None).update(withdrawn_at=timezone.now())
+        self.refresh_from_db(fields=["withdrawn_at"])
+        return ended == 1
+
+    def set_access_period(self, days: int, *, since: dt.datetime | None) -> None:
+        """`since` is when the consent in force was given; without one the period opens with the next consent."""
+        self.access_days, self.lapses_at = days, since + dt.timedelta(days=days) if since else None
+        Partner.objects.filter(pk=self.pk).update(access_days=days, lapses_at=self.lapses_at)
 
     def start_access_period(self, now: dt.datetime) -> None:
         """A new consent opens a new access period and ends a withdrawal; it never undoes a kill or a suspension."""

@@ -71,6 +71,7 @@ class Gate(Protocol):
 
 _cache = AccessCache()
 _snapshots: dict[tuple[int, int], float] = {}
+_gate_epoch = 0  # rises when this process learns of a stop
 
 
 def forget() -> None:
@@ -184,14 +185,22 @@ def check_gate(token: RefreshToken) -> None:
 
     :raises Stopped: the partner is not live, the generation is over, or all work is halted
     """
-    key = (token.pk, token.generation)
-    if time.monotonic() - _snapshots.get(key, float("-inf")) <= SNAPSHOT_AGE:
+    key, asked = (token.pk, token.generation), (time.monotonic(), _gate_epoch)
+    if asked[0] - _snapshots.get(key, float("-inf")) <= SNAPSHOT_AGE:
         return
     live = RefreshToken.objects.live(timezone.now()).filter(pk=token.pk, generation=token.generation)
     if not live.filter(~Exists(Halt.objects.in_force())).exists():
         _snapshots.pop(key, None)
         raise Stopped("calls for this partner are stopped", code="stopped")
-    _snapshots[key] = time.monotonic()
+    if asked[1] == _gate_epoch:  # or the answer is from before a stop that this process knows of by now
+        _snapshots[key] = asked[0]
+
+
+def forget_gate() -> None:
+    """Let the next send of each partner ask the rows again."""
+    global _gate_epoch
+    _gate_epoch += 1
+    _snapshots.clear()
 
 
 def check_open(partner: Partner) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Max
+from django.db.models import Max, QuerySet
 from django.utils import timezone
 
 from tokens import audit, outside
@@ -192,9 +192,22 @@ def sweep() -> int:
     Safe at any time and twice. A row that cannot be closed now is left for the next sweep and holds up no other.
     Returns how many versions it disabled.
     """
+    return _close_all(RefreshToken.objects.over(timezone.now() - ABANDONED_AFTER))
+
+
+def close_stopped() -> int:
+    """
+    Disable the secrets of partners that were killed or ended access, of all in an all-stop; safe at any time and twice.
+
+    Such a generation is refused from then on: work may resume after a new consent only.
+    """
+    return _close_all(RefreshToken.objects.stopped(timezone.now()))
+
+
+def _close_all(tokens: QuerySet[RefreshToken]) -> int:
     disabled = 0
     troubles: Counter[str] = Counter()
-    for token in RefreshToken.objects.over(timezone.now() - ABANDONED_AFTER).select_related("partner")[:SWEEP_BATCH]:
+    for token in tokens.select_related("partner")[:SWEEP_BATCH]:
         if troubles[token.partner.cloud] >= ENOUGH_TROUBLE:
             continue  # this cloud's vault is down; it need not be asked about every row
         try:
@@ -218,6 +231,7 @@ def _close(token: RefreshToken) -> int:
             disabled += 1
         SecretVersion.objects.filter(pk=version.pk).update(disabled_at=timezone.now())
     RefreshToken.objects.filter(pk=token.pk).update(closed_at=timezone.now())
+    token.mark_refused("needs_consent", code="secret-disabled")  # where it is in force still: a stop came before
     return disabled
 
 

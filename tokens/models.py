@@ -31,6 +31,20 @@ def live(now: dt.datetime) -> Q:
     return open_to_consent() & in_period & usable & Q(partner__withdrawn_at=None)
 
 
+def is_stopped() -> Q:
+    """A partner whose secrets must not stay enabled: killed by us, or gone by its own will."""
+    return (
+        Q(partner__killed_at__isnull=False)
+        | Q(partner__withdrawn_at__isnull=False)
+        | Q(partner__offboarded_at__isnull=False)
+    )
+
+
+def enabled() -> Exists:
+    """Whether a version we know of under a row's name is not disabled yet."""
+    return Exists(SecretVersion.objects.filter(token=OuterRef("pk"), disabled_at=None))
+
+
 class RefreshTokenQuerySet(models.QuerySet["RefreshToken"]):
     def current(self) -> RefreshTokenQuerySet:
         """The generation in force: stored, and not replaced by a later consent."""
@@ -41,8 +55,27 @@ class RefreshTokenQuerySet(models.QuerySet["RefreshToken"]):
         never_pinned = Q(stored_at=None, reserved_at__lt=stale)
         # Whoever holds the lease of a replaced generation may be about to write; they get time to come to an end.
         replaced = Q(superseded_at__isnull=False) & (Q(leased_until=None) | Q(leased_until__lt=stale))
-        enabled = Exists(SecretVersion.objects.filter(token=OuterRef("pk"), disabled_at=None))
-        return self.filter(never_pinned | replaced).filter(Q(closed_at=None) | enabled).order_by("pk")
+        return self.filter(never_pinned | replaced).still_open().order_by("pk")
+
+    def stopped(self, now: dt.datetime) -> RefreshTokenQuerySet:
+        """
+        Rows of partners that were killed, or ended access, with secrets that may still be enabled.
+
+        Each is closed at once, and once more when nobody can be writing any more who began before the stop.
+        """
+        closed_early = Q()
+        for moment in ("partner__killed_at", "partner__withdrawn_at", "partner__offboarded_at"):
+            closed_early |= Q(closed_at__lt=F(moment) + LEASE) & Q(**{f"{moment}__lt": now - LEASE})
+        halts = Halt.objects.in_force()
+        open_rows = Q(closed_at=None) | enabled()
+        of_one = is_stopped() & (open_rows | closed_early)
+        again = Exists(halts.filter(started_at__lt=now - LEASE, started_at__gt=OuterRef("closed_at") - LEASE))
+        of_all = Q(Exists(halts)) & (open_rows | Q(again))
+        return self.filter(of_one | of_all).order_by("pk")
+
+    def still_open(self) -> RefreshTokenQuerySet:
+        """Rows under whose name something may be enabled still."""
+        return self.filter(Q(closed_at=None) | enabled())
 
     def live(self, now: dt.datetime) -> RefreshTokenQuerySet:
         return self.filter(live(now))
@@ -154,12 +187,18 @@ class SecretVersion(models.Model):
 
 class HaltQuerySet(models.QuerySet["Halt"]):
     def in_force(self) -> HaltQuerySet:
-        return self.filter(ended_at=None)
+        """The all-stops that hold now; a stop of one partner is on the partner's own row."""
+        return self.filter(ended_at=None, partner=None)
+
+    def epoch(self) -> int:
+        """Rises with every stop; a process that has seen it sends for nobody who was stopped before."""
+        return self.aggregate(newest=models.Max("pk"))["newest"] or 0
 
 
 class Halt(models.Model):
-    """All-stop: while one is in force, no call leaves for any partner."""
+    """A stop for security, kept for ever: of one partner, or without a partner of all work."""
 
+    partner = models.ForeignKey("partners.Partner", models.PROTECT, null=True, blank=True, related_name="halts")
     reason = models.CharField(max_length=500)
     started_by = models.CharField(max_length=320)
     started_at = models.DateTimeField(default=timezone.now)
@@ -169,7 +208,27 @@ class Halt(models.Model):
     objects = HaltQuerySet.as_manager()
 
     def __str__(self) -> str:
-        return f"all-stop since {self.started_at:%Y-%m-%d %H:%M} UTC"
+        return f"{f'stop of {self.partner}' if self.partner else 'all-stop'} since {self.started_at:%Y-%m-%d %H:%M} UTC"
+
+    def end(self, *, by: str) -> bool:
+        """Lift it; False when somebody did already."""
+        lifted = Halt.objects.filter(pk=self.pk, ended_at=None)
+        return lifted.update(ended_at=timezone.now(), ended_by=by[:320]) == 1
+
+
+class Sender(models.Model):
+    """A process that may send in partners' names: that it lives, and the newest stop it acts upon."""
+
+    name = models.CharField(max_length=200, unique=True)
+    seen_at = models.DateTimeField(default=timezone.now)
+    epoch = models.BigIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return self.name
+
+    @classmethod
+    def report(cls, name: str, epoch: int) -> None:
+        cls._default_manager.update_or_create(name=name[:200], defaults={"seen_at": timezone.now(), "epoch": epoch})
 
 
 class TokenUse(models.Model):

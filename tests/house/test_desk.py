@@ -6,6 +6,7 @@ import pytest
 from django.contrib import admin
 from django.contrib.auth.models import Permission
 from django.db import connection
+from django.db.models import Q
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
@@ -107,3 +108,55 @@ def test_the_desk_keeps_the_strict_policy(desk):
 
     assert "unsafe" not in policy
     assert "default-src 'none'" in policy
+
+
+# --- Stops for security ---------------------------------------------------------------------------------------------
+@pytest.fixture
+def security(desk):
+    """Somebody of security, who may stop partners."""
+    user = User.objects.create_user("security", "a long enough password", is_staff=True)
+    may = Q(codename__startswith="view_") | Q(codename="kill_partner")
+    user.user_permissions.set(Permission.objects.filter(may))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def test_security_stops_a_partner_with_a_reason_and_lifts_it_again(security):
+    partner = Partner.objects.get()
+    page = address(Partner, "change", partner.pk)
+    stop, lift = (reverse(f"admin:{name}", args=[partner.pk]) for name in ("stop_partner", "lift_stop"))
+    assert stop in security.get(page).content.decode()
+
+    assert "No call leaves" in text_of(security.get(stop))
+    assert "Please say why" in text_of(security.post(stop, {"reason": " "}))
+    assert Partner.objects.get().killed_at is None
+    stopped = security.post(stop, {"reason": "a drill"}, follow=True)
+
+    assert "is stopped" in text_of(stopped)
+    assert lift in stopped.content.decode()
+    event = AuditEvent.objects.get(action="partner.killed")
+    assert (event.actor_label, event.detail) == ("security", {"reason": "a drill"})
+    assert "may connect again" in text_of(security.post(lift, {"reason": "over"}, follow=True))
+    assert Partner.objects.get().killed_at is None
+
+
+def test_security_stops_everything(security):
+    everything = reverse("admin:stop_everything")
+    assert everything in security.get(address(Partner, "changelist")).content.decode()
+
+    assert "Everything is stopped" in text_of(security.post(everything, {"reason": "a thief"}, follow=True))
+
+    assert Halt.objects.in_force().get().reason == "a thief"
+
+
+def test_support_may_neither_stop_nor_lift(desk):
+    partner = Partner.objects.get()
+    for name, args in (("stop_partner", [partner.pk]), ("lift_stop", [partner.pk]), ("stop_everything", [])):
+        there = reverse(f"admin:{name}", args=args)
+        assert desk.get(there).status_code == 403
+        assert desk.post(there, {"reason": "x"}).status_code == 403
+        assert Client().post(there, {"reason": "x"}).status_code == 302
+    assert "Stop" not in text_of(desk.get(address(Partner, "change", partner.pk)))
+    assert not Halt.objects.in_force().exists()
+    assert Partner.objects.get().killed_at is None

@@ -24,8 +24,7 @@ class Command(PanelCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         self.needs_the_vault()
-        if not options["reason"].strip():
-            self.wrong_use("--reason is empty: the partner reads it in its audit")
+        reason = self.reason(options["reason"])
         partner = self.partner(options["tenant"])
         token = RefreshToken.objects.current().select_related("partner").filter(partner=partner).first()
         if token is None:
@@ -37,9 +36,7 @@ class Command(PanelCommand):
             self.wrong_use("--customer is not a GUID")
         answer: dict[str, Any] = {"ok": True, "audience": audience, "expires_at": None, "mfa": None, "scopes": []}
         try:
-            told = broker.explain(
-                token, audience, reason=options["reason"], actor=actors.command("token"), tenant=customer
-            )
+            told = broker.explain(token, audience, reason=reason, actor=actors.command("token"), tenant=customer)
         except Failure as failure:
             answer |= {"ok": False, "error": f"{failure.code}: {failure}" if failure.code else str(failure)}
             self.answer(answer, [f"refused: {answer['error']}"], fine=False)

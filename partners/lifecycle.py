@@ -1,0 +1,121 @@
+"""
+Stopping, ending and resuming work for a partner. Rows only: the vault is a worker's business, which finds it there.
+
+What each does is one transaction. The gate reads the same rows before every send.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from django.db import transaction
+
+from partners.models import Partner
+from tokens import audit, watch
+from tokens.actors import Actor
+from tokens.models import Halt, RefreshToken
+
+CALLS_WITHIN = 5.0  # seconds a stop waits for every living process to say that it has seen it
+SECRETS_WITHIN = 10.0  # seconds it waits for a worker to disable the secrets
+LOOK_EVERY = 0.05  # seconds
+
+
+# --- Stopping -------------------------------------------------------------------------------------------------------
+@transaction.atomic
+def kill(*, partner: Partner, by: Actor, reason: str) -> Halt:
+    """Stop every call for this partner at once and have its secrets disabled; a second kill changes nothing."""
+    Partner.objects.select_for_update().get(pk=partner.pk)  # of two at once, the second finds the first's
+    stopped = partner.halts.filter(ended_at=None).order_by("-pk").first()
+    if stopped is not None:
+        return stopped
+    partner.mark_killed()
+    halt = Halt.objects.create(partner=partner, reason=reason[:500], started_by=str(by)[:320])
+    audit.record("partner.killed", actor=by, partner=partner, object=f"stop {halt.pk}", reason=reason[:200])
+    return halt
+
+
+@transaction.atomic
+def kill_all(*, by: Actor, reason: str) -> Halt:
+    """Stop every call for everybody at once and have all secrets disabled; a second one changes nothing."""
+    stopped = Halt.objects.in_force().order_by("-pk").first()
+    if stopped is not None:
+        return stopped
+    halt = Halt.objects.create(reason=reason[:500], started_by=str(by)[:320])
+    audit.record("everything.killed", actor=by, object=f"stop {halt.pk}", reason=reason[:200])
+    return halt
+
+
+@transaction.atomic
+def unkill(*, partner: Partner, by: Actor, reason: str) -> bool:
+    """
+    Let this partner connect again; False when it was not killed.
+
+    What was disabled stays disabled: work goes on after a new consent.
+    """
+    if not partner.unmark_killed():
+        return False
+    for halt in partner.halts.filter(ended_at=None):
+        halt.end(by=str(by))
+    for token in RefreshToken.objects.current().filter(partner=partner):
+        token.mark_refused("needs_consent", code="secret-disabled")
+    audit.record("partner.unkilled", actor=by, partner=partner, reason=reason[:200])
+    return True
+
+
+@dataclass
+class Proof:
+    """How long it took, in seconds from the stop; None where it has not come to that yet."""
+
+    stopped: list[Partner]
+    calls_stopped_s: float | None = None
+    secrets_disabled_s: float | None = None
+    silent_workers: list[str] = field(default_factory=list)
+
+    @property
+    def is_whole(self) -> bool:
+        return self.calls_stopped_s is not None and self.secrets_disabled_s is not None
+
+
+def proof_of(
+    halt: Halt, *, sleep: Callable[[float], None] = time.sleep, clock: Callable[[], float] = time.monotonic
+) -> Proof:
+    """Wait until every living process acts upon a stop (5 s at most) and the secrets are disabled (10 s at most)."""
+    partners = [halt.partner] if halt.partner else list(Partner.objects.living())
+    proof, begun = Proof(partners), clock()
+    while True:
+        passed = clock() - begun
+        if proof.calls_stopped_s is None:
+            proof.silent_workers = watch.silent(halt.pk)
+            proof.calls_stopped_s = None if proof.silent_workers else round(passed, 2)
+        if proof.secrets_disabled_s is None and not _open_secrets(halt):
+            proof.secrets_disabled_s = round(passed, 2)
+        calls_are_over = proof.calls_stopped_s is not None or passed > CALLS_WITHIN
+        if calls_are_over and (proof.secrets_disabled_s is not None or passed > SECRETS_WITHIN):
+            return proof
+        sleep(LOOK_EVERY)
+
+
+def _open_secrets(halt: Halt) -> bool:
+    rows = RefreshToken.objects.filter(partner=halt.partner) if halt.partner else RefreshToken.objects.all()
+    return rows.still_open().exists()
+
+
+# --- Ending ---------------------------------------------------------------------------------------------------------
+@transaction.atomic
+def revoke(*, partner: Partner, by: Actor, reason: str) -> bool:
+    """End the vendor's access by the partner's own will; False when it ended already. A new consent opens it again."""
+    if not partner.mark_withdrawn():
+        return False
+    audit.record("partner.withdrawn", actor=by, partner=partner, reason=reason[:200])
+    return True
+
+
+@transaction.atomic
+def choose_period(*, partner: Partner, by: Actor, days: int) -> None:
+    """How long a consent of this partner opens access; it counts from the newest consent on, at once."""
+    earlier = partner.access_days
+    consented = RefreshToken.objects.current().filter(partner=partner).values_list("reserved_at", flat=True).first()
+    partner.set_access_period(days, since=consented)
+    audit.record("period.chosen", actor=by, partner=partner, days=days, earlier=earlier)

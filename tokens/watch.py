@@ -1,0 +1,92 @@
+"""
+Each process that sends in partners' names looks for stops, and writes down the newest it has seen.
+
+The gate would notice a stop by itself within a quarter of a second. What this adds is the proof: whoever stops somebody
+can wait until every living process has said that it acts upon it, and knows who is silent.
+"""
+
+from __future__ import annotations
+
+import atexit
+import datetime as dt
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+
+from django.db import DatabaseError, connections
+from django.utils import timezone
+
+from tokens import broker
+from tokens.models import Halt, Sender
+
+logger = logging.getLogger(__name__)
+
+LOOK_EVERY = 0.2  # seconds
+ON_ITS_WAY = 0.1  # seconds; what passed the gate before has left by then, and nothing passes after
+SAY_EVERY = 2.0  # seconds between two signs of life without news
+LIVES = dt.timedelta(seconds=15)  # a process that gave no sign for longer is taken for dead
+FORGET = dt.timedelta(hours=1)
+
+_lock = threading.Lock()
+_watching: threading.Thread | None = None
+_ending = threading.Event()
+
+
+def start() -> str:
+    """Begin to watch in a thread of this process, once; returns the name under which it reports."""
+    global _watching
+    with _lock:
+        if _watching is None:
+            name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+            Sender.report(name, Halt.objects.epoch())
+            _watching = threading.Thread(target=_watch, name=name, args=(name,), daemon=True)
+            _watching.start()
+            atexit.register(stop)
+        return _watching.name
+
+
+def stop() -> None:
+    """End the watch and take this process off the list; its last send is over."""
+    global _watching
+    with _lock:
+        if _watching is None:
+            return
+        _ending.set()
+        _watching.join(timeout=5)
+        try:
+            Sender.objects.filter(name=_watching.name).delete()
+        except DatabaseError:
+            logger.warning("this process could not take itself off the list", extra={"sender": _watching.name})
+        _watching = None
+        _ending.clear()
+
+
+def _watch(name: str) -> None:
+    seen, said = -1, float("-inf")
+    while not _ending.wait(LOOK_EVERY):
+        try:
+            epoch = Halt.objects.epoch()
+            if epoch != seen:
+                broker.forget_gate()
+                _ending.wait(ON_ITS_WAY)
+            if epoch != seen or time.monotonic() - said >= SAY_EVERY:
+                Sender.report(name, epoch)
+                seen, said = epoch, time.monotonic()
+        except DatabaseError as error:  # the gate itself fails closed; we go on looking
+            logger.warning("the watch cannot reach the database", extra={"why": type(error).__name__})
+        finally:
+            connections.close_all()
+
+
+def silent(epoch: int) -> list[str]:
+    """Names of the processes that live and have not said that they act upon this stop."""
+    living = Sender.objects.filter(seen_at__gt=timezone.now() - LIVES, epoch__lt=epoch)
+    return list(living.order_by("name").values_list("name", flat=True))
+
+
+def forget_old() -> None:
+    """Let go of processes that ended without a word."""
+    Sender.objects.filter(seen_at__lt=timezone.now() - FORGET).delete()
