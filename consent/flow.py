@@ -35,24 +35,32 @@ TERMS_VERSION = "2026-11"
 
 @dataclass(frozen=True)
 class Connected:
-    """A consent that was stored, and the person who gave it."""
+    """A consent that was stored, and the person who gave it; nobody yet for a renewal that an owner has to confirm."""
 
     partner: Partner
-    user: User
+    user: User | None
 
 
 # --- Begin ------------------------------------------------------------------------------------------------------------
 def begin(
-    *, partner: Partner, browser: str, retry_path: str, invitation: Invitation | None = None, hint: str = ""
+    *,
+    partner: Partner,
+    browser: str,
+    retry_path: str,
+    invitation: Invitation | None = None,
+    hint: str = "",
+    renewal: bool = False,
 ) -> str:
     """
     Start a consent; returns the address at Microsoft to send the browser to.
 
-    `browser` is a secret of the visitor's session: only the browser that holds it can end the attempt.
+    `browser` is a secret of the visitor's session: only the browser that holds it can end the attempt. A `renewal` may
+    be of a connection that works; it then waits for an owner to confirm it.
     :raises Refused: the partner is stopped, or Microsoft cannot be reached
     """
     _check_open(partner, retry_path)
-    if _works(partner, current_token(partner)):
+    works = _works(partner, current_token(partner))
+    if works and not renewal:
         raise Refused("already_connected")
     flow = attempts.flow_to_microsoft(
         partner.cloud,
@@ -62,6 +70,7 @@ def begin(
         retry_path=retry_path,
         hint=hint,
     )
+    flow["renewal"] = works  # what is in force and works is replaced only when an owner has seen by what
     return attempts.remember(
         flow, ConsentAttempt.Kind.CONSENT, partner.cloud, browser, partner=partner, invitation=invitation
     )
@@ -131,22 +140,25 @@ def _complete(attempt: ConsentAttempt, flow: dict[str, Any], answer: dict[str, s
         raise AssertionError("a consent attempt names its partner")  # pragma: no cover - a constraint sees to it
     if "error" in answer:
         raise of_answer(answer["error"], answer.get("error_description", ""))
-    _replaceable(attempt, partner)
+    renewal = bool(flow.get("renewal"))
+    _replaceable(attempt, partner, renewal=renewal)
     _check_open(partner, flow["retry_path"])
     grant = broker.redeem_code(partner=partner, flow=flow, answer=answer, actor=VISITOR)
     identity = attempts.proven_identity(partner.cloud, grant.id_token, flow)
     if identity.tenant_id != partner.tenant_id:
         raise Refused("wrong_tenant")
     evidence = checks.everything(partner=partner, grant=grant, identity=identity)
-    return _store(attempt, partner, identity, evidence, replaces=_replaceable(attempt, partner))
+    replaces = _replaceable(attempt, partner, renewal=renewal)
+    pending = renewal and _works(partner, replaces)
+    return _store(attempt, partner, identity, evidence, replaces=replaces, pending=pending)
 
 
-def _replaceable(attempt: ConsentAttempt, partner: Partner) -> RefreshToken | None:
+def _replaceable(attempt: ConsentAttempt, partner: Partner, *, renewal: bool) -> RefreshToken | None:
     """The generation in force that this consent may replace; the first success wins, a second tab is too late."""
     partner.refresh_from_db()  # another consent may have opened a new access period meanwhile
     spent = Invitation.objects.filter(pk=attempt.invitation_id or 0, used_at__isnull=False)
     token = current_token(partner)
-    if spent.exists() or _works(partner, token):
+    if spent.exists() or (_works(partner, token) and not renewal):
         raise Refused("already_connected")
     return token
 
@@ -163,11 +175,18 @@ def _store(
     evidence: checks.Evidence,
     *,
     replaces: RefreshToken | None,
+    pending: bool,
 ) -> Connected:
     people: list[User] = []
 
     def on_pin(token: RefreshToken) -> None:
-        people.append(_write_consent(attempt, token, identity, evidence))
+        if attempt.invitation and not attempt.invitation.mark_used():
+            raise custody.NotOpen("another tab was faster", code="already_connected")
+        consent = _write_consent(token, identity, evidence)
+        if pending:
+            audit.record("renewal.offered", actor=VISITOR, partner=partner, **_in_short(consent))
+        else:
+            people.append(_take_effect(consent))
 
     try:
         custody.store(
@@ -179,19 +198,17 @@ def _store(
             missing_scopes=evidence.missing,
             replaces=replaces,
             on_pin=on_pin,
+            pending=pending,
         )
     except custody.NotOpen as failure:
         raise Refused("already_connected" if failure.code == "already_connected" else "stopped") from failure
-    return Connected(partner, people[0])
+    return Connected(partner, people[0] if people else None)
 
 
-def _write_consent(attempt: ConsentAttempt, token: RefreshToken, identity: Identity, evidence: checks.Evidence) -> User:
-    """Everything a success changes, inside the transaction that pins the token."""
-    if attempt.invitation and not attempt.invitation.mark_used():
-        raise custody.NotOpen("another tab was faster", code="already_connected")
-    partner = token.partner
-    Consent.objects.create(
-        partner=partner,
+def _write_consent(token: RefreshToken, identity: Identity, evidence: checks.Evidence) -> Consent:
+    """Who agreed to what, inside the transaction that pins the token."""
+    return Consent.objects.create(
+        partner=token.partner,
         token=token,
         oid=identity.object_id,
         upn=identity.username,
@@ -201,23 +218,92 @@ def _write_consent(attempt: ConsentAttempt, token: RefreshToken, identity: Ident
         mfa_evidence=evidence.mfa,
         terms_version=TERMS_VERSION,
     )
+
+
+def _in_short(consent: Consent) -> dict[str, Any]:
+    token = consent.token
+    return {
+        "generation": token.generation, "role": consent.role, "scopes": consent.scopes,
+        "missing": token.missing_scopes, "mfa": consent.mfa_evidence,
+    }  # fmt: skip
+
+
+def _take_effect(consent: Consent) -> User:
+    """Everything else a consent changes, inside the transaction that brings its token in force."""
+    partner = consent.partner
     partner.start_access_period(timezone.now())
     user = User.objects.member(
         cloud=partner.cloud,
-        tenant_id=identity.tenant_id,
-        object_id=identity.object_id,
-        upn=identity.username,
-        name=identity.name,
+        tenant_id=partner.tenant_id,
+        object_id=consent.oid,
+        upn=consent.upn,
+        name=consent.name,
     )
     Member.objects.get_or_create(user=user, partner=partner, defaults={"role": Member.Role.OWNER})
-    audit.record(
-        "consent.given", actor=user.as_actor(), partner=partner, object=token.secret_name, generation=token.generation,
-        role=evidence.role, scopes=sorted(evidence.scopes), missing=list(evidence.missing), mfa=evidence.mfa,
-    )  # fmt: skip
+    name = consent.token.secret_name
+    audit.record("consent.given", actor=user.as_actor(), partner=partner, object=name, **_in_short(consent))
     job = jobs.ensure(partner, "customers")
     jobs.make_due(partner)
     jobs.queue_now(job)
     return user
+
+
+# --- A renewal that waits for an owner ------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Renewal:
+    """What is in force and what would replace it, side by side."""
+
+    token: RefreshToken
+    before: Consent | None
+    after: Consent
+
+    @property
+    def gained(self) -> list[str]:
+        return sorted(set(self.after.scopes) - set(self.before.scopes if self.before else []))
+
+    @property
+    def lost(self) -> list[str]:
+        return sorted(set(self.before.scopes if self.before else []) - set(self.after.scopes))
+
+    @property
+    def is_other_account(self) -> bool:
+        return self.before is None or self.before.oid != self.after.oid
+
+
+def renewal_of(partner: Partner) -> Renewal | None:
+    """The renewal that waits for this partner's owner; None when there is none, or it is too late."""
+    pending = partner.refresh_tokens.pending(timezone.now()).select_related("consent", "partner").first()
+    if pending is None:
+        return None
+    return Renewal(pending, getattr(current_token(partner), "consent", None), pending.consent)
+
+
+def confirm_renewal(*, partner: Partner, by: User) -> bool:
+    """Bring the waiting renewal in force; False when it is over, and what was in force stays so."""
+    renewal = renewal_of(partner)
+    if renewal is None:
+        return False
+
+    def on_confirm(token: RefreshToken) -> None:
+        audit.record(
+            "renewal.confirmed", actor=by.as_actor(), partner=token.partner, object=token.secret_name,
+            generation=token.generation,
+        )  # fmt: skip
+        _take_effect(token.consent)
+
+    try:
+        custody.confirm(renewal.token, on_confirm=on_confirm)
+    except custody.NotOpen:
+        return False
+    return True
+
+
+def decline_renewal(*, partner: Partner, by: User) -> None:
+    """Let the waiting renewal be over; what is in force stays so."""
+    renewal = renewal_of(partner)
+    if renewal is not None:
+        custody.decline(renewal.token)
+        audit.record("renewal.declined", actor=by.as_actor(), partner=partner, generation=renewal.token.generation)
 
 
 # --- An administrator's approval ------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ urlpatterns = [
     path("connect/admin-consent/callback", views.admin_consent_callback, name="admin_consent_callback"),
     path("connect/<str:link>", views.connect, name="connect"),
     path("connection/renew", views.renew, name="renew"),
+    path("connection/renewal", views.renewal, name="renewal"),
     path("signin", views.signin, name="signin"),
     path("signin/callback", views.signin_callback, name="signin_callback"),
     path("signout", views.signout, name="signout"),

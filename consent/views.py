@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from django.conf import settings
+from django.contrib import messages
 from django.contrib.auth import logout
 from django.contrib.auth.decorators import login_not_required
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
@@ -190,6 +191,8 @@ def _posted_fields(request: HttpRequest, kind: str) -> Mapping[str, str]:
 def callback(request: HttpRequest, answer: Mapping[str, str]) -> HttpResponse:
     """Where Microsoft sends the browser; ends in a redirect, so that the code leaves the address bar."""
     connected = flow.complete(answer=answer, browser=browser_secret(request))
+    if connected.user is None:
+        return _see_other(reverse("renewal"))
     enter(request, user=connected.user, partner=connected.partner)
     return _see_other(reverse("connected"))
 
@@ -281,16 +284,39 @@ def connected(request: PartnerRequest) -> HttpResponse:
 @explains_refusals
 @partner_required
 def renew(request: PartnerRequest) -> HttpResponse:
-    """Reconnect a partner whose connection Microsoft or time has ended; owners only."""
+    """Lead an owner to Microsoft for a new consent; where one is in force and works, the new one waits for a yes."""
     if request.member.role != Member.Role.OWNER:
         raise Http404
     stands = standing(request.partner, current_token(request.partner))
-    if not stands.can_reconnect:
+    if not (stands.can_reconnect or stands.is_live):
         return redirect("home")
     address = flow.begin(
-        partner=request.partner, browser=browser_secret(request, make=True), retry_path=reverse("home")
+        partner=request.partner,
+        browser=browser_secret(request, make=True),
+        retry_path=reverse("connection" if stands.is_live else "home"),
+        renewal=True,
     )
     return HttpResponseRedirect(address)
+
+
+@never_cache
+@require_http_methods(["GET", "HEAD", "POST"])
+@partner_required
+def renewal(request: PartnerRequest) -> HttpResponse:
+    """What a renewal would change; an owner says yes or no, and until then nothing changes."""
+    partner = request.partner
+    if request.member.role != Member.Role.OWNER:
+        raise Http404
+    if request.method != "POST":
+        return render(request, "consent/renewal.html", {"partner": partner, "renewal": flow.renewal_of(partner)})
+    if request.POST.get("answer") != "yes":
+        flow.decline_renewal(partner=partner, by=request.user)
+        messages.info(request, "The renewal was thrown away. Everything stays as it was.")
+    elif flow.confirm_renewal(partner=partner, by=request.user):
+        messages.success(request, "The new connection is in force, and the earlier one is over.")
+    else:
+        messages.error(request, "This renewal is over. Everything stays as it was; begin again to renew.")
+    return redirect("connection")
 
 
 # --- Sign in and out ------------------------------------------------------------------------------------------------

@@ -9,5 +9,8 @@ urlpatterns = [
     path("customers/", views.customers, name="customers"),
     path("customers/<uuid:tenant_id>/", views.customer, name="customer"),
     path("customers/<uuid:tenant_id>/users", views.ask_for_users, name="ask_for_users"),
+    path("connection/", views.connection, name="connection"),
+    path("connection/period", views.choose_period, name="choose_period"),
+    path("connection/revoke", views.revoke, name="revoke"),
     path("permissions/", views.permissions, name="permissions"),
 ]

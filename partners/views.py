@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
+from django.contrib import messages
 from django.http import Http404, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
+from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
-from partners import jobs, lookups
+from partners import jobs, lifecycle, lookups
 from partners.access import PartnerRequest, partner_required
 from partners.leaving import leads_to_microsoft
 from partners.listing import customer_page
-from partners.models import Member, Partner, Run
+from partners.models import ACCESS_DAYS, Member, Partner, Run
 from partners.overview import as_of, overview
 from partners.standing import current_token, standing
 from tokens import audit, outside
@@ -163,3 +167,67 @@ def permissions(request: PartnerRequest) -> HttpResponse:
         "beyond": scopes.beyond(asked, given),
     }
     return render(request, "partners/permissions.html", context)
+
+
+# --- The connection -------------------------------------------------------------------------------------------------
+IDLE_DAYS = 90  # Microsoft's: a refresh token that nobody uses for so long dies
+
+
+@never_cache
+@require_safe
+@leads_to_microsoft
+@partner_required
+def connection(request: PartnerRequest) -> HttpResponse:
+    """The connection in words: who agreed to what, until when, and how to renew, change or end it."""
+    partner = request.partner
+    token = current_token(partner)
+    stands = standing(partner, token)
+    is_owner = request.member.role == Member.Role.OWNER
+    pending = partner.refresh_tokens.pending(timezone.now()).first() if is_owner else None
+    context = {
+        "partner": partner,
+        "standing": stands,
+        "token": token,
+        "consent": getattr(token, "consent", None),
+        "pending": pending,
+        "idle_until": token.last_success_at + dt.timedelta(days=IDLE_DAYS) if token and token.last_success_at else None,
+        "idle_days": IDLE_DAYS,
+        "may_change": is_owner,
+        "can_renew": is_owner and (stands.can_reconnect or stands.is_live),
+        "can_revoke": is_owner and partner.withdrawn_at is None and token is not None,
+        "periods": ACCESS_DAYS,
+        "owners": [] if is_owner else _owners(partner),
+        "app_ids": [app["app_id"] for cloud, app in settings.CPV_APPS.items() if cloud == partner.cloud],
+    }
+    return render(request, "partners/connection.html", context)
+
+
+@require_POST
+@partner_required
+def choose_period(request: PartnerRequest) -> HttpResponse:
+    """How long a consent opens access; counts from the consent in force."""
+    days = _owners_choice(request, "days", [str(days) for days in ACCESS_DAYS])
+    lifecycle.choose_period(partner=request.partner, by=request.user.as_actor(), days=int(days))
+    messages.success(request, f"Access is granted for {days} days from each consent.")
+    return redirect("connection")
+
+
+@require_POST
+@partner_required
+def revoke(request: PartnerRequest) -> HttpResponse:
+    """End the vendor's access, by an owner who typed that this is wanted."""
+    if not _owners_choice(request, "sure", ["yes", ""]):
+        messages.error(request, "Nothing was ended: tick the box to say that you are sure.")
+        return redirect("connection")
+    reason = " ".join(request.POST.get("reason", "").split())[:200] or "no reason given"
+    lifecycle.revoke(partner=request.partner, by=request.user.as_actor(), reason=reason)
+    messages.success(request, "Access is ended: no call leaves any more, and the stored secret is being disabled.")
+    return redirect("connection")
+
+
+def _owners_choice(request: PartnerRequest, name: str, choices: list[str]) -> str:
+    """What an owner chose on a form; for anybody else, and for what the form does not offer, the page is not there."""
+    chosen = request.POST.get(name, "")
+    if request.member.role != Member.Role.OWNER or chosen not in choices:
+        raise Http404
+    return chosen

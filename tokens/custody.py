@@ -23,7 +23,7 @@ from django.utils import timezone
 from tokens import audit, outside
 from tokens.actors import SYSTEM
 from tokens.errors import Permanent, Transient
-from tokens.models import RefreshToken, SecretVersion, open_to_consent
+from tokens.models import CONFIRM_WITHIN, RefreshToken, SecretVersion, open_to_consent
 from tokens.secret import Secret
 from tokens.vault import SecretMissing, VersionDisabled
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ABANDONED_AFTER = dt.timedelta(minutes=10)
 SWEEP_BATCH = 500
 ENOUGH_TROUBLE = 3
 
@@ -61,12 +60,13 @@ def store(
     missing_scopes: Sequence[str] = (),
     replaces: RefreshToken | None,
     on_pin: Callable[[RefreshToken], None],
+    pending: bool = False,
 ) -> RefreshToken:
     """
     Put a consent's refresh token away as a new generation; `on_pin` runs inside the transaction that pins it.
 
     `replaces` is the generation that was in force when this consent was checked. If another is by now, the other
-    consent was faster, and wins.
+    consent was faster, and wins. With `pending` it stays in force until `confirm`, for half an hour.
 
     :raises NotOpen: stopped meanwhile, or another consent was faster
     :raises VaultUnavailable, VaultRefused: nothing is pinned; the reserved name is swept later
@@ -74,7 +74,7 @@ def store(
     token = _reserve(partner, oid=oid, upn=upn, limits=limits, missing_scopes=missing_scopes)
     sealed = outside.keyring().seal(refresh_token, aad=additional_data(token))
     version = outside.vault(partner.cloud).put(token.secret_name, sealed, tags=_tags(token))
-    _pin(token, version, replaces, on_pin)
+    _pin(token, version, replaces, on_pin, pending=pending)
     return token
 
 
@@ -109,25 +109,69 @@ def _tags(token: RefreshToken) -> dict[str, str]:
 
 @transaction.atomic
 def _pin(
-    token: RefreshToken, version: str, replaces: RefreshToken | None, on_pin: Callable[[RefreshToken], None]
+    token: RefreshToken,
+    version: str,
+    replaces: RefreshToken | None,
+    on_pin: Callable[[RefreshToken], None],
+    *,
+    pending: bool = False,
 ) -> None:
     _queue_up(token.partner)
     now = timezone.now()
-    in_force = RefreshToken.objects.current().filter(partner=token.partner_id)
-    if in_force.values_list("pk", flat=True).first() != (replaces.pk if replaces else None):
-        raise NotOpen("another consent was faster", code="already_connected")
-    in_force.update(superseded_at=now)
+    in_force = _in_force(token.partner_id, expected=replaces.generation if replaces else None)
+    offered = token.partner.refresh_tokens.pending(now)
+    offered.update(pending_until=now)  # one renewal at a time, and none beside a new generation in force
+    until = now + CONFIRM_WITHIN if pending else None
+    if not pending:
+        in_force.update(superseded_at=now)
     pinned = RefreshToken.objects.filter(open_to_consent(), pk=token.pk, stored_at=None, closed_at=None).update(
         pinned_version=version,
         stored_at=now,
         last_success_at=now,
         next_refresh_at=now + store_interval(),
+        pending_until=until,
+        checked_against=replaces.generation if replaces and pending else None,
     )
     if pinned != 1:
         raise NotOpen("the partner was stopped while it connected", code="stopped")
     token.refresh_from_db()
     SecretVersion.objects.create(partner_id=token.partner_id, token=token, version=version)
     on_pin(token)
+
+
+def _in_force(partner: int, *, expected: int | None) -> QuerySet[RefreshToken]:
+    """
+    The generation in force, if it is the expected one; the caller has queued up.
+
+    :raises NotOpen: another consent was faster
+    """
+    in_force = RefreshToken.objects.current().filter(partner=partner)
+    if in_force.values_list("generation", flat=True).first() != expected:
+        raise NotOpen("another consent was faster", code="already_connected")
+    return in_force
+
+
+@transaction.atomic
+def confirm(token: RefreshToken, *, on_confirm: Callable[[RefreshToken], None]) -> None:
+    """
+    Bring a pending renewal in force in place of the generation it was checked against.
+
+    :raises NotOpen: too late, stopped meanwhile, or another consent was faster; what is in force stays so
+    """
+    _queue_up(token.partner)
+    now = timezone.now()
+    _in_force(token.partner_id, expected=token.checked_against).update(superseded_at=now)
+    waiting = RefreshToken.objects.filter(open_to_consent(), pk=token.pk, closed_at=None, pending_until__gt=now)
+    if waiting.update(pending_until=None) != 1:
+        raise NotOpen("this renewal is over", code="renewal-over")
+    token.refresh_from_db()
+    on_confirm(token)
+
+
+def decline(token: RefreshToken) -> None:
+    """Let a pending renewal be over at once; the sweeper disables its secret."""
+    now = timezone.now()
+    RefreshToken.objects.filter(pk=token.pk, pending_until__gt=now).update(pending_until=now)
 
 
 # --- Reading and rotating -------------------------------------------------------------------------------------------
@@ -192,7 +236,7 @@ def sweep() -> int:
     Safe at any time and twice. A row that cannot be closed now is left for the next sweep and holds up no other.
     Returns how many versions it disabled.
     """
-    return _close_all(RefreshToken.objects.over(timezone.now() - ABANDONED_AFTER))
+    return _close_all(RefreshToken.objects.over(timezone.now()))
 
 
 def close_stopped() -> int:

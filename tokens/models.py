@@ -12,6 +12,8 @@ from django.db.models import Exists, F, OuterRef, Q
 from django.utils import timezone
 
 LEASE = dt.timedelta(seconds=120)
+ABANDONED_AFTER = dt.timedelta(minutes=10)  # a name that was reserved and not pinned by then never will be
+CONFIRM_WITHIN = dt.timedelta(minutes=30)
 REFUSALS = {
     "needs_consent": "Microsoft no longer accepts the sign-in",
     "mfa_missing": "the sign-in does not carry MFA",
@@ -27,7 +29,7 @@ def open_to_consent() -> Q:
 def live(now: dt.datetime) -> Q:
     """The one expression for "calls may leave for this partner", used by gate, lease and pin alike."""
     in_period = Q(partner__lapses_at=None) | Q(partner__lapses_at__gt=now)
-    usable = Q(superseded_at=None, refused_at=None, stored_at__isnull=False)
+    usable = Q(superseded_at=None, refused_at=None, stored_at__isnull=False, pending_until=None)
     return open_to_consent() & in_period & usable & Q(partner__withdrawn_at=None)
 
 
@@ -47,12 +49,17 @@ def enabled() -> Exists:
 
 class RefreshTokenQuerySet(models.QuerySet["RefreshToken"]):
     def current(self) -> RefreshTokenQuerySet:
-        """The generation in force: stored, and not replaced by a later consent."""
-        return self.filter(stored_at__isnull=False, superseded_at=None)
+        """The generation in force: stored, confirmed where that was needed, and not replaced by a later consent."""
+        return self.filter(stored_at__isnull=False, superseded_at=None, pending_until=None)
 
-    def over(self, stale: dt.datetime) -> RefreshTokenQuerySet:
-        """Rows whose secrets must not stay enabled: replaced by a later consent, or reserved before `stale` in vain."""
-        never_pinned = Q(stored_at=None, reserved_at__lt=stale)
+    def pending(self, now: dt.datetime) -> RefreshTokenQuerySet:
+        """Renewals that are stored, and come in force when an owner confirms them in time."""
+        return self.filter(stored_at__isnull=False, superseded_at=None, closed_at=None, pending_until__gt=now)
+
+    def over(self, now: dt.datetime) -> RefreshTokenQuerySet:
+        """Rows whose secrets must not stay enabled: replaced by a later consent, reserved or offered in vain."""
+        stale = now - ABANDONED_AFTER
+        never_pinned = Q(stored_at=None, reserved_at__lt=stale) | Q(pending_until__lte=now)
         # Whoever holds the lease of a replaced generation may be about to write; they get time to come to an end.
         replaced = Q(superseded_at__isnull=False) & (Q(leased_until=None) | Q(leased_until__lt=stale))
         return self.filter(never_pinned | replaced).still_open().order_by("pk")
@@ -101,6 +108,8 @@ class RefreshToken(models.Model):
     refusal_code = models.CharField(max_length=40, blank=True)
     limits = models.CharField(max_length=200, blank=True)  # a lesser role, in words
     missing_scopes = models.JSONField(default=list, blank=True)  # names of permissions asked for and not granted
+    pending_until = models.DateTimeField(null=True, blank=True)  # a renewal that nobody has confirmed yet
+    checked_against = models.PositiveIntegerField(null=True, blank=True)  # the generation such a renewal would replace
     superseded_at = models.DateTimeField(null=True, blank=True)
     closed_at = models.DateTimeField(null=True, blank=True)  # nothing under the name is enabled any more
 
@@ -112,7 +121,7 @@ class RefreshToken(models.Model):
             models.UniqueConstraint(fields=["partner", "id"], name="refresh_token_partner_id"),
             models.UniqueConstraint(
                 fields=["partner"],
-                condition=Q(stored_at__isnull=False, superseded_at=None),
+                condition=Q(stored_at__isnull=False, superseded_at=None, pending_until=None),
                 name="refresh_token_one_active_per_partner",
             ),
             models.CheckConstraint(

@@ -38,6 +38,22 @@ def test_the_permissions_page_is_found_and_fit(member, looks):
     looks.at(member, "permissions")
 
 
+def test_the_connection_page_and_a_renewal_that_waits_for_a_yes(live, member, looks):
+    member.get_by_role("link", name="Connection", exact=True).click()
+    expect(member.locator("h1")).to_have_text("Connection")
+    looks.at(member, "connection")
+
+    to_microsoft(member, "Renew with Microsoft")
+    choose(member, service_account("fabrikam"), mfa=True)
+    expect(member.locator("h1")).to_have_text("Confirm the renewal")
+    looks.at(member, "renewal")
+    member.goto(f"{live.url}/connection/")
+    looks.at(member, "connection-pending", axe_everywhere=False, tab=False)
+    member.get_by_role("link", name="look at what would change").click()
+    member.get_by_role("button", name="Yes, use the new one").click()
+    expect(member.get_by_text("The new connection is in force")).to_be_visible()
+
+
 def test_a_customers_users_come_while_one_waits(live, member, looks):
     member.goto(f"{live.url}/customers/")
     member.locator("tbody th a").first.click()
