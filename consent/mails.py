@@ -15,6 +15,7 @@ from tokens import outside
 SUBJECTS = {
     "invitation": "Connect {partner} to CPV Panel",
     "broken": "{partner}: the connection to Microsoft needs you",
+    "ending": "{partner}: the access you granted ends soon",
     "recovered": "{partner}: the connection to Microsoft works again",
 }
 

@@ -141,15 +141,17 @@ class NoticeQuerySet(models.QuerySet["Notice"]):
 
 
 class Notice(models.Model):
-    """One mail to one person about one change of a connection. The row makes it happen once."""
+    """One mail to one person about one change of a connection, or its coming end. The row makes it happen once."""
 
     class Kind(models.TextChoices):
         BROKEN = "broken"
         RECOVERED = "recovered"
+        ENDING = "ending"
 
     partner = models.ForeignKey("partners.Partner", models.CASCADE, related_name="notices")
     token = models.ForeignKey("tokens.RefreshToken", models.CASCADE, related_name="notices")
     kind = models.CharField(max_length=10, choices=Kind.choices)
+    about = models.CharField(max_length=40, blank=True)  # which of several of its kind: "30 days before 2027-05-25"
     to = models.CharField(max_length=320, blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     tries = models.PositiveIntegerField(default=0)
@@ -162,7 +164,7 @@ class Notice(models.Model):
 
     class Meta:
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=["token", "kind", "to"], name="notice_once_per_person"),
+            models.UniqueConstraint(fields=["token", "kind", "about", "to"], name="notice_once_per_person"),
             models.UniqueConstraint(fields=["partner", "id"], name="notice_partner_id"),
         ]
         indexes: ClassVar = [

@@ -1,5 +1,5 @@
 """
-Telling a partner's owners that the connection broke, and that it works again: each person once per change of state.
+Telling a partner's owners that the connection broke, works again, or is about to end: each person once per change.
 
 Nobody calls this when a state changes: the clock finds the changes in the rows, so none is missed and none told twice.
 First a row per person, then the mail: a mail server that is down costs time, never a mail.
@@ -30,6 +30,7 @@ STILL_NEWS = dt.timedelta(days=7)  # a change that was seen by no clock for long
 KEEP = dt.timedelta(days=90)
 BROKEN_STATES = {*REFUSALS, "lapsed"}  # whatever the partner mends by reconnecting; never what we stopped ourselves
 STOPPED_ON_PURPOSE = {"suspended", "killed", "withdrawn", "offboarded"}
+AHEAD = (30, 14, 7, 1)  # days before the end of an access period at which people are told
 FIRST_WAIT, LONGEST_WAIT = 30.0, 3600.0  # seconds between two tries
 
 
@@ -46,6 +47,8 @@ def find() -> None:
         if standing(token.partner, token).is_live:
             told = Notice.objects.told_of_break_before(token).values_list("to", flat=True)
             _write(token, Notice.Kind.RECOVERED, set(told) & set(recipients(token.partner)))
+    for token in _soon_over(now):
+        _write(token, Notice.Kind.ENDING, recipients(token.partner), about=_coming_end(token.partner, now))
 
 
 def _newly_broken(now: dt.datetime) -> Iterable[RefreshToken]:
@@ -69,6 +72,24 @@ def _newly_mended(now: dt.datetime) -> Iterable[RefreshToken]:
     return fresh.filter(Exists(told)).exclude(Exists(known)).select_related("partner")
 
 
+def _soon_over(now: dt.datetime) -> Iterable[RefreshToken]:
+    """Generations in force whose access period ends soon, and whose owners were not told that it is this close."""
+    soon = Q(partner__lapses_at__lte=now + dt.timedelta(days=AHEAD[0]))
+    for token in RefreshToken.objects.live(now).filter(soon).select_related("partner"):
+        told = Notice.objects.filter(token=token, kind=Notice.Kind.ENDING, about=_coming_end(token.partner, now))
+        if not told.exists():
+            yield token
+
+
+def _coming_end(partner: Partner, now: dt.datetime) -> str:
+    """Which warning is due, such as "14 days before 2027-05-25"; empty when the end is far, or no end is set."""
+    if partner.lapses_at is None:
+        return ""
+    left = partner.lapses_at - now
+    days = min((days for days in AHEAD if left <= dt.timedelta(days=days)), default=0)
+    return f"{days} days before {partner.lapses_at:%Y-%m-%d}" if days else ""
+
+
 def recipients(partner: Partner) -> list[str]:
     """The owners, and whoever the invitation that led to the connection was mailed to; nobody else, nobody twice."""
     owners = partner.members.filter(role=Member.Role.OWNER, user__is_active=True).order_by("pk")
@@ -86,11 +107,11 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def _write(token: RefreshToken, kind: Notice.Kind, addresses: Iterable[str]) -> None:
-    rows = [Notice(partner=token.partner, token=token, kind=kind, to=to) for to in sorted(addresses)]
+def _write(token: RefreshToken, kind: Notice.Kind, addresses: Iterable[str], *, about: str = "") -> None:
+    rows = [Notice(partner=token.partner, token=token, kind=kind, about=about, to=to) for to in sorted(addresses)]
     if not rows:  # the row without an address remembers that there was nobody to tell
         logger.warning("nobody can be told about a connection", extra={"refresh_token": token.pk, "kind": kind})
-        rows = [Notice(partner=token.partner, token=token, kind=kind, to="", dropped_at=timezone.now())]
+        rows = [Notice(partner=token.partner, token=token, kind=kind, about=about, to="", dropped_at=timezone.now())]
     Notice.objects.bulk_create(rows, ignore_conflicts=True)
 
 
@@ -130,6 +151,8 @@ def _is_news(notice: Notice, token: RefreshToken | None, stands: Standing) -> bo
         return False
     if stands.state in STOPPED_ON_PURPOSE:  # it may be lifted
         return notice.created_at > timezone.now() - STILL_NEWS
+    if notice.kind == Notice.Kind.ENDING:
+        return stands.is_live and notice.about == _coming_end(notice.partner, timezone.now())
     return (stands.state in BROKEN_STATES) == (notice.kind == Notice.Kind.BROKEN)
 
 
@@ -138,8 +161,8 @@ def _mail(notice: Notice, stands: Standing) -> None:
         notice.kind,
         to=notice.to,
         partner=notice.partner.name,
-        url=f"{settings.CPV_BASE_URL}{reverse('home')}",
-        context={"standing": stands, "token": notice.token},
+        url=f"{settings.CPV_BASE_URL}{reverse('connection' if notice.kind == Notice.Kind.ENDING else 'home')}",
+        context={"standing": stands, "token": notice.token, "partner": notice.partner},
         message_id=f"cpv-notice-{notice.pk}",
     )
 

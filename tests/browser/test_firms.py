@@ -180,7 +180,7 @@ print(json.dumps(mail.outbox[0].alternatives[0][0]))
 """
 
 
-@pytest.mark.parametrize("kind", ["invitation", "broken", "recovered"])
+@pytest.mark.parametrize("kind", ["invitation", "broken", "recovered", "ending"])
 def test_a_mail_is_readable_on_every_screen_and_loads_nothing(live, chromium, looks, kind):
     html = live.python(MAILED.format(tenant=FABRIKAM, kind=kind))
     context = chromium.new_context()

@@ -496,3 +496,59 @@ def test_a_recovery_with_limits_says_what_is_left_to_do(member, partner, contoso
     tick()
 
     assert "What to do: The account that agreed has a lesser role: Sales agent only." in mail.outbox[-1].body
+
+
+# --- An access period that ends -------------------------------------------------------------------------------------
+def ends_in(**left: float) -> None:
+    Partner.objects.update(lapses_at=timezone.now() + dt.timedelta(**left))
+
+
+def test_owners_are_told_four_times_before_access_ends_each_time_once(partner):
+    ends_in(days=31)
+    tick()
+    assert mail.outbox == []
+
+    for days in (29, 13, 6, 0.9):
+        ends_in(days=days)
+        tick()
+        tick()
+
+    assert [message.to for message in mail.outbox] == [[SERVICE]] * 4
+    assert {message.subject for message in mail.outbox} == {"Contoso: the access you granted ends soon"}
+    assert "http://testserver/connection/" in mail.outbox[0].body
+    assert "180 days" in mail.outbox[0].alternatives[0][0]
+
+
+def test_after_a_renewal_the_next_end_is_told_anew(partner):
+    ends_in(days=6)
+    tick()
+    ends_in(days=160)
+    tick()
+    ends_in(days=5.5)
+    tick()
+    ends_in(days=7.5)
+    tick()
+
+    abouts = list(Notice.objects.order_by("pk").values_list("about", flat=True))
+    assert [about.partition(" before")[0] for about in abouts] == ["7 days", "7 days", "14 days"]
+    assert len(set(abouts)) == 3
+
+
+def test_a_warning_that_waited_until_it_was_renewed_is_dropped(partner, settings):
+    ends_in(days=6)
+    notices.find()
+    ends_in(days=160)
+
+    for notice_id in notices.due():
+        notices.send(notice_id)
+
+    assert mail.outbox == []
+    assert Notice.objects.get().dropped_at
+
+
+def test_nobody_is_warned_of_the_end_of_what_is_stopped(partner):
+    ends_in(days=6)
+    Partner.objects.update(killed_at=timezone.now())
+    tick()
+
+    assert not Notice.objects.exists()
