@@ -81,3 +81,26 @@ def test_a_search_for_a_part_of_a_name_has_an_index(partner):
 
     assert "customer_name_key_part" in plan
     assert "customer_domain_part" in plan
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("fabrikam.onmicrosoft.com", True),
+        ("rikam.onmicro", True),
+        ("Fabrikam.OnMicrosoft", True),
+        (".onmicrosoft.com", True),
+        ("am.on", True),
+        ("fabrikam", True),
+        ("fabrikam.example", False),
+        ("fabrikam.onmicrosoft.com.au", False),
+        ("xabrikam.onmicrosoft.com", False),
+    ],
+)
+def test_a_search_finds_any_part_of_a_domain(partner, text, found):
+    Customer.objects.create(
+        partner=partner, tenant_id=uuid.uuid4(), name="Wingtip", name_key="wingtip",
+        domain="fabrikam.onmicrosoft.com", content_hash=bytes(16),
+    )  # fmt: skip
+
+    assert partner.customers.matching(text).exists() == found
