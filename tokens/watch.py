@@ -41,7 +41,6 @@ def start() -> str:
     with _lock:
         if _watching is None:
             name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-            Sender.report(name, Halt.objects.epoch())
             _watching = threading.Thread(target=_watch, name=name, args=(name,), daemon=True)
             _watching.start()
             atexit.register(stop)
@@ -66,7 +65,7 @@ def stop() -> None:
 
 def _watch(name: str) -> None:
     seen, said = -1, float("-inf")
-    while not _ending.wait(LOOK_EVERY):
+    while True:
         try:
             epoch = Halt.objects.epoch()
             if epoch != seen:
@@ -79,6 +78,8 @@ def _watch(name: str) -> None:
             logger.warning("the watch cannot reach the database", extra={"why": type(error).__name__})
         finally:
             connections.close_all()
+        if _ending.wait(LOOK_EVERY):
+            return
 
 
 def silent(epoch: int) -> list[str]:

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 from django.core.checks import run_checks
 
+from bench.ground import environment
+from tests.live import OURS
+
 SUFFIX = "{suffix}"
 
 
@@ -68,6 +71,45 @@ def test_migrations_use_the_owners_login_also_when_it_comes_as_a_file(tmp_path):
             [sys.executable, "-c", look, command], env=env, capture_output=True, text=True, check=True
         )
         assert done.stdout.strip() == login
+
+
+def rehearsal(folder: Path, **changes: str) -> dict[str, str]:
+    """A whole environment of a rehearsal behind https, with this test's changes; "" takes a name out."""
+    clean = {name: value for name, value in os.environ.items() if not OURS.match(name)}
+    settled = clean | environment(folder, "http://localhost:8400", "postgres://cpv@db.test/cpv")
+    settled |= {"DJANGO_SETTINGS_MODULE": "cpvpanel.settings", "CPV_BASE_URL": "https://panel.test"}
+    settled |= {"ALLOWED_HOSTS": "panel.test", "CELERY_BROKER_URL": "amqps://mq.test/cpv"} | changes
+    return {name: value for name, value in settled.items() if value}
+
+
+def done(command: list[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *command], env=env, capture_output=True, text=True, check=False)
+
+
+def test_a_rehearsal_is_as_clean_as_a_production(tmp_path):
+    checked = done(["manage.py", "check", "--deploy", "--fail-level", "WARNING"], rehearsal(tmp_path))
+
+    assert checked.returncode == 0, checked.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "finding"),
+    [
+        ({"DATABASE_URL": "sqlite://:memory:"}, "tokens.E014"),
+        ({"CELERY_BROKER_URL": "filequeue://"}, "tokens.E015"),
+        ({"CPV_BASE_URL": "https://panel.example.com"}, "tokens.E008"),
+        ({"CPV_REHEARSAL": ""}, "tokens.E007"),
+    ],
+)
+def test_neither_portal_nor_command_starts_on_settings_that_are_unsafe(tmp_path, changes, finding):
+    env = rehearsal(tmp_path, **changes)
+
+    portal, command = done(["-c", "import cpvpanel.wsgi"], env), done(["manage.py", "partners"], env)
+
+    assert portal.returncode != 0
+    assert finding in portal.stderr
+    assert command.returncode != 0
+    assert finding in command.stderr
 
 
 BASE = {
