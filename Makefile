@@ -7,7 +7,7 @@ TOGETHER := -n 2 --dist loadfile
 # With extras: pip 23 pins `coverage[toml]` only where the lock names the extra too.
 COMPILE := uv pip compile --quiet --no-strip-extras --generate-hashes --universal --python-version 3.11 --no-header
 
-.PHONY: help run test check fix shell sandbox bench screenshots lock
+.PHONY: help run test check fix shell sandbox bench screenshots errors lock
 
 help:  ## list what make can do
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name does; do printf '%-13s %s\n' "$$name" "$$does"; done
@@ -44,6 +44,9 @@ screenshots: .venv/.stamp-dev  ## take the pictures of the README anew, by walki
 	@env CPV_SCREENSHOTS=1 $(BIN)/python -m pytest tests/browser
 	@for shot in invitation:invitation refused:refused connected-counting:connected home:home; do \
 		cp "var/screenshots/$${shot%%:*}-light-1280.png" "docs/screenshots/$${shot##*:}.png"; done
+
+errors: .venv/.stamp-run  ## write docs/errors.md anew from the table of Microsoft's answers
+	@$(BIN)/python scripts/errors_page.py
 
 bench: .venv/.stamp-run  ## measure ratios; on PostgreSQL with CPV_BENCH_POSTGRES_URL
 	@exec $(BIN)/python -m bench $(args)

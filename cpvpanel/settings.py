@@ -227,6 +227,7 @@ CPV_VAULTS = {cloud: vault(suffix) for cloud, suffix in CPV_CLOUD_SUFFIXES.items
 CPV_TOKEN_KEYS = env.str("CPV_TOKEN_KEYS", default=needed("dev=ZGV2ZWxvcG1lbnQtb25seS1rZXktb2Ytbm8tdmFsdWU="))
 CPV_PERMISSIONS = env.str("CPV_PERMISSIONS", default="standard")
 CPV_CONSENT_ROLES = env.list("CPV_CONSENT_ROLES", default=["admin_agent"])
+CPV_EGRESS_ADDRESSES = env.list("CPV_EGRESS_ADDRESSES", default=[])
 CPV_RESPONSE_MODE = env.str("CPV_RESPONSE_MODE", default="query")
 CPV_REFRESH_STORE_INTERVAL = env.int("CPV_REFRESH_STORE_INTERVAL", default=86_400)  # seconds
 

@@ -15,7 +15,8 @@ from django.db.models import Prefetch, QuerySet
 from django.utils import timezone
 
 from partners.models import Partner
-from tokens.models import RefreshToken
+from tokens.aadsts import BY_LOCATION, MEANINGS
+from tokens.models import REFUSALS, RefreshToken
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,14 @@ class Standing:
     state: str
     since: dt.datetime
     code: str = ""
-    limits: str = ""  # a lesser role, in words; this and the next only ever in the state "limited"
-    missing_scopes: tuple[str, ...] = ()
+    limits: str = ""  # a lesser role, in words; only ever in the state "limited"
+    missing_scopes: tuple[str, ...] = ()  # names of permissions that were not granted, or were taken back
 
     @property
     def wording(self) -> Wording:
-        return _limited(self.limits, self.missing_scopes) if self.state == "limited" else WORDINGS[self.state]
+        if self.state == "limited":
+            return _limited(self.limits, self.missing_scopes)
+        return _refused(self.state, self.code) if self.state in REFUSALS else WORDINGS[self.state]
 
     @property
     def title(self) -> str:
@@ -128,6 +131,22 @@ def _limited(limits: str, missing_scopes: Sequence[str]) -> Wording:
     return replace(words, reason=" ".join(reasons), action=" ".join(helps))
 
 
+def _refused(state: str, code: str) -> Wording:
+    """What Microsoft's number adds to the state: why, and for a policy what exactly helps."""
+    words = WORDINGS[state]
+    number = int(code.removeprefix("AADSTS")) if code.startswith("AADSTS") else 0
+    meaning = MEANINGS.get(number)
+    if meaning is None:
+        return words
+    words = replace(words, reason=f"{words.reason} {meaning.summary}")
+    if number in BY_LOCATION and settings.CPV_EGRESS_ADDRESSES:
+        ours = ", ".join(settings.CPV_EGRESS_ADDRESSES)
+        return replace(
+            words, action=f"Ask your administrator to allow sign-ins from our addresses ({ours}), then reconnect."
+        )
+    return replace(words, action=f"{meaning.advice} Then reconnect.") if state == "blocked" else words
+
+
 def standing(partner: Partner, token: RefreshToken | None) -> Standing:
     """The state of a partner, given its current refresh token's row; the hardest stop wins. No query."""
     stops = (
@@ -142,7 +161,8 @@ def standing(partner: Partner, token: RefreshToken | None) -> Standing:
     if token is None or token.stored_at is None:
         return Standing("invited", partner.created_at)
     if token.refused_at:
-        return Standing(token.refusal, token.refused_at, token.refusal_code)
+        missing = tuple(token.missing_scopes)
+        return Standing(token.refusal, token.refused_at, token.refusal_code, missing_scopes=missing)
     if partner.lapses_at and partner.lapses_at <= timezone.now():
         return Standing("lapsed", partner.lapses_at)
     if token.limits or token.missing_scopes:

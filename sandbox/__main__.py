@@ -45,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     play.add_argument("--list", action="store_true", help="show all scenarios")
     play.add_argument("--url", default=os.environ.get("CPV_SANDBOX_URL") or "http://localhost:8400")
     play.add_argument("--retry-after", type=int, help="seconds, for throttled")
+    play.add_argument("--code", type=int, help="AADSTS number, for entra-error")
     play.add_argument("--seconds", type=float, help="for slow")
     play.add_argument("--times", type=int, help="end by itself after so many requests")
     play.set_defaults(run=_scenario)
@@ -82,7 +83,12 @@ def _scenario(options: argparse.Namespace) -> int:
         for name, scenario in SCENARIOS.items():
             _say(f"{name:26} {scenario.effect.format(partner='the partner')}")
         return 0 if options.list else WRONG_USE
-    given = {"times": options.times, "retry_after": options.retry_after, "seconds": options.seconds}
+    given = {
+        "code": options.code,
+        "times": options.times,
+        "retry_after": options.retry_after,
+        "seconds": options.seconds,
+    }
     params = {name: value for name, value in given.items() if value is not None}
     try:
         told = _post(options.url, {"name": options.name, "tenant": options.partner, "params": params})

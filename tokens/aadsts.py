@@ -185,6 +185,7 @@ _TABLE: tuple[tuple[tuple[int, ...], Kind, str, str], ...] = (
     ),
     ((50196,), Kind.RETRY, "Microsoft saw the same request too often.", _SOON),
 )
+BY_LOCATION = frozenset({53003, 530032, 50131, 530035})  # most often because a policy does not know our addresses
 _WAIT = {50196: 900}  # seconds; a loop that goes on sooner prolongs its own punishment
 
 MEANINGS: dict[int, Meaning] = {

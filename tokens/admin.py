@@ -8,7 +8,7 @@ from django.contrib import admin
 from django.db.models import Model
 from django.http import HttpRequest
 
-from tokens.models import AuditEvent, Halt, RefreshToken, SecretVersion, TokenUse
+from tokens.models import Alarm, AuditEvent, Halt, RefreshToken, SecretVersion, TokenUse, UnknownAnswer
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # not subscriptable at run time
@@ -83,3 +83,17 @@ class AuditEventAdmin(ReadOnlyAdmin):
 class HaltAdmin(ReadOnlyAdmin):
     list_display = ("started_at", "started_by", "reason", "ended_at", "ended_by")
     ordering = ("-id",)
+
+
+@admin.register(Alarm)
+class AlarmAdmin(ReadOnlyAdmin):
+    list_display = ("opened_at", "kind", "cloud", "code", "times", "last_at", "closed_at", "trace_id")
+    list_filter = ("kind", "cloud")
+    ordering = ("-id",)
+
+
+@admin.register(UnknownAnswer)
+class UnknownAnswerAdmin(ReadOnlyAdmin):
+    list_display = ("code", "suberror", "taken_for", "times", "first_at", "last_at", "trace_id", "correlation_id")
+    search_fields = ("code", "=trace_id", "=correlation_id")
+    ordering = ("-last_at",)

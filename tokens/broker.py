@@ -20,7 +20,7 @@ import requests
 from django.db.models import Exists
 from django.utils import timezone
 
-from tokens import audit, custody, outside, permissions
+from tokens import alarms, audit, custody, outside, permissions
 from tokens.access_cache import AccessCache, Key
 from tokens.actors import Actor
 from tokens.clouds import Audience, Cloud, cloud_named
@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 SNAPSHOT_AGE = 0.25  # seconds a "yes" of the gate may be reused within one process
 KEEP_LEDGER = dt.timedelta(days=400)
+NOT_CONSENTED = "AADSTS65001"
 EARLY = 300  # seconds before its end at which an access token is no longer handed out
 
 
@@ -231,12 +232,12 @@ def _mint_grant(token: RefreshToken, audience: Audience, *, purpose: str, actor:
     try:
         grant = _redeem(token, audience, tenant=tenant)
     except Failure as failure:
-        _close_refused(use, failure)
+        _close_refused(use, failure, token.partner.cloud)
         if tenant is not None and isinstance(failure, Refused) and not isinstance(failure, OurFault):
             raise CustomerRefused(str(failure), code=failure.code, correlation_id=failure.correlation_id) from failure
-        note_refusal(token, failure)
+        note_refusal(token, failure, audience)
         raise
-    use.close(TokenUse.Outcome.GRANTED)
+    _close_granted(use, token.partner.cloud)
     token.mark_success()
     return grant
 
@@ -305,6 +306,7 @@ def redeem_code(
     scopes = permissions.scopes(outside.asked_permissions(), cloud, Audience.PARTNER_CENTER)
     return _noted(
         use,
+        cloud.name,
         lambda: outside.entra(cloud.name).redeem_code(
             flow=flow, answer=answer, tenant=str(partner.tenant_id), scopes=scopes
         ),
@@ -320,6 +322,7 @@ def _redeem_in_memory(
     use = _ledger(partner, audience, purpose=purpose, actor=actor)
     return _noted(
         use,
+        cloud.name,
         lambda: outside.entra(cloud.name).redeem_refresh_token(
             refresh_token=refresh_token, tenant=str(partner.tenant_id), scopes=scopes
         ),
@@ -349,17 +352,23 @@ def _ledger(
     )
 
 
-def _noted(use: TokenUse, redeem: Callable[[], Grant]) -> Grant:
+def _noted(use: TokenUse, cloud: str, redeem: Callable[[], Grant]) -> Grant:
     try:
         grant = redeem()
     except Failure as failure:
-        _close_refused(use, failure)
+        _close_refused(use, failure, cloud)
         raise
-    use.close(TokenUse.Outcome.GRANTED)
+    _close_granted(use, cloud)
     return grant
 
 
-def _close_refused(use: TokenUse, failure: Failure) -> None:
+def _close_granted(use: TokenUse, cloud: str) -> None:
+    use.close(TokenUse.Outcome.GRANTED)
+    alarms.all_clear(cloud)
+
+
+def _close_refused(use: TokenUse, failure: Failure, cloud: str) -> None:
+    alarms.note(failure, cloud=cloud)
     outcome = TokenUse.Outcome.UNAVAILABLE if isinstance(failure, Transient) else TokenUse.Outcome.REFUSED
     use.close(outcome, code=failure.code)
 
@@ -369,15 +378,20 @@ def forget_old() -> None:
     TokenUse.objects.filter(at__lt=timezone.now() - KEEP_LEDGER).delete()
 
 
-def note_refusal(token: RefreshToken, failure: Failure) -> None:
+def note_refusal(token: RefreshToken, failure: Failure, audience: Audience) -> None:
     """Mark the row of the very generation that was refused; our own faults and passing trouble never touch it."""
     refusal = _refusal(failure)
-    if refusal and token.mark_refused(refusal, code=failure.code):
+    missing = _names(audience, token.missing_scopes) if failure.code == NOT_CONSENTED else []
+    if refusal and token.mark_refused(refusal, code=failure.code, missing=missing):
         _cache.drop_token(token.pk)
         _snapshots.pop((token.pk, token.generation), None)
         custody.note_connection_refused(token, refusal, code=failure.code)
-    elif isinstance(failure, OurFault):
-        logger.error("our own application was refused", extra={"code": failure.code, "trace": failure.trace_id})
+
+
+def _names(audience: Audience, without: Collection[str]) -> list[str]:
+    """The permissions that were asked for at one audience."""
+    asked = (permission for permission in outside.asked_permissions() if permission.audience == audience)
+    return [permission.name for permission in asked if permission.name not in without]
 
 
 def _refusal(failure: Failure) -> str:
@@ -392,5 +406,7 @@ def redeem_sign_in(*, cloud: str, flow: dict[str, Any], answer: dict[str, str], 
     """Spend a sign-in's code, which carries `openid profile` only; nothing of the grant is kept."""
     use = _ledger(None, "openid", purpose="signin", actor=actor)
     return _noted(
-        use, lambda: outside.entra(cloud).redeem_code(flow=flow, answer=answer, tenant="organizations", scopes=[])
+        use,
+        cloud,
+        lambda: outside.entra(cloud).redeem_code(flow=flow, answer=answer, tenant="organizations", scopes=[]),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import secrets
 import uuid
+from collections.abc import Sequence
 from typing import ClassVar
 
 from django.db import models
@@ -169,10 +170,16 @@ class RefreshToken(models.Model):
         self.last_success_at = timezone.now()
         RefreshToken.objects.filter(pk=self.pk).update(last_success_at=self.last_success_at)
 
-    def mark_refused(self, refusal: str, *, code: str) -> bool:
-        """Entra or Partner Center no longer take it. A newer consent is never touched: only this very row is."""
+    def mark_refused(self, refusal: str, *, code: str, missing: Sequence[str] = ()) -> bool:
+        """
+        Entra or Partner Center no longer take it. A newer consent is never touched: only this very row is.
+
+        `missing` names permissions whose lack was the reason.
+        """
         refused = RefreshToken.objects.current().filter(pk=self.pk, refused_at=None)
-        return refused.update(refused_at=timezone.now(), refusal=refusal, refusal_code=code) == 1
+        lacks = sorted({*self.missing_scopes, *missing})
+        facts = {"refused_at": timezone.now(), "refusal": refusal, "refusal_code": code, "missing_scopes": lacks}
+        return refused.update(**facts) == 1
 
 
 class SecretVersion(models.Model):
@@ -238,6 +245,53 @@ class Sender(models.Model):
     @classmethod
     def report(cls, name: str, epoch: int) -> None:
         cls._default_manager.update_or_create(name=name[:200], defaults={"seen_at": timezone.now(), "epoch": epoch})
+
+
+class Alarm(models.Model):
+    """A fault of our own that hits every partner of a cloud; opened once, closed by the next success."""
+
+    class Kind(models.TextChoices):
+        CREDENTIAL = "credential", "Microsoft refuses our application's credential"
+        REGISTRATION = "registration", "Microsoft refuses how our application is registered or asks"
+
+    kind = models.CharField(max_length=20, choices=Kind.choices)
+    cloud = models.CharField(max_length=10)
+    code = models.CharField(max_length=40)
+    trace_id = models.CharField(max_length=36, blank=True)
+    correlation_id = models.CharField(max_length=36, blank=True)
+    opened_at = models.DateTimeField(default=timezone.now)
+    last_at = models.DateTimeField(default=timezone.now)
+    times = models.PositiveIntegerField(default=1)
+    closed_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["kind", "cloud"], condition=Q(closed_at=None), name="alarm_one_open_of_a_kind"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()} ({self.code}, {self.cloud}) since {self.opened_at:%Y-%m-%d %H:%M} UTC"
+
+
+class UnknownAnswer(models.Model):
+    """A refusal whose number our table does not have, for somebody to look up and add."""
+
+    code = models.CharField(max_length=40)
+    suberror = models.CharField(max_length=40, blank=True)
+    taken_for = models.CharField(max_length=20)  # what it was handled as meanwhile
+    first_at = models.DateTimeField(default=timezone.now)
+    last_at = models.DateTimeField(default=timezone.now)
+    times = models.PositiveIntegerField(default=1)
+    trace_id = models.CharField(max_length=36, blank=True)
+    correlation_id = models.CharField(max_length=36, blank=True)
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["code", "suberror"], name="unknown_answer_once")]
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.suberror}".strip()
 
 
 class TokenUse(models.Model):

@@ -93,7 +93,9 @@ def test_a_reconnect_that_is_refused_leaves_things_as_they_were(member, world, c
     assert state() == "needs_consent"
 
 
-def test_a_healthy_connection_is_not_reconnected_by_accident(member):
+def test_a_connection_that_was_stopped_leads_nowhere(member):
+    Partner.objects.update(suspended_at=timezone.now())
+
     answer = member.portal.post("/connection/renew")
 
     assert (answer.status_code, answer["Location"]) == (302, "/")

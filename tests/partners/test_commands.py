@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -16,6 +16,9 @@ from partners import jobs
 from partners.management.commands.sync import Command as Sync
 from partners.models import Job, Partner
 from sandbox.world import World
+from tests.live import until
+from tokens import watch
+from tokens.models import Sender
 
 pytestmark = pytest.mark.django_db
 Connect = Callable[..., Partner]
@@ -153,11 +156,23 @@ def test_wrong_words_are_one_document_too(capsys: pytest.CaptureFixture[str]) ->
     assert "error" in json.loads(capsys.readouterr().out)
 
 
+@pytest.fixture
+def as_from_a_shell(db: None) -> Iterator[None]:
+    """A command that is started so reports what it has seen of stops; at its end it says no more."""
+    yield
+    assert Sender.objects.exists()
+    watch.stop()
+    assert not Sender.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("as_from_a_shell")
 def test_an_error_is_one_document_for_a_script_and_a_line_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         Sync().run_from_argv(["manage.py", "sync", STRANGER, "--json", "--skip-checks"])
 
     printed = capsys.readouterr()
+    until(Sender.objects.exists, what="the command reports")
     assert end.value.code == 2
     assert STRANGER in json.loads(printed.out)["error"]
     assert STRANGER in printed.err

@@ -12,6 +12,7 @@ from django.db.models.functions import Coalesce
 from partners.commands import PanelCommand
 from partners.models import Customer, Partner, Run
 from partners.standing import current_token, standing, with_tokens
+from tokens.models import Alarm
 
 
 class Command(PanelCommand):
@@ -24,6 +25,8 @@ class Command(PanelCommand):
         rows = Partner.objects.living().order_by("name", "pk")
         if tenant_id:
             rows = rows.filter(pk=self.partner(tenant_id).pk)
+        for alarm in Alarm.objects.filter(closed_at=None):
+            self.stderr.write(f"Ours to repair: {alarm}. No partner is to blame; docs/errors.md says what to do.")
         described = [_described(partner) for partner in with_tokens(_counted(rows))]
         self.answer(described, _table(described) if described else ["No partner yet: `manage.py invite` invites one."])
 

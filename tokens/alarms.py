@@ -1,0 +1,72 @@
+"""
+What Microsoft's refusals say about ourselves: an alarm where we are at fault, a line to look up where we do not know.
+
+Neither touches a partner. Both are rows, so that all processes raise one alarm and not one each.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from django.db import IntegrityError, transaction
+from django.db.models import F
+from django.utils import timezone
+
+from tokens.aadsts import Kind
+from tokens.entra import OurFault, Refused
+from tokens.errors import Failure
+from tokens.models import Alarm, UnknownAnswer
+
+logger = logging.getLogger(__name__)
+
+
+def note(failure: Failure, *, cloud: str) -> None:
+    """Write down what a refusal says about us; most say nothing."""
+    if not isinstance(failure, Refused):
+        return
+    if not failure.meaning.known and failure.meaning.code:
+        _note_unknown(failure)
+    if isinstance(failure, OurFault):
+        _sound(failure, cloud)
+
+
+def _sound(failure: OurFault, cloud: str) -> None:
+    is_credential = failure.meaning.kind is Kind.APP_CREDENTIAL
+    kind = Alarm.Kind.CREDENTIAL if is_credential else Alarm.Kind.REGISTRATION
+    now = timezone.now()
+    again = Alarm.objects.filter(kind=kind, cloud=cloud, closed_at=None)
+    if again.update(last_at=now, times=F("times") + 1, code=failure.code):
+        return
+    try:
+        with transaction.atomic():
+            Alarm.objects.create(
+                kind=kind,
+                cloud=cloud,
+                code=failure.code,
+                trace_id=failure.trace_id,
+                correlation_id=failure.correlation_id,
+            )
+    except IntegrityError:  # another process was as fast
+        return
+    logger.critical(
+        "our own application is refused; no partner is to blame",
+        extra={"kind": kind, "code": failure.code, "trace": failure.trace_id, "cloud": cloud},
+    )
+
+
+def _note_unknown(failure: Refused) -> None:
+    known = UnknownAnswer.objects.filter(code=failure.code, suberror=failure.suberror)
+    traces = {"trace_id": failure.trace_id, "correlation_id": failure.correlation_id}
+    if not known.update(last_at=timezone.now(), times=F("times") + 1, **traces):
+        taken_for = {"taken_for": str(failure.meaning.kind), **traces}
+        UnknownAnswer.objects.get_or_create(code=failure.code, suberror=failure.suberror, defaults=taken_for)
+    logger.error(
+        "an answer of Microsoft is not in our table",
+        extra={"code": failure.code, "suberror": failure.suberror, "trace": failure.trace_id},
+    )
+
+
+def all_clear(cloud: str) -> None:
+    """A token came: whatever was wrong with us in this cloud is over."""
+    if Alarm.objects.filter(cloud=cloud, closed_at=None).update(closed_at=timezone.now()):
+        logger.warning("our own application is accepted again", extra={"cloud": cloud})
