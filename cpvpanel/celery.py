@@ -24,6 +24,7 @@ app.conf.update(
     beat_schedule={
         "dispatch due jobs": {"task": "partners.dispatch", "schedule": 2.0, "options": {"expires": 10}},
         "tell partners what changed": {"task": "consent.notify", "schedule": 10.0, "options": {"expires": 9}},
+        "store sign-ins anew": {"task": "tokens.keep", "schedule": 2.0, "options": {"expires": 10}},
         "disable secrets of who was stopped": {
             "task": "tokens.close_stopped",
             "schedule": 2.0,

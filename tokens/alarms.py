@@ -33,25 +33,33 @@ def note(failure: Failure, *, cloud: str) -> None:
 def _sound(failure: OurFault, cloud: str) -> None:
     is_credential = failure.meaning.kind is Kind.APP_CREDENTIAL
     kind = Alarm.Kind.CREDENTIAL if is_credential else Alarm.Kind.REGISTRATION
-    now = timezone.now()
+    traces = {"trace_id": failure.trace_id, "correlation_id": failure.correlation_id}
+    if _opened(kind, cloud, failure.code, **traces):
+        logger.critical(
+            "our own application is refused; no partner is to blame",
+            extra={"kind": kind, "code": failure.code, "trace": failure.trace_id, "cloud": cloud},
+        )
+
+
+def _opened(kind: Alarm.Kind, cloud: str, code: str, **traces: str) -> bool:
+    """Whether this opened an alarm; one that is open already is counted up."""
     again = Alarm.objects.filter(kind=kind, cloud=cloud, closed_at=None)
-    if again.update(last_at=now, times=F("times") + 1, code=failure.code):
-        return
+    if again.update(last_at=timezone.now(), times=F("times") + 1, code=code):
+        return False
     try:
         with transaction.atomic():
-            Alarm.objects.create(
-                kind=kind,
-                cloud=cloud,
-                code=failure.code,
-                trace_id=failure.trace_id,
-                correlation_id=failure.correlation_id,
-            )
+            Alarm.objects.create(kind=kind, cloud=cloud, code=code, **traces)
     except IntegrityError:  # another process was as fast
-        return
-    logger.critical(
-        "our own application is refused; no partner is to blame",
-        extra={"kind": kind, "code": failure.code, "trace": failure.trace_id, "cloud": cloud},
-    )
+        return False
+    return True
+
+
+def note_idle(cloud: str, number: int) -> None:
+    """Say how many stored sign-ins of a cloud nobody has used for long; with none the alarm is over."""
+    if not number:
+        Alarm.objects.filter(kind=Alarm.Kind.IDLE, cloud=cloud, closed_at=None).update(closed_at=timezone.now())
+    elif _opened(Alarm.Kind.IDLE, cloud, f"{number} of them"):
+        logger.critical("stored sign-ins have not been used for long", extra={"cloud": cloud, "number": number})
 
 
 def _note_unknown(failure: Refused) -> None:
@@ -68,5 +76,6 @@ def _note_unknown(failure: Refused) -> None:
 
 def all_clear(cloud: str) -> None:
     """A token came: whatever was wrong with us in this cloud is over."""
-    if Alarm.objects.filter(cloud=cloud, closed_at=None).update(closed_at=timezone.now()):
+    about_us = [Alarm.Kind.CREDENTIAL, Alarm.Kind.REGISTRATION]
+    if Alarm.objects.filter(kind__in=about_us, cloud=cloud, closed_at=None).update(closed_at=timezone.now()):
         logger.warning("our own application is accepted again", extra={"cloud": cloud})

@@ -23,7 +23,7 @@ from django.utils import timezone
 from tokens import alarms, audit, custody, outside, permissions
 from tokens.access_cache import AccessCache, Key
 from tokens.actors import Actor
-from tokens.clouds import Audience, Cloud, cloud_named
+from tokens.clouds import CLOUDS, Audience, Cloud, cloud_named
 from tokens.entra import BlockedByPartner, ConsentRequired, Grant, OurFault, Refused, authentication_methods
 from tokens.errors import Failure, Permanent, Transient
 from tokens.http import same_origin
@@ -226,11 +226,28 @@ def _mint(
     return grant.access_token, time.monotonic() + max(0, grant.expires_in - EARLY)
 
 
-def _mint_grant(token: RefreshToken, audience: Audience, *, purpose: str, actor: Actor, tenant: UUID | None) -> Grant:
+def keep(token: RefreshToken, audience: Audience, *, purpose: str, actor: Actor) -> None:
+    """
+    Spend the stored refresh token and store its successor, also when the stored one has not aged.
+
+    :raises Stopped: the gate is shut
+    :raises Transient, Permanent: no; what that means for the partner is noted already
+    """
+    _mint_grant(token, audience, purpose=purpose, actor=actor, tenant=None, store=True)
+
+
+def clouds_in_use() -> list[str]:
+    """The clouds in which somebody may have connected."""
+    return [name for name in CLOUDS if outside.is_configured(name)]
+
+
+def _mint_grant(
+    token: RefreshToken, audience: Audience, *, purpose: str, actor: Actor, tenant: UUID | None, store: bool = False
+) -> Grant:
     check_gate(token)
     use = _ledger(token.partner, audience, purpose=purpose, actor=actor, generation=token.generation, tenant=tenant)
     try:
-        grant = _redeem(token, audience, tenant=tenant)
+        grant = _redeem(token, audience, tenant=tenant, store=store)
     except Failure as failure:
         _close_refused(use, failure, token.partner.cloud)
         if tenant is not None and isinstance(failure, Refused) and not isinstance(failure, OurFault):
@@ -242,14 +259,14 @@ def _mint_grant(token: RefreshToken, audience: Audience, *, purpose: str, actor:
     return grant
 
 
-def _redeem(token: RefreshToken, audience: Audience, *, tenant: UUID | None) -> Grant:
+def _redeem(token: RefreshToken, audience: Audience, *, tenant: UUID | None, store: bool = False) -> Grant:
     """The one redeem path; in the partner's own tenant it also stores the successor when the stored one has aged."""
     cloud = cloud_of(token.partner)
     entra = outside.entra(cloud.name)
     scopes = _scopes(cloud, audience, token.missing_scopes)
     if not scopes:
         raise AudienceNotAsked(f"no permission for {audience} was asked for and granted", code="audience-not-asked")
-    rotating = tenant is None and custody.is_store_due(token) and token.lease()
+    rotating = tenant is None and (store or custody.is_store_due(token)) and token.lease()
     try:
         refresh_token = custody.read_for_rotation(token) if rotating else custody.read(token)
         check_gate(token)

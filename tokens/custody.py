@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SWEEP_BATCH = 500
+DAY = dt.timedelta(days=1)
 ENOUGH_TROUBLE = 3
 
 
@@ -128,7 +129,7 @@ def _pin(
         pinned_version=version,
         stored_at=now,
         last_success_at=now,
-        next_refresh_at=now + store_interval(),
+        next_refresh_at=next_refresh_at(now),
         pending_until=until,
         checked_against=replaces.generation if replaces and pending else None,
     )
@@ -201,6 +202,12 @@ def store_interval() -> dt.timedelta:
     return dt.timedelta(seconds=settings.CPV_REFRESH_STORE_INTERVAL)
 
 
+def next_refresh_at(now: dt.datetime) -> dt.datetime:
+    """When a sign-in stored now is stored anew though nobody works: within a day, each at a time of its own."""
+    spread = random.uniform(0.9, 1.0)  # noqa: S311 - spreads load, guards nothing
+    return now + min(store_interval() or DAY, DAY) * spread
+
+
 def is_store_due(token: RefreshToken) -> bool:
     return token.stored_at is not None and timezone.now() - token.stored_at >= store_interval()
 
@@ -215,8 +222,7 @@ def rotate(token: RefreshToken, successor: Secret) -> bool:
     version = outside.vault(token.partner.cloud).put(token.secret_name, sealed, tags=_tags(token))
     with transaction.atomic():
         SecretVersion.objects.create(partner_id=token.partner_id, token=token, version=version)
-        spread = random.uniform(0.9, 1.0)  # noqa: S311 - spreads load, guards nothing
-        won = token.point_at(version, next_refresh_at=timezone.now() + store_interval() * spread)
+        won = token.point_at(version, next_refresh_at=next_refresh_at(timezone.now()))
     if won:
         token.refresh_from_db(fields=["pinned_version", "stored_at", "next_refresh_at"])
     return won

@@ -252,6 +252,7 @@ class Alarm(models.Model):
 
     class Kind(models.TextChoices):
         CREDENTIAL = "credential", "Microsoft refuses our application's credential"
+        IDLE = "idle", "Stored sign-ins have not been used for two weeks; Microsoft lets them die after 90 days"
         REGISTRATION = "registration", "Microsoft refuses how our application is registered or asks"
 
     kind = models.CharField(max_length=20, choices=Kind.choices)

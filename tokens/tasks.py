@@ -4,13 +4,26 @@ from typing import Any
 
 from celery import shared_task
 
-from tokens import broker, custody, watch
+from tokens import broker, custody, rotation, watch
 
 
 @shared_task(name="tokens.sweep", ignore_result=True)
 def sweep(**_future: Any) -> None:
     """Disable secret versions that no row may use any more."""
     custody.sweep()
+
+
+@shared_task(name="tokens.keep", ignore_result=True)
+def keep(**_future: Any) -> None:
+    """The tick: send one message for each stored sign-in that is due to be used and stored anew."""
+    for token_id in rotation.claim_due():
+        rotate.delay(token_id=token_id)
+
+
+@shared_task(name="tokens.rotate", acks_late=True, ignore_result=True)
+def rotate(*, token_id: int, **_future: Any) -> None:
+    """Use and store one sign-in anew; a lost message costs a quarter of an hour."""
+    rotation.rotate(token_id)
 
 
 @shared_task(name="tokens.close_stopped", ignore_result=True)
@@ -21,6 +34,7 @@ def close_stopped(**_future: Any) -> None:
 
 @shared_task(name="tokens.tidy", ignore_result=True)
 def tidy(**_future: Any) -> None:
-    """Let go of ledger lines after 400 days, and of processes that are gone."""
+    """Let go of ledger lines after 400 days and of processes that are gone, and look for sign-ins nobody uses."""
     broker.forget_old()
     watch.forget_old()
+    rotation.watch_idle()

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 SERVER = os.environ.get("CPV_TEST_POSTGRES_URL", "")
-TINY = ("--rounds", "1", "--sizes", "12", "--rows", "60,80", "--requests", "2", "--tokens", "1")
+TINY = ("--rounds", "1", "--sizes", "12", "--rows", "60,80", "--requests", "2", "--tokens", "1", "--trials", "1")
 RATIO = r"\d+\.\d+"
 
 
@@ -30,7 +30,9 @@ def test_tiny_sizes_give_every_figure_and_its_ratio():
     for name in ("limit: raw fetch", "limit: fetch + parse", "first sync", "unchanged re-sync"):
         assert re.search(rf"^{re.escape(name)} .* {RATIO} / {RATIO}$", done.stdout, re.MULTILINE), done.stdout
     assert re.search(rf"^the broker, with everything .* {RATIO}$", done.stdout, re.MULTILINE), done.stdout
-    assert done.stdout.count("PostgreSQL" if SERVER else "SQLite") == 3
+    assert re.search(rf"^until the last call came in .* {RATIO} +1$", done.stdout, re.MULTILINE), done.stdout
+    assert "\n0 calls came in after every process had said that it stopped." in done.stdout
+    assert done.stdout.count("PostgreSQL" if SERVER else "SQLite") == 4
 
 
 def test_what_it_cannot_measure_ends_with_its_cause():

@@ -1,0 +1,191 @@
+"""Stored sign-ins are used and stored anew once a day, by whoever claims them, and come back slowly after an outage."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from collections import Counter
+from typing import Any
+
+import pytest
+import time_machine
+from django.db.models import F
+from django.utils import timezone
+
+from cpvpanel.celery import app
+from partners.models import Partner
+from tokens import broker, custody, rotation, tasks
+from tokens.models import Alarm, RefreshToken, TokenUse
+
+pytestmark = pytest.mark.django_db(transaction=True)
+VAULT = "cpv-demo.vault.azure.net"
+
+
+def due(**fields: Any) -> None:
+    RefreshToken.objects.update(next_refresh_at=timezone.now() - dt.timedelta(seconds=1), **fields)
+
+
+def stored(world: Any) -> int:
+    return sum(len(versions) for versions in world.vault(VAULT).secrets.values())
+
+
+def later(**by: float) -> Any:
+    return time_machine.travel(timezone.now() + dt.timedelta(**by), tick=False)
+
+
+def many(number: int) -> None:
+    """Partners that are due, all at once; nothing of theirs is in the vault."""
+    partners = [Partner(cloud="global", tenant_id=uuid.UUID(int=n + 1), name=f"Partner {n}") for n in range(number)]
+    now = timezone.now()
+    Partner.objects.bulk_create(partners)
+    RefreshToken.objects.bulk_create(
+        RefreshToken(
+            partner=partner, generation=1, oid=uuid.UUID(int=7), secret_name=f"rt-{partner.pk}", stored_at=now,
+            pinned_version="1", last_success_at=now, next_refresh_at=now - dt.timedelta(seconds=1),
+        )
+        for partner in partners
+    )  # fmt: skip
+
+
+# --- One sign-in ----------------------------------------------------------------------------------------------------
+def test_a_due_sign_in_is_stored_anew_and_due_again_within_a_day(member, world):
+    due()
+    before = RefreshToken.objects.get()
+
+    (claimed,) = rotation.claim_due()
+    assert rotation.rotate(claimed)
+
+    after = RefreshToken.objects.get()
+    assert stored(world) == 2
+    assert after.pinned_version != before.pinned_version
+    left = after.next_refresh_at - timezone.now()
+    assert dt.timedelta(hours=21) < left <= dt.timedelta(days=1)
+    assert rotation.claim_due() == []
+    assert TokenUse.objects.filter(purpose="token.keep", outcome="granted").count() == 1
+
+
+def test_a_fresh_consent_is_not_due(member):
+    assert rotation.claim_due() == []
+    with later(days=1, seconds=1):
+        assert len(rotation.claim_due()) == 1
+
+
+def test_where_every_redeem_stores_the_clock_still_comes_once_a_day(member, settings):
+    settings.CPV_REFRESH_STORE_INTERVAL = 0
+    due()
+    rotation.rotate(rotation.claim_due()[0])
+
+    assert RefreshToken.objects.get().next_refresh_at > timezone.now() + dt.timedelta(hours=21)
+
+
+def test_two_clocks_claim_a_row_once(member):
+    due()
+
+    assert len(rotation.claim_due() + rotation.claim_due()) == 1
+
+
+def test_a_row_that_nobody_took_is_offered_again_within_a_quarter_of_an_hour(member):
+    due()
+    rotation.claim_due()
+
+    with later(minutes=4, seconds=59):
+        assert rotation.claim_due() == []
+    with later(minutes=15):
+        assert len(rotation.claim_due()) == 1
+
+
+@pytest.mark.parametrize("stop", ["killed_at", "suspended_at", "withdrawn_at", "offboarded_at", "lapses_at"])
+def test_what_is_stopped_is_not_touched(member, world, stop):
+    due()
+    Partner.objects.update(**{stop: timezone.now()})
+    token = RefreshToken.objects.get()
+
+    assert rotation.claim_due() == []
+    assert not rotation.rotate(token.pk)
+    assert stored(world) == 1
+
+
+def test_a_sign_in_that_was_revoked_is_marked_and_left(member, contoso):
+    contoso.revoke()
+    broker.forget()
+    due()
+
+    assert not rotation.rotate(rotation.claim_due()[0])
+
+    assert RefreshToken.objects.get().refusal == "needs_consent"
+    due()
+    assert rotation.claim_due() == []
+
+
+@pytest.mark.parametrize("service", ["vault", "entra"])
+def test_an_outage_kills_nothing_and_is_tried_again(member, world, service):
+    world.fail(service, "503")
+    due()
+
+    assert not rotation.rotate(rotation.claim_due()[0])
+
+    token = RefreshToken.objects.get()
+    assert token.refused_at is None
+    assert dt.timedelta(minutes=4) < token.next_refresh_at - timezone.now() < dt.timedelta(minutes=15)
+    world.heal()
+    due()
+    RefreshToken.objects.update(leased_until=None)
+    assert rotation.rotate(rotation.claim_due()[0])
+
+
+def test_the_tick_sends_one_message_for_each(member, world):
+    due()
+    app.conf.task_always_eager = True
+    try:
+        tasks.keep()
+        tasks.keep()
+    finally:
+        app.conf.task_always_eager = False
+
+    assert stored(world) == 2
+
+
+# --- Many -----------------------------------------------------------------------------------------------------------
+def test_after_ten_minutes_of_outage_a_thousand_come_back_at_most_ten_in_a_second(db, record_property):
+    many(1000)
+    tries: Counter[int] = Counter()
+    begun = timezone.now()
+
+    for second in range(0, 2400, 2):  # a tick every two seconds; the vault is down for the first ten minutes
+        with time_machine.travel(begun + dt.timedelta(seconds=second), tick=False):
+            claimed = rotation.claim_due()
+            tries[second] = len(claimed)
+            if second >= 600:
+                RefreshToken.objects.filter(pk__in=claimed).update(next_refresh_at=F("next_refresh_at") + custody.DAY)
+
+    after = begun + dt.timedelta(seconds=2400)
+    assert max(tries.values()) / 2 <= 10
+    assert not RefreshToken.objects.filter(next_refresh_at__lte=after).exists(), "every one has come back"
+    assert not RefreshToken.objects.filter(refused_at__isnull=False).exists()
+    record_property("figure", f"1,000 due after ten minutes of outage: at most {max(tries.values()) / 2:.0f} a second")
+
+
+def test_those_that_failed_together_do_not_come_back_together(db):
+    many(200)
+    while rotation.claim_due():
+        pass
+
+    times = set(RefreshToken.objects.values_list("next_refresh_at", flat=True))
+    assert max(times) - min(times) > dt.timedelta(minutes=5)
+
+
+# --- Nobody uses it -------------------------------------------------------------------------------------------------
+def test_a_sign_in_nobody_used_for_two_weeks_raises_an_alarm_long_before_it_dies(member, world):
+    rotation.watch_idle()
+    assert not Alarm.objects.exists()
+
+    RefreshToken.objects.update(last_success_at=timezone.now() - dt.timedelta(days=15))
+    tasks.tidy()
+    tasks.tidy()
+
+    alarm = Alarm.objects.get()
+    assert (alarm.kind, alarm.code, alarm.closed_at) == ("idle", "1 of them", None)
+    due()
+    rotation.rotate(rotation.claim_due()[0])
+    tasks.tidy()
+    assert Alarm.objects.get().closed_at
