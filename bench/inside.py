@@ -67,7 +67,7 @@ def reconnect(partner: Partner) -> None:
 def _session(partner: Partner) -> broker.ApiSession:
     token = current_token(partner)
     assert token
-    return broker.session(token, Audience.PARTNER_CENTER, purpose="bench.warm", actor=WHO)
+    return broker.session(token, Audience.PARTNER_CENTER, purpose="sync.customers", actor=WHO)
 
 
 def fill(tenant: str, size: int) -> None:
@@ -235,7 +235,7 @@ def mint(tenant: str, tokens: int, plain: bool) -> dict[str, Any]:
 def _ours(token: RefreshToken) -> Callable[[], object]:
     def step() -> object:
         broker.forget()
-        return broker._mint(token, Audience.PARTNER_CENTER, purpose="bench.mint", actor=WHO, tenant=None)
+        return broker._mint(token, Audience.PARTNER_CENTER, purpose="sync.customers", actor=WHO, tenant=None)
 
     return step
 

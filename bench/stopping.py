@@ -120,7 +120,9 @@ def sender(tenant: str) -> None:
     for _line in sys.stdin:
         token = current_token(Partner.objects.get(tenant_id=tenant))
         assert token
-        session = broker.session(token, Audience.PARTNER_CENTER, purpose="bench.send", actor=actors.command("bench"))
+        session = broker.session(
+            token, Audience.PARTNER_CENTER, purpose="sync.customers", actor=actors.command("bench")
+        )
         try:
             while True:
                 session.get("/v1/profiles/organization")

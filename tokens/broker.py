@@ -66,6 +66,10 @@ class Explanation:
     mfa: bool | None
 
 
+class PurposeRefused(Permanent):
+    """This purpose has no business at this audience; nothing was sent."""
+
+
 class Gate(Protocol):
     def __call__(self) -> None: ...
 
@@ -246,6 +250,9 @@ def _mint_grant(
 ) -> Grant:
     check_gate(token)
     use = _ledger(token.partner, audience, purpose=purpose, actor=actor, generation=token.generation, tenant=tenant)
+    if audience not in permissions.audiences_for(purpose):
+        use.close(TokenUse.Outcome.REFUSED, code="purpose")
+        raise PurposeRefused(f"{purpose} may not ask for {audience}", code="purpose")
     try:
         grant = _redeem(token, audience, tenant=tenant, store=store)
     except Failure as failure:

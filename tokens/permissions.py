@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from tokens.clouds import Audience, Cloud
@@ -18,7 +19,9 @@ JOBS = {
     "consent.check": "checks when you connect",
     "sync.customers": "sync of customers, every six hours",
     "users.read": "users of a customer, when one of your members asks",
+    "token.keep": "keeping your sign-in alive, once a day",
 }
+BY_A_PERSON = "token.explain"  # somebody tests a connection and says why; it may be for any audience
 APPLICATIONS = {
     Audience.PARTNER_CENTER: "fa3d9a0c-3fb0-42cc-9193-47c7ecd2edbd",
     Audience.GRAPH: "00000003-0000-0000-c000-000000000000",
@@ -67,7 +70,7 @@ PARTNER_CENTER = Permission(
     "Customers and their users",
     "Reads your customers, and the users of a customer when you ask for them, with the rights of the account that"
     " agrees. Partner Center has no narrower permission: it allows writing too, and today we only read.",
-    ("consent.redeem", "sync.customers", "users.read"),
+    ("consent.redeem", "sync.customers", "users.read", "token.keep"),
     "read and write",
     required=True,
 )
@@ -127,6 +130,13 @@ SETS |= {f"{name}+arm": (*permissions, ARM) for name, permissions in SETS.items(
 def asked(name: str) -> Sequence[Permission]:
     """The permissions of a setting of `CPV_PERMISSIONS`; KeyError for an unknown one (a system check says so first)."""
     return SETS[name]
+
+
+def audiences_for(purpose: str) -> frozenset[Audience]:
+    """The audiences for which a purpose may mint; none for a purpose that no permission names."""
+    if purpose == BY_A_PERSON:
+        return frozenset(Audience)
+    return frozenset(permission.audience for permission in chain(*SETS.values()) if purpose in permission.purposes)
 
 
 def scopes(permissions: Iterable[Permission], cloud: Cloud, audience: Audience | None = None) -> list[str]:

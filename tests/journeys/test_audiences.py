@@ -74,7 +74,7 @@ def test_a_limited_partner_works_with_what_it_has(person, invited, contoso):
     broker.forget()
     token = RefreshToken.objects.get()
 
-    answer = broker.session(token, Audience.GRAPH, purpose="test.me", actor=SYSTEM).get("/v1.0/me")
+    answer = broker.session(token, Audience.GRAPH, purpose="token.explain", actor=SYSTEM).get("/v1.0/me")
 
     assert answer.status_code == 200
     assert jobs.run_job(Job.objects.get().pk).outcome == "done"
@@ -127,7 +127,9 @@ def test_a_whole_audience_missing_is_named_and_never_asked_again(person, invited
     broker.forget()
     before = len(person.world.calls)
     with pytest.raises(broker.AudienceNotAsked):
-        broker.session(RefreshToken.objects.get(), Audience.ARM, purpose="test.arm", actor=SYSTEM).get("/subscriptions")
+        broker.session(RefreshToken.objects.get(), Audience.ARM, purpose="token.explain", actor=SYSTEM).get(
+            "/subscriptions"
+        )
     assert len(person.world.calls) == before
     assert jobs.run_job(Job.objects.get().pk).outcome == "done"
 

@@ -125,7 +125,7 @@ def test_in_a_customers_tenant_nothing_ever_marks_the_partner(member, world, kin
     for code in codes_of(kind):
         customer = uuid.UUID(int=code)
         refused_with(world, code, at=str(customer))
-        session = broker.session(token, Audience.GRAPH, purpose="test", actor=WHO, tenant=customer)
+        session = broker.session(token, Audience.GRAPH, purpose="token.explain", actor=WHO, tenant=customer)
 
         with pytest.raises(expected) as refused:
             session.get("/v1.0/users")

@@ -14,8 +14,8 @@ from partners import jobs, lookups
 from partners.models import Customer, Job, Lookup, Partner
 from tests.conftest import CONTOSO
 from tests.pretend import text_of
-from tokens import actors, broker, outside, permissions
-from tokens.models import TokenUse
+from tokens import actors, broker, outside, permissions, rotation
+from tokens.models import RefreshToken, TokenUse
 from tokens.permissions import SETS
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -129,6 +129,7 @@ def test_the_ledger_of_everything_we_do_matches_what_the_page_says(member):
     broker.forget()
     lookups.answer(Lookup.objects.get().pk)
     call_command("token", CONTOSO, audience="graph", reason="test", json=True)
+    rotation.rotate(RefreshToken.objects.get().pk)
 
     seen = set(TokenUse.objects.filter(partner__isnull=False).values_list("audience", "purpose"))
 

@@ -24,7 +24,7 @@ WHERE = "/v1/profiles/organization"
 
 
 def session(audience=Audience.PARTNER_CENTER, **options):
-    return broker.session(RefreshToken.objects.get(), audience, purpose="test", actor=SYSTEM, **options)
+    return broker.session(RefreshToken.objects.get(), audience, purpose="token.explain", actor=SYSTEM, **options)
 
 
 def send_until(opened, deadline):
@@ -38,13 +38,13 @@ class TestSending:
         lines: list[str] = []
         world.latency["entra"] = 1
         world.sleep = lambda _seconds: lines.extend(
-            TokenUse.objects.filter(purpose="test").values_list("outcome", flat=True)
+            TokenUse.objects.filter(purpose="token.explain").values_list("outcome", flat=True)
         )
 
         session().get(WHERE)
 
         assert "sent" in lines
-        assert TokenUse.objects.get(purpose="test").outcome == "granted"
+        assert TokenUse.objects.get(purpose="token.explain").outcome == "granted"
 
     def test_a_refused_request_closes_its_line_with_the_code(self, member, contoso):
         contoso.revoke()
@@ -52,7 +52,7 @@ class TestSending:
         with pytest.raises(broker.ConsentRequired):
             session().get(WHERE)
 
-        line = TokenUse.objects.get(purpose="test")
+        line = TokenUse.objects.get(purpose="token.explain")
         assert (line.outcome, line.code) == ("refused", "AADSTS50173")
 
     def test_a_request_that_found_nobody_is_told_apart_from_a_refusal(self, member, world):
@@ -61,7 +61,7 @@ class TestSending:
         with pytest.raises(broker.Transient):
             session().get(WHERE)
 
-        assert TokenUse.objects.get(purpose="test").outcome == "unavailable"
+        assert TokenUse.objects.get(purpose="token.explain").outcome == "unavailable"
 
     def test_an_absolute_address_on_another_host_is_refused_and_no_token_asked_for(self, member, world):
         before = len(world.calls)
@@ -76,7 +76,7 @@ class TestSending:
             session().get(WHERE)
         session(Audience.GRAPH).get("/v1.0/me")
 
-        audiences = TokenUse.objects.filter(purpose="test").values_list("audience", flat=True)
+        audiences = TokenUse.objects.filter(purpose="token.explain").values_list("audience", flat=True)
         assert sorted(audiences) == ["graph", "partnercenter"]
 
     def test_a_401_makes_the_next_send_ask_anew(self, member, world):
@@ -85,7 +85,7 @@ class TestSending:
         assert session().get(WHERE).status_code == 401
 
         assert session().get(WHERE).status_code == 200
-        assert TokenUse.objects.filter(purpose="test").count() == 2
+        assert TokenUse.objects.filter(purpose="token.explain").count() == 2
 
     def test_the_gate_shuts_within_a_moment_even_while_a_token_is_cached(self, member, world):
         opened = session()
@@ -115,7 +115,7 @@ class TestSending:
         session(Audience.GRAPH).get("/v1.0/me")
         session(Audience.GRAPH, tenant=customer).get("/v1.0/me")
 
-        tenants = TokenUse.objects.filter(purpose="test").values_list("customer_tenant", flat=True)
+        tenants = TokenUse.objects.filter(purpose="token.explain").values_list("customer_tenant", flat=True)
         assert [str(tenant) if tenant else None for tenant in tenants] == [None, customer]
 
     def test_a_refresh_that_brings_no_id_token_is_taken_as_it_is(self, member, contoso):
@@ -217,3 +217,20 @@ class TestCache:
         fresh = (Secret("new"), time.monotonic() + 60)
         assert cache.get_or_mint(Key(1, 1, "graph", None), lambda: fresh).reveal() == "new"
         assert cache.get_or_mint(Key(2, 1, "graph", None), lambda: fresh).reveal() == "other"
+
+
+def test_a_purpose_that_has_no_business_at_an_audience_is_refused_before_anything_leaves(member, world):
+    calls = len(world.calls)
+    session = broker.session(RefreshToken.objects.get(), Audience.GRAPH, purpose="sync.customers", actor=SYSTEM)
+
+    with pytest.raises(broker.PurposeRefused):
+        session.get("/v1.0/me")
+
+    line = TokenUse.objects.get(purpose="sync.customers", audience="graph")
+    assert (line.outcome, line.code) == ("refused", "purpose")
+    assert len(world.calls) == calls
+
+
+def test_a_purpose_that_no_permission_names_mints_nothing(member, world):
+    with pytest.raises(broker.PurposeRefused):
+        broker.session(RefreshToken.objects.get(), Audience.PARTNER_CENTER, purpose="mine", actor=SYSTEM).get("/v1/x")

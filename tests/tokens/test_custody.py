@@ -40,7 +40,7 @@ def puts(world) -> list:
 
 
 def session(token, audience=Audience.PARTNER_CENTER):
-    return broker.session(token, audience, purpose="test", actor=SYSTEM)
+    return broker.session(token, audience, purpose="token.explain", actor=SYSTEM)
 
 
 # --- Breaking off ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,101 @@
+"""The ledger has one line for each token request that Microsoft saw, and answers what was touched."""
+
+from __future__ import annotations
+
+import io
+import json
+import uuid
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+
+from partners import jobs
+from partners.models import Job, Partner
+from sandbox import demo
+from tests.conftest import CONTOSO, SERVICE
+from tokens import broker, rotation
+from tokens.actors import SYSTEM
+from tokens.clouds import Audience
+from tokens.errors import Failure
+from tokens.models import RefreshToken, TokenUse
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("response_mode")]
+CUSTOMER = uuid.UUID("c0470500-0000-4000-8000-00000000c001")
+
+
+def token_requests(world: Any) -> int:
+    """What our application asked Entra for; the vault's identities ask too, and have no business in the ledger."""
+    asked = [call for call in world.calls if call.service == "entra" and call.path.endswith("/token")]
+    return sum(f"/{demo.VENDOR_TENANT_ID}/" not in call.path for call in asked)
+
+
+def everything(person: Any, world: Any, url: str, contoso: Any) -> None:
+    """Refusals, a consent, syncs, rotation, a customer's tenant, outages, a revocation, a reconnect, a sign-in."""
+    person.connect(url, SERVICE, mfa=False)
+    person.connect(url, SERVICE)
+    token = RefreshToken.objects.select_related("partner").get()
+    for fault in ("", "503", "AADSTS7000222", "AADSTS90033"):
+        broker.forget()
+        if fault:
+            world.fail("entra", fault, times=1, path=CONTOSO)
+        Job.objects.update(next_run_at=timezone.now(), claimed_until=None)
+        jobs.run_job(Job.objects.get().pk)
+    rotation.rotate(token.pk)
+    for refused in (False, True):
+        broker.forget()
+        if refused:
+            world.fail("entra", "AADSTS65001", times=1, path=str(CUSTOMER))
+        with_customer(token)
+    contoso.revoke()
+    rotation.rotate(token.pk)
+    person.connect("/connection/renew", SERVICE)
+    person.portal.post("/signout")
+    person.sign_in(SERVICE)
+
+
+def with_customer(token: RefreshToken) -> None:
+    session = broker.session(token, Audience.GRAPH, purpose="token.explain", actor=SYSTEM, tenant=CUSTOMER)
+    try:
+        session.get("/v1.0/me")
+    except Failure:
+        return
+
+
+def test_every_token_request_has_its_line_and_no_line_is_without_one(person, invited, contoso, world):
+    everything(person, world, invited[1], contoso)
+
+    assert token_requests(world) > 10
+    assert TokenUse.objects.count() == token_requests(world)
+    assert not TokenUse.objects.filter(outcome="sent").exists(), "each line says how it ended"
+
+
+def test_exposure_names_partners_audiences_and_customers(person, invited, contoso, world):
+    begun = timezone.now()
+    everything(person, world, invited[1], contoso)
+    out = io.StringIO()
+
+    call_command("exposure", "--since", begun.isoformat(), "--json", stdout=out)
+
+    (partner,) = json.loads(out.getvalue())["partners"]
+    assert (partner["tenant_id"], partner["name"]) == (CONTOSO, "Contoso")
+    assert {"partnercenter", "graph"} <= set(partner["audiences"])
+    assert partner["tokens"] == TokenUse.objects.filter(outcome="granted", partner=Partner.objects.get()).count()
+    assert {"sync.customers", "token.keep", "consent.redeem"} <= set(partner["purposes"])
+
+
+def test_exposure_of_a_quiet_time_is_empty(member):
+    out = io.StringIO()
+
+    call_command("exposure", "--since", "2020-01-01", "--until", "2020-01-02T10:00", "--json", stdout=out)
+
+    assert json.loads(out.getvalue())["partners"] == []
+
+
+@pytest.mark.parametrize("words", [["--since", "yesterday"], ["--since", "2026-13-01"], ["--since", "2999-01-01"]])
+def test_a_time_that_is_none_is_wrong_use(db, words):
+    with pytest.raises(CommandError) as ended:
+        call_command("exposure", *words)
+
+    assert ended.value.returncode == 2
