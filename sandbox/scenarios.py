@@ -75,10 +75,13 @@ def _healthy(world: World, tenant: Tenant | None, params: Params) -> None:
         world.ledger.give_consents_back(partner)
 
 
+ANY_CODE = 50076  # what entra-error means without a number
+
+
 def _entra_error(world: World, tenant: Tenant | None, params: Params) -> None:
-    code = params.get("code")
+    code = params.get("code", ANY_CODE)
     if not isinstance(code, int):
-        raise Wrong("this scenario needs the number of an Entra error: --code 50076")
+        raise Wrong("the code of this scenario is a number, such as 50076")
     world.fail("entra", f"AADSTS{code}", tenant=tenant.id if tenant else None, times=params.get("times"))
 
 
@@ -120,7 +123,8 @@ SCENARIOS: dict[str, Scenario] = {
     "partner-center-down": Scenario("Partner Center answers {partner} with 503.", _fault("partnercenter", "503")),
     "vault-down": Scenario("Key Vault answers 503 to everybody.", lambda w, t, p: _fault("vault", "503")(w, None, p)),
     "entra-error": Scenario(
-        "Entra refuses {partner} with the AADSTS number that --code names, at every sign-in and refresh.", _entra_error
+        "Entra refuses {partner} at every sign-in and refresh, with the AADSTS number of --code (or 50076).",
+        _entra_error,
     ),
     "entra-down": Scenario("Entra answers {partner} with 503; nobody can sign in or refresh.", _fault("entra", "503")),
     "slow": Scenario(

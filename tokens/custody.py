@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Max, QuerySet
+from django.db.models import Exists, Max, OuterRef, QuerySet
 from django.utils import timezone
 
 from tokens import audit, outside
@@ -237,12 +237,15 @@ def note_connection_refused(token: RefreshToken, refusal: str, *, code: str) -> 
 
 def sweep() -> int:
     """
-    Disable what must not stay enabled: names reserved but never pinned, and generations a later consent replaced.
+    Disable what must not stay enabled: names reserved but never pinned, generations a later consent replaced, versions
+    that later ones replaced more than a day ago; and end what a crash left half done.
 
     Safe at any time and twice. A row that cannot be closed now is left for the next sweep and holds up no other.
     Returns how many versions it disabled.
     """
-    return _close_all(RefreshToken.objects.over(timezone.now()))
+    now = timezone.now()
+    _for_each(RefreshToken.objects.crashed(now), _end_rotation)
+    return _close_all(RefreshToken.objects.over(now)) + _for_each(_with_aged_versions(now), _disable_aged)
 
 
 def close_stopped() -> int:
@@ -255,17 +258,58 @@ def close_stopped() -> int:
 
 
 def _close_all(tokens: QuerySet[RefreshToken]) -> int:
-    disabled = 0
+    return _for_each(tokens, _close)
+
+
+def _for_each(tokens: QuerySet[RefreshToken], act: Callable[[RefreshToken], int]) -> int:
+    """Act on row after row; the sum of what it did. A vault that is down is not asked about every row."""
+    done = 0
     troubles: Counter[str] = Counter()
     for token in tokens.select_related("partner")[:SWEEP_BATCH]:
         if troubles[token.partner.cloud] >= ENOUGH_TROUBLE:
-            continue  # this cloud's vault is down; it need not be asked about every row
+            continue
         try:
-            disabled += _close(token)
+            done += act(token)
         except Transient:
             troubles[token.partner.cloud] += 1
         except (Permanent, ValueError) as failure:
-            logger.error("a secret could not be closed", extra={"refresh_token": token.pk, "why": str(failure)})
+            logger.error("a secret could not be swept", extra={"refresh_token": token.pk, "why": str(failure)})
+    return done
+
+
+def _end_rotation(token: RefreshToken) -> int:
+    """
+    End what a crash left: pin the version it had stored under the fence of its lease, and give the lease back.
+
+    A version of another fence is a loser's: it is noted, and aged out like every other.
+    """
+    crashed, newest = token.fence, None
+    with contextlib.suppress(SecretMissing, VersionDisabled):  # nothing is there; whatever is disabled was known
+        newest = outside.vault(token.partner.cloud).newest(token.secret_name)
+    if not token.lease():
+        return 0
+    adopted = False
+    if newest and token.fence == crashed + 1:  # or somebody rotated since we looked
+        _note_version(token, newest.version)
+        if newest.version != token.pinned_version and newest.tags.get("fence") == str(crashed):
+            adopted = token.point_at(newest.version, next_refresh_at=next_refresh_at(timezone.now()))
+            logger.warning("a version that a crash left unpinned was adopted", extra={"refresh_token": token.pk})
+    token.release()
+    return int(adopted)
+
+
+def _with_aged_versions(now: dt.datetime) -> QuerySet[RefreshToken]:
+    aged = SecretVersion.objects.filter(token=OuterRef("pk"), disabled_at=None, seen_at__lt=now - DAY)
+    return RefreshToken.objects.current().filter(Exists(aged)).order_by("pk")
+
+
+def _disable_aged(token: RefreshToken) -> int:
+    """Disable versions of more than a day ago, but for the one that is pinned and the two newest."""
+    enabled = list(token.versions.filter(disabled_at=None).order_by("-seen_at", "-pk"))
+    disabled = 0
+    for version in enabled[2:]:
+        if version.version != token.pinned_version and version.seen_at < timezone.now() - DAY:
+            disabled += _disable(token, version)
     return disabled
 
 
@@ -274,14 +318,19 @@ def _close(token: RefreshToken) -> int:
     vault = outside.vault(token.partner.cloud)
     with contextlib.suppress(SecretMissing, VersionDisabled):  # nothing arrived, or everything is known
         _note_version(token, vault.newest(token.secret_name).version)
-    disabled = 0
-    for version in token.versions.filter(disabled_at=None):
-        with contextlib.suppress(SecretMissing):  # purged by somebody
-            vault.disable(token.secret_name, version.version)
-            disabled += 1
-        SecretVersion.objects.filter(pk=version.pk).update(disabled_at=timezone.now())
+    disabled = sum(_disable(token, version) for version in token.versions.filter(disabled_at=None))
     RefreshToken.objects.filter(pk=token.pk).update(closed_at=timezone.now())
     token.mark_refused("needs_consent", code="secret-disabled")  # where it is in force still: a stop came before
+    return disabled
+
+
+def _disable(token: RefreshToken, version: SecretVersion) -> int:
+    """Disable one version and write that down; 0 when the vault had it no more."""
+    disabled = 0
+    with contextlib.suppress(SecretMissing):  # purged by somebody
+        outside.vault(token.partner.cloud).disable(token.secret_name, version.version)
+        disabled = 1
+    SecretVersion.objects.filter(pk=version.pk).update(disabled_at=timezone.now())
     return disabled
 
 

@@ -81,6 +81,10 @@ class RefreshTokenQuerySet(models.QuerySet["RefreshToken"]):
         of_all = Q(Exists(halts)) & (open_rows | Q(again))
         return self.filter(of_one | of_all).order_by("pk")
 
+    def crashed(self, now: dt.datetime) -> RefreshTokenQuerySet:
+        """Live rows whose rotation ended without a word: the lease is over, and nobody gave it back."""
+        return self.live(now).filter(leased_until__lt=now).order_by("pk")
+
     def still_open(self) -> RefreshTokenQuerySet:
         """Rows under whose name something may be enabled still."""
         return self.filter(Q(closed_at=None) | enabled())

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from django.core.management import call_command
+from django.db import connection
 from django.utils import timezone
 
 from partners import jobs
@@ -190,3 +191,19 @@ def test_the_page_of_errors_is_the_table():
 
     assert Path("docs/errors.md").read_text() == script.page(), "run: make errors"
     assert len(MEANINGS) >= 60
+
+
+def test_two_processes_that_are_refused_at_once_raise_one_alarm(member, world):
+    def another_is_faster(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        if sql.startswith('INSERT INTO "tokens_alarm"'):
+            execute(sql, params, many, context)
+        return execute(sql, params, many, context)
+
+    refused_with(world, 7000222)
+    with connection.execute_wrapper(another_is_faster):
+        sync()
+
+    assert Alarm.objects.count() <= 1
+    refused_with(world, 7000222)
+    sync()
+    assert Alarm.objects.filter(closed_at=None).count() == 1

@@ -8,13 +8,14 @@ import pytest
 import time_machine
 from django.conf import settings as django_settings
 from django.db import transaction
+from django.db.models import F
 from django.test import override_settings
 from django.utils import timezone
 
 from partners import jobs
 from partners.models import Job, Partner
 from tests.conftest import CONTOSO, FABRIKAM, SERVICE
-from tokens import broker, custody, outside
+from tokens import broker, custody, outside, rotation
 from tokens.actors import SYSTEM
 from tokens.clouds import Audience
 from tokens.envelope import NotOurs
@@ -444,3 +445,112 @@ def test_without_a_stand_in_the_network_goes_to_the_real_addresses(world, settin
     adapter = outside.network().session.get_adapter("https://login.microsoftonline.com/")
 
     assert not type(adapter).__module__.startswith("tests.")
+
+
+# --- What a crash left ----------------------------------------------------------------------------------------------
+def crash_in_rotation(world, *, fence: int = 0) -> str:
+    """A worker took the lease, stored a successor under its fence, and died before it could pin it; the new version."""
+    token = RefreshToken.objects.select_related("partner").get()
+    assert token.lease()
+    successor = custody.read(token)
+    sealed = outside.keyring().seal(successor, aad=custody.additional_data(token))
+    tags = {"generation": str(token.generation), "fence": str(fence or token.fence), "key": "dev"}
+    version = outside.vault("global").put(token.secret_name, sealed, tags=tags)
+    RefreshToken.objects.update(leased_until=timezone.now() - dt.timedelta(seconds=1))
+    return version
+
+
+def test_a_version_that_a_crash_left_unpinned_is_adopted(member, world):
+    version = crash_in_rotation(world)
+
+    custody.sweep()
+    custody.sweep()
+
+    token = RefreshToken.objects.select_related("partner").get()
+    assert (token.pinned_version, token.leased_until) == (version, None)
+    assert custody.read(token).reveal()
+    assert token.versions.count() == 2
+
+
+def test_a_losers_version_is_noted_and_not_adopted(member, world):
+    pinned = RefreshToken.objects.get().pinned_version
+    version = crash_in_rotation(world, fence=99)
+
+    custody.sweep()
+
+    token = RefreshToken.objects.get()
+    assert (token.pinned_version, token.leased_until) == (pinned, None)
+    assert token.versions.filter(version=version, disabled_at=None).exists()
+
+
+def test_a_crash_before_anything_was_stored_only_gives_the_lease_back(member, world):
+    pinned = RefreshToken.objects.get().pinned_version
+    assert RefreshToken.objects.get().lease()
+    RefreshToken.objects.update(leased_until=timezone.now() - dt.timedelta(seconds=1))
+
+    custody.sweep()
+
+    token = RefreshToken.objects.get()
+    assert (token.pinned_version, token.leased_until) == (pinned, None)
+    assert token.lease()
+
+
+def test_whoever_rotated_while_the_sweeper_looked_wins(member, world):
+    crash_in_rotation(world)
+
+    def somebody_rotates(_seconds: float) -> None:
+        world.sleep = lambda seconds: None
+        rotation.rotate(RefreshToken.objects.get().pk)
+
+    world.sleep = somebody_rotates
+    world.fail("vault", "slow", times=1, method="GET")
+    custody.sweep()
+
+    token = RefreshToken.objects.select_related("partner").get()
+    newest = outside.vault("global").newest(token.secret_name)
+    assert token.pinned_version == newest.version, "the later one stays pinned"
+
+
+def test_a_lease_that_is_held_is_left_alone(member, world):
+    assert RefreshToken.objects.get().lease()
+    before = RefreshToken.objects.values().get()
+
+    custody.sweep()
+
+    assert RefreshToken.objects.values().get() == before
+
+
+def test_a_vault_that_is_down_leaves_the_crash_to_the_next_sweep(member, world):
+    version = crash_in_rotation(world)
+    world.fail("vault", "503", times=1)
+
+    custody.sweep()
+    assert RefreshToken.objects.get().pinned_version != version
+    custody.sweep()
+
+    token = RefreshToken.objects.get()
+    assert (token.pinned_version, token.leased_until) == (version, None)
+
+
+def test_versions_of_more_than_a_day_ago_are_disabled_but_for_the_pinned_and_the_two_newest(member, world):
+    for _ in range(4):
+        rotation.rotate(RefreshToken.objects.get().pk)
+    SecretVersion.objects.update(seen_at=F("seen_at") - dt.timedelta(days=2))
+    oldest = SecretVersion.objects.order_by("pk")[0]
+    RefreshToken.objects.update(pinned_version=oldest.version)
+
+    assert custody.sweep() == 2
+    assert custody.sweep() == 0
+
+    kept = set(SecretVersion.objects.filter(disabled_at=None).values_list("version", flat=True))
+    newest = set(SecretVersion.objects.order_by("-pk").values_list("version", flat=True)[:2])
+    assert kept == {oldest.version} | newest
+    versions = next(iter(world.vault("cpv-demo.vault.azure.net").secrets.values()))
+    assert sum(version.enabled for version in versions) == 3
+
+
+def test_versions_of_today_stay(member, world):
+    for _ in range(4):
+        rotation.rotate(RefreshToken.objects.get().pk)
+
+    assert custody.sweep() == 0

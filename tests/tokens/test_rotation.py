@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from cpvpanel.celery import app
 from partners.models import Partner
+from tests.conftest import CONTOSO
 from tokens import broker, custody, rotation, tasks
 from tokens.models import Alarm, RefreshToken, TokenUse
 
@@ -117,9 +118,9 @@ def test_a_sign_in_that_was_revoked_is_marked_and_left(member, contoso):
     assert rotation.claim_due() == []
 
 
-@pytest.mark.parametrize("service", ["vault", "entra"])
-def test_an_outage_kills_nothing_and_is_tried_again(member, world, service):
-    world.fail(service, "503")
+@pytest.mark.parametrize(("service", "path"), [("vault", None), ("entra", CONTOSO)])
+def test_an_outage_kills_nothing_and_is_tried_again(member, world, service, path):
+    world.fail(service, "503", path=path)
     due()
 
     assert not rotation.rotate(rotation.claim_due()[0])
