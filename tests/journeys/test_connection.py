@@ -136,6 +136,8 @@ def test_a_no_throws_it_away(member, world):
     assert works()
     assert "There is no renewal to confirm" in text_of(member.portal.get(RENEWAL))
     assert "This renewal is over" in text_of(member.portal.post(RENEWAL, {"answer": "yes"}, follow=True))
+    assert "stays as it was" in text_of(member.portal.post(RENEWAL, {"answer": "no"}, follow=True))
+    assert AuditEvent.objects.filter(action="renewal.declined").count() == 1
 
 
 def test_after_half_an_hour_it_is_too_late(member, world):

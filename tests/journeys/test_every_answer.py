@@ -169,6 +169,7 @@ def test_a_number_nobody_knows_is_kept_for_somebody_to_look_up(member, world, su
 
     unknown = UnknownAnswer.objects.get()
     assert (unknown.code, unknown.times, unknown.taken_for) == ("AADSTS7654321", 2, "reauth")
+    assert str(unknown) == "AADSTS7654321"
     assert unknown.trace_id
     assert unknown.correlation_id
     assert "AADSTS7654321" in text_of(support.get("/admin/tokens/unknownanswer/"))

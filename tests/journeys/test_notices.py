@@ -534,10 +534,11 @@ def test_after_a_renewal_the_next_end_is_told_anew(partner):
     assert len(set(abouts)) == 3
 
 
-def test_a_warning_that_waited_until_it_was_renewed_is_dropped(partner, settings):
+@pytest.mark.parametrize("days", [160, None])
+def test_a_warning_that_waited_until_it_was_renewed_is_dropped(partner, days):
     ends_in(days=6)
     notices.find()
-    ends_in(days=160)
+    Partner.objects.update(lapses_at=None) if days is None else ends_in(days=days)
 
     for notice_id in notices.due():
         notices.send(notice_id)

@@ -24,7 +24,7 @@ from partners.standing import current_token, standing
 from sandbox.world import World
 from tests.conftest import CONTOSO, FABRIKAM, SERVICE
 from tests.pretend import Person
-from tokens import broker, custody, watch
+from tokens import broker, custody, tasks, watch
 from tokens.actors import SYSTEM
 from tokens.models import LEASE, AuditEvent, Halt, RefreshToken, SecretVersion, Sender
 from tokens.vault import VersionDisabled
@@ -46,7 +46,7 @@ def state(partner: Partner) -> str:
 
 def a_worker(*_seconds: float) -> None:
     """What a worker does on its next tick."""
-    custody.close_stopped()
+    tasks.close_stopped()
 
 
 def killed(partner: Partner) -> lifecycle.Proof:

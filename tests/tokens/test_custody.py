@@ -511,6 +511,19 @@ def test_whoever_rotated_while_the_sweeper_looked_wins(member, world):
     assert token.pinned_version == newest.version, "the later one stays pinned"
 
 
+def test_whoever_began_to_rotate_while_the_sweeper_looked_is_let_be(member, world):
+    crash_in_rotation(world)
+    pinned = RefreshToken.objects.get().pinned_version
+    world.sleep = lambda _seconds: RefreshToken.objects.get().lease()
+    world.fail("vault", "slow", times=1, method="GET")
+
+    custody.sweep()
+
+    token = RefreshToken.objects.get()
+    assert token.pinned_version == pinned
+    assert token.leased_until > timezone.now()
+
+
 def test_a_lease_that_is_held_is_left_alone(member, world):
     assert RefreshToken.objects.get().lease()
     before = RefreshToken.objects.values().get()

@@ -35,6 +35,15 @@ def test_a_process_reports_once_and_follows_every_stop(name):
     assert watch.silent(halt.pk) == []
 
 
+def test_without_news_it_still_gives_a_sign_of_life(name):
+    until(Sender.objects.exists, what="it reports")
+    first = Sender.objects.get()
+
+    until(lambda: Sender.objects.get().seen_at > first.seen_at, 8, what="a second sign")
+
+    assert str(first) == name
+
+
 def test_at_its_end_it_is_off_the_list(name):
     until(Sender.objects.exists, what="it reports")
 
