@@ -140,8 +140,14 @@ class Partner(models.Model):
         return ended == 1
 
     def set_access_period(self, days: int, *, since: dt.datetime | None) -> None:
-        """`since` is when the consent in force was given; without one the period opens with the next consent."""
-        self.access_days, self.lapses_at = days, since + dt.timedelta(days=days) if since else None
+        """
+        `since` is when the consent in force was given; without one it counts from the next consent.
+
+        What is over stays over: a longer period is no consent.
+        """
+        self.access_days = days
+        if since and not (self.lapses_at and self.lapses_at <= timezone.now()):
+            self.lapses_at = since + dt.timedelta(days=days)
         Partner.objects.filter(pk=self.pk).update(access_days=days, lapses_at=self.lapses_at)
 
     def start_access_period(self, now: dt.datetime) -> None:

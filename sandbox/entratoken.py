@@ -265,6 +265,6 @@ def _by_client_credentials(ask: Ask, app: App, segment: str) -> dict[str, Any]:
     is_vault = ask.place.cloud.resources()[resource] == "vault"
     if is_vault != bool(app.vault_rights):
         raise EntraError(500011, resource, segment)
-    seconds = ask.world.access_token_seconds
+    seconds = minting.APP_TOKEN_SECONDS
     access = minting.app_token(ask.world, ask.place.cloud, app, resource, segment)
     return {"token_type": "Bearer", "expires_in": seconds, "ext_expires_in": seconds, "access_token": access}

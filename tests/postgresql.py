@@ -16,9 +16,25 @@ THERE = pytest.mark.skipif(not SERVER, reason="set CPV_TEST_POSTGRES_URL to a se
 KINDS = "not soak and not browser and not processes"
 
 
-def run_there(*paths: str, but: str, database: str) -> str:
-    """Run these tests but one file; what pytest counted in the end. What fails there fails here, with its words."""
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", KINDS, *paths, f"--ignore={but}"]
+def run_there(*paths: str, but: str, database: str, names: str = "") -> str:
+    """
+    Run these tests but one file; what pytest counted in the end. What fails there fails here, with its words.
+
+    `names` narrows them as pytest's -k does.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        KINDS,
+        *paths,
+        f"--ignore={but}",
+        "-k",
+        names,
+    ]
     # Coverage is counted where the suite itself runs; here it would only take time.
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_XDIST", "COV"))}
     env |= {"DATABASE_URL": urlsplit(SERVER)._replace(path=f"/{database}").geturl()}

@@ -15,7 +15,7 @@ from partners.models import Customer, Job, Partner
 from tests.conftest import CONTOSO, SERVICE
 from tests.pretend import text_of
 from tokens import broker
-from tokens.models import AuditEvent
+from tokens.models import AuditEvent, RefreshToken
 
 pytestmark = pytest.mark.django_db(transaction=True)
 SMTP = "django.core.mail.backends.smtp.EmailBackend"
@@ -203,10 +203,15 @@ def test_work_alone_answers_members_runs_jobs_and_tells_people(member, contoso, 
     customer = Customer.objects.order_by("name_key")[0]
     shown_at = member.portal.post(f"/customers/{customer.tenant_id}/users")["Location"].partition("#")[0]
     Job.objects.update(next_run_at=timezone.now())
+    RefreshToken.objects.update(next_refresh_at=timezone.now())
 
     call_command("work", until_idle=True, json=True)
     ran = json.loads(capsys.readouterr().out)["ran"]
-    assert [(row["kind"], row["outcome"]) for row in ran] == [("users", "answered"), ("customers", "done")]
+    assert [(row["kind"], row["outcome"]) for row in ran] == [
+        ("users", "answered"),
+        ("customers", "done"),
+        ("sign-in", "kept"),
+    ]
     assert "Nothing of it is stored" in text_of(member.portal.get(shown_at))
 
     contoso.revoke()

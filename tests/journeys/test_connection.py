@@ -228,6 +228,18 @@ def test_an_owner_chooses_how_long_a_consent_opens_access(member, days):
     assert AuditEvent.objects.get(action="period.chosen").detail == {"days": days, "earlier": 180}
 
 
+def test_a_longer_period_does_not_bring_back_what_is_over(member):
+    over = timezone.now() - dt.timedelta(minutes=1)
+    Partner.objects.update(lapses_at=over)
+
+    member.portal.post("/connection/period", {"days": "365"})
+
+    assert Partner.objects.get().lapses_at == over
+    assert not works()
+    member.come_back(member.at_microsoft(member.leave("/connection/renew"), SERVICE))
+    assert Partner.objects.get().lapses_at > timezone.now() + dt.timedelta(days=364)
+
+
 @pytest.mark.parametrize("days", ["", "91", "-1", "0", "x", "99999999999"])
 def test_a_period_that_is_not_offered_is_not_there(member, days):
     assert member.portal.post("/connection/period", {"days": days}).status_code == 404

@@ -1,4 +1,4 @@
-"""The journeys lead to the same places on PostgreSQL, each test of them."""
+"""The journeys lead to the same places on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -9,4 +9,7 @@ from tests.postgresql import THERE, run_there
 def test_every_journey_passes_on_postgresql(record_property):
     this = "tests/journeys/test_journeys_on_postgresql.py"
 
-    record_property("figure", run_there("tests/journeys", but=this, database="cpv_journeys"))
+    # The way by which Microsoft's answer comes back is the same for every database; its own file walks both.
+    names = "not form_post] or test_form_post"
+
+    record_property("figure", run_there("tests/journeys", but=this, database="cpv_journeys", names=names))

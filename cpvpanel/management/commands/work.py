@@ -12,7 +12,8 @@ from consent.models import Notice
 from partners import jobs, lookups
 from partners.commands import PanelCommand
 from partners.models import Lookup, Run
-from tokens import custody
+from tokens import custody, rotation
+from tokens.models import RefreshToken
 
 NEEDS_A_PERSON = {Run.Outcome.REFUSED, Run.Outcome.FAILED}
 
@@ -27,7 +28,8 @@ class Command(PanelCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         self.needs_the_vault()
-        ran = [*_answer_questions(), *_run_jobs(), *_tell_people()]
+        custody.close_stopped()
+        ran = [*_answer_questions(), *_run_jobs(), *_keep_sign_ins(), *_tell_people()]
         custody.sweep()
         until = jobs.next_due_at()
         lines = [f"{row['kind']} of {row['tenant_id']}: {row['outcome']}" for row in ran] or ["Nothing was due."]
@@ -48,6 +50,13 @@ def _run_jobs() -> Iterator[dict[str, Any]]:
             run = jobs.run_job(job_id)
             if run is not None:
                 yield {"kind": run.job.kind, "tenant_id": run.partner.tenant_id, "outcome": run.outcome}
+
+
+def _keep_sign_ins() -> Iterator[dict[str, Any]]:
+    while claimed := rotation.claim_due():
+        for token in RefreshToken.objects.filter(pk__in=claimed).select_related("partner"):
+            outcome = "kept" if rotation.rotate(token.pk) else Run.Outcome.WAITING
+            yield {"kind": "sign-in", "tenant_id": token.partner.tenant_id, "outcome": outcome}
 
 
 def _tell_people() -> Iterator[dict[str, Any]]:
