@@ -33,7 +33,7 @@ from tokens.broker import ApiSession, Stopped
 from tokens.clouds import Audience
 from tokens.entra import BlockedByPartner, ConsentRequired
 from tokens.errors import Failure, Permanent, Transient
-from tokens.models import RefreshToken
+from tokens.models import Halt, RefreshToken
 
 logger = logging.getLogger(__name__)
 
@@ -287,7 +287,7 @@ def _perform(job: Job, run: Run) -> Ending:
         note_missing_mfa(token, failure)
         return _ending(Run.Outcome.REFUSED, failure, parked=True)
     except NEEDS_A_PERSON as failure:
-        return _ending(Run.Outcome.REFUSED, failure, parked=not _is_live(token))
+        return _ending(Run.Outcome.REFUSED, failure, parked=_waits_for_a_person(token))
     except Failure as failure:
         logger.error("a job failed", extra={"run": run.pk, "code": failure.code}, exc_info=failure)
         return _ending(Run.Outcome.FAILED, failure)
@@ -302,8 +302,10 @@ def _ending(outcome: Run.Outcome, failure: Failure, *, wait: float | None = None
     return Ending(outcome, code, str(failure), failure.correlation_id, wait=wait, parked=parked)
 
 
-def _is_live(token: RefreshToken) -> bool:
-    return RefreshToken.objects.live(timezone.now()).filter(pk=token.pk).exists()
+def _waits_for_a_person(token: RefreshToken) -> bool:
+    """Whether only a new consent brings this work back; after an all-stop it looks again by itself."""
+    live = RefreshToken.objects.live(timezone.now()).filter(pk=token.pk)
+    return not live.exists() and not Halt.objects.in_force().exists()
 
 
 def note_missing_mfa(token: RefreshToken, failure: MfaMissing) -> None:

@@ -6,7 +6,7 @@ import datetime as dt
 import secrets
 import uuid
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django.db import models
 from django.db.models import Exists, F, OuterRef, Q
@@ -22,16 +22,31 @@ REFUSALS = {
 }
 
 
+def _of_partners(*conditions: Q) -> Exists:
+    """
+    A condition on the partner of a row, as a subquery.
+
+    A join would move a row's own conditions into a subquery once it comes to an UPDATE, and PostgreSQL does not look at
+    those again when it has waited for another's: of several who claim one row at once, all would win.
+    """
+    partners: Any = RefreshToken._meta.get_field("partner").related_model
+    return Exists(partners._default_manager.filter(*conditions, pk=OuterRef("partner_id")))
+
+
+_OPEN = Q(suspended_at=None, killed_at=None, offboarded_at=None)
+
+
 def open_to_consent() -> Q:
-    """A partner that may be (re)connected: neither we nor security stopped it, and it has not left."""
-    return Q(partner__suspended_at=None, partner__killed_at=None, partner__offboarded_at=None)
+    """A partner that may be (re)connected: neither it nor everything was stopped, and it has not left."""
+    return Q(_of_partners(_OPEN)) & ~Q(Exists(Halt.objects.in_force()))
 
 
 def live(now: dt.datetime) -> Q:
     """The one expression for "calls may leave for this partner", used by gate, lease and pin alike."""
-    in_period = Q(partner__lapses_at=None) | Q(partner__lapses_at__gt=now)
+    in_period = Q(lapses_at=None) | Q(lapses_at__gt=now)
     usable = Q(superseded_at=None, refused_at=None, stored_at__isnull=False, pending_until=None)
-    return open_to_consent() & in_period & usable & Q(partner__withdrawn_at=None)
+    going = Q(_of_partners(_OPEN, in_period, Q(withdrawn_at=None)))
+    return usable & going & ~Q(Exists(Halt.objects.in_force()))
 
 
 def is_stopped() -> Q:

@@ -36,6 +36,7 @@ WHERE id IN (
     WHERE t.next_refresh_at <= %(now)s AND t.stored_at IS NOT NULL AND t.superseded_at IS NULL
         AND t.pending_until IS NULL AND t.refused_at IS NULL AND p.suspended_at IS NULL AND p.killed_at IS NULL
         AND p.withdrawn_at IS NULL AND p.offboarded_at IS NULL AND (p.lapses_at IS NULL OR p.lapses_at > %(now)s)
+        AND NOT EXISTS (SELECT 1 FROM tokens_halt h WHERE h.ended_at IS NULL AND h.partner_id IS NULL)
     ORDER BY t.next_refresh_at, t.id LIMIT %(limit)s
 )
 AND next_refresh_at <= %(now)s
