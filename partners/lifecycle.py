@@ -58,8 +58,7 @@ def unkill(*, partner: Partner, by: Actor, reason: str) -> bool:
         return False
     for halt in partner.halts.filter(ended_at=None):
         halt.end(by=str(by))
-    for token in RefreshToken.objects.current().filter(partner=partner):
-        token.mark_refused("needs_consent", code="secret-disabled")
+    RefreshToken.objects.filter(partner=partner).end_all()
     audit.record("partner.unkilled", actor=by, partner=partner, reason=reason[:200])
     return True
 

@@ -23,7 +23,7 @@ from django.utils import timezone
 from tokens import audit, outside
 from tokens.actors import SYSTEM
 from tokens.errors import Permanent, Transient
-from tokens.models import CONFIRM_WITHIN, RefreshToken, SecretVersion, open_to_consent
+from tokens.models import CONFIRM_WITHIN, SECRET_DISABLED, RefreshToken, SecretVersion, open_to_consent
 from tokens.secret import Secret
 from tokens.vault import SecretMissing, VersionDisabled
 
@@ -125,7 +125,8 @@ def _pin(
     until = now + CONFIRM_WITHIN if pending else None
     if not pending:
         in_force.update(superseded_at=now)
-    pinned = RefreshToken.objects.filter(open_to_consent(), pk=token.pk, stored_at=None, closed_at=None).update(
+    waiting = RefreshToken.objects.filter(open_to_consent(), pk=token.pk, stored_at=None)
+    pinned = waiting.filter(superseded_at=None, closed_at=None).update(
         pinned_version=version,
         stored_at=now,
         last_success_at=now,
@@ -162,7 +163,7 @@ def confirm(token: RefreshToken, *, on_confirm: Callable[[RefreshToken], None]) 
     _queue_up(token.partner)
     now = timezone.now()
     _in_force(token.partner_id, expected=token.checked_against).update(superseded_at=now)
-    waiting = RefreshToken.objects.filter(open_to_consent(), pk=token.pk, closed_at=None, pending_until__gt=now)
+    waiting = RefreshToken.objects.pending(now).filter(open_to_consent(), pk=token.pk)
     if waiting.update(pending_until=None) != 1:
         raise NotOpen("this renewal is over", code="renewal-over")
     token.refresh_from_db()
@@ -320,7 +321,7 @@ def _close(token: RefreshToken) -> int:
         _note_version(token, vault.newest(token.secret_name).version)
     disabled = sum(_disable(token, version) for version in token.versions.filter(disabled_at=None))
     RefreshToken.objects.filter(pk=token.pk).update(closed_at=timezone.now())
-    token.mark_refused("needs_consent", code="secret-disabled")  # where it is in force still: a stop came before
+    token.mark_refused("needs_consent", code=SECRET_DISABLED)  # where it is in force still: a stop came before
     return disabled
 
 

@@ -13,6 +13,7 @@ from django.db.models import Exists, F, OuterRef, Q
 from django.utils import timezone
 
 LEASE = dt.timedelta(seconds=120)
+SECRET_DISABLED = "secret-disabled"  # the code of a refusal that is ours: a stop, after which only a new consent helps
 ABANDONED_AFTER = dt.timedelta(minutes=10)  # a name that was reserved and not pinned by then never will be
 CONFIRM_WITHIN = dt.timedelta(minutes=30)
 REFUSALS = {
@@ -77,7 +78,8 @@ class RefreshTokenQuerySet(models.QuerySet["RefreshToken"]):
         stale = now - ABANDONED_AFTER
         never_pinned = Q(stored_at=None, reserved_at__lt=stale) | Q(pending_until__lte=now)
         # Whoever holds the lease of a replaced generation may be about to write; they get time to come to an end.
-        replaced = Q(superseded_at__isnull=False) & (Q(leased_until=None) | Q(leased_until__lt=stale))
+        stored = Q(superseded_at__isnull=False, stored_at__isnull=False)
+        replaced = stored & (Q(leased_until=None) | Q(leased_until__lt=stale))
         return self.filter(never_pinned | replaced).still_open().order_by("pk")
 
     def stopped(self, now: dt.datetime) -> RefreshTokenQuerySet:
@@ -91,10 +93,19 @@ class RefreshTokenQuerySet(models.QuerySet["RefreshToken"]):
             closed_early |= Q(closed_at__lt=F(moment) + LEASE) & Q(**{f"{moment}__lt": now - LEASE})
         halts = Halt.objects.in_force()
         open_rows = Q(closed_at=None) | enabled()
-        of_one = is_stopped() & (open_rows | closed_early)
+        closed_early |= Q(closed_at__lt=F("refused_at") + LEASE, refused_at__lt=now - LEASE)
+        # A stop that was lifted before a worker came leaves its mark on the rows; what is marked is closed all the same.
+        of_one = (is_stopped() | Q(refusal_code=SECRET_DISABLED)) & (open_rows | closed_early)
         again = Exists(halts.filter(started_at__lt=now - LEASE, started_at__gt=OuterRef("closed_at") - LEASE))
         of_all = Q(Exists(halts)) & (open_rows | Q(again))
         return self.filter(of_one | of_all).order_by("pk")
+
+    def end_all(self) -> None:
+        """Let nothing of these come in force again; what was stored, on its way or waiting is closed by a worker."""
+        now = timezone.now()
+        self.current().update(refused_at=now, refusal="needs_consent", refusal_code=SECRET_DISABLED)
+        self.filter(stored_at=None, superseded_at=None).update(superseded_at=now, closed_at=None)
+        self.filter(pending_until__isnull=False, superseded_at=None).update(superseded_at=now)
 
     def crashed(self, now: dt.datetime) -> RefreshTokenQuerySet:
         """Live rows whose rotation ended without a word: the lease is over, and nobody gave it back."""

@@ -27,6 +27,7 @@ from tests.pretend import Person
 from tokens import broker, custody, tasks, watch
 from tokens.actors import SYSTEM
 from tokens.models import LEASE, AuditEvent, Halt, RefreshToken, SecretVersion, Sender
+from tokens.secret import Secret
 from tokens.vault import VersionDisabled
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -168,6 +169,85 @@ def test_after_unkill_the_partner_connects_anew_and_goes_on(
     assert Person(client, world).connect(url, SERVICE).status_code == 200
     assert (state(partner), sync(partner)) == ("active", "done")
     assert Halt.objects.get().ended_by == str(SYSTEM)
+
+
+def test_a_stop_that_is_lifted_before_a_worker_came_leaves_no_secret_enabled(
+    connected_partner: Connect, world: World
+) -> None:
+    partner = connected_partner()
+    lifecycle.kill(partner=partner, by=SYSTEM, reason="a test")
+    lifecycle.unkill(partner=partner, by=SYSTEM, reason="false alarm")
+    assert enabled(world) == 1, "no worker came yet"
+
+    custody.close_stopped()
+
+    assert enabled(world) == 0
+    assert state(partner) == "needs_consent"
+
+
+def test_what_was_refused_before_a_stop_that_was_lifted_is_disabled_too(
+    connected_partner: Connect, world: World
+) -> None:
+    partner = connected_partner()
+    RefreshToken.objects.get().mark_refused("mfa_missing", code="AADSTS50076")
+    lifecycle.kill(partner=partner, by=SYSTEM, reason="a test")
+    lifecycle.unkill(partner=partner, by=SYSTEM, reason="false alarm")
+
+    custody.close_stopped()
+
+    assert enabled(world) == 0
+
+
+def test_a_successor_written_after_a_lifted_stop_is_disabled_when_its_writer_must_have_ended(
+    connected_partner: Connect, world: World
+) -> None:
+    partner = connected_partner()
+    killed(partner)
+    lifecycle.unkill(partner=partner, by=SYSTEM, reason="false alarm")
+    world.vault(VAULT).put(RefreshToken.objects.get().secret_name, "written late", {}, None)
+
+    with later(seconds=2 * LEASE.total_seconds() + 1):
+        custody.close_stopped()
+
+        assert enabled(world) == 0
+        assert not RefreshToken.objects.stopped(timezone.now()).exists()
+
+
+def test_a_consent_that_was_on_its_way_through_a_stop_does_not_come_in_force(
+    connected_partner: Connect, world: World
+) -> None:
+    partner = connected_partner()
+    before = RefreshToken.objects.get()
+    token = custody._reserve(partner, oid=before.oid, upn=SERVICE, limits="")
+    killed(partner)
+    lifecycle.unkill(partner=partner, by=SYSTEM, reason="false alarm")
+    version = world.vault(VAULT).put(token.secret_name, "put late", {}, None)
+
+    with pytest.raises(custody.NotOpen):
+        custody._pin(token, str(version), before, lambda _token: None)
+
+    assert state(partner) == "needs_consent"
+    with later(minutes=11):
+        custody.sweep()
+    assert enabled(world) == 0
+
+
+def test_a_renewal_that_waited_through_a_stop_is_over(connected_partner: Connect, world: World) -> None:
+    partner = connected_partner()
+    before = RefreshToken.objects.get()
+    waiting = custody.store(
+        partner=partner, refresh_token=Secret("another"), oid=before.oid, upn=SERVICE, limits="", replaces=before,
+        on_pin=lambda _token: None, pending=True,
+    )  # fmt: skip
+    lifecycle.kill(partner=partner, by=SYSTEM, reason="a test")
+    lifecycle.unkill(partner=partner, by=SYSTEM, reason="false alarm")
+
+    with pytest.raises(custody.NotOpen):
+        custody.confirm(waiting, on_confirm=lambda _token: None)
+    custody.sweep()
+    custody.close_stopped()
+
+    assert enabled(world) == 0
 
 
 def test_a_partner_that_was_not_killed_cannot_be_unkilled(connected_partner: Connect) -> None:
