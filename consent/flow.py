@@ -35,10 +35,15 @@ TERMS_VERSION = "2026-11"
 
 @dataclass(frozen=True)
 class Connected:
-    """A consent that was stored, and the person who gave it; nobody yet for a renewal that an owner has to confirm."""
+    """
+    A consent that was stored, and the person who gave it as somebody we know.
+
+    A renewal is `pending` until an owner says yes; whoever gave it and is no owner stays nobody.
+    """
 
     partner: Partner
     user: User | None
+    pending: bool
 
 
 # --- Begin ------------------------------------------------------------------------------------------------------------
@@ -202,7 +207,20 @@ def _store(
         )
     except custody.NotOpen as failure:
         raise Refused("already_connected" if failure.code == "already_connected" else "stopped") from failure
-    return Connected(partner, people[0] if people else None)
+    return Connected(partner, people[0] if people else _owner(partner, identity), pending)
+
+
+def _owner(partner: Partner, identity: Identity) -> User | None:
+    """Whoever gave this consent, where an owner of the partner did."""
+    member = Member.objects.filter(
+        partner=partner,
+        role=Member.Role.OWNER,
+        user__cloud=partner.cloud,
+        user__tid=identity.tenant_id,
+        user__oid=identity.object_id,
+    )
+    found = member.select_related("user").first()
+    return found.user if found else None
 
 
 def _write_consent(token: RefreshToken, identity: Identity, evidence: checks.Evidence) -> Consent:

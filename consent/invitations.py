@@ -19,13 +19,18 @@ KEEP = dt.timedelta(days=90)
 
 
 @transaction.atomic
-def invite(*, partner: Partner, by: Actor, email: str = "") -> tuple[Invitation, str]:
-    """A new invitation and its address, which exists only now: we keep a hash of it."""
+def invite(*, partner: Partner, by: Actor, email: str = "", renews: bool = False) -> tuple[Invitation, str]:
+    """
+    A new invitation and its address, which exists only now: we keep a hash of it.
+
+    One that `renews` leads to a consent also where a connection works; that consent waits for an owner's yes.
+    """
     link = Invitation.new_link()
     invitation = Invitation.objects.create(
         partner=partner,
         link_hash=digest(link),
         email=email,
+        renews=renews,
         created_by=str(by),
         expires_at=timezone.now() + INVITATION_LIFE,
     )

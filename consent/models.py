@@ -31,6 +31,7 @@ class Invitation(models.Model):
     link_hash = models.BinaryField(max_length=32, unique=True)
     email = models.EmailField(blank=True)
     created_by = models.CharField(max_length=320)
+    renews = models.BooleanField(default=False)  # may replace what works, once an owner has seen by what
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     expires_at = models.DateTimeField()
     used_at = models.DateTimeField(null=True, blank=True)

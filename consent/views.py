@@ -135,6 +135,7 @@ def connect(request: HttpRequest, link: str) -> HttpResponse:
             invitation=invitation,
             browser=browser_secret(request, make=True),
             retry_path=reverse("connect", args=[link]),
+            renewal=invitation.renews,
         )
         return HttpResponseRedirect(address)
     context = {
@@ -191,10 +192,21 @@ def _posted_fields(request: HttpRequest, kind: str) -> Mapping[str, str]:
 def callback(request: HttpRequest, answer: Mapping[str, str]) -> HttpResponse:
     """Where Microsoft sends the browser; ends in a redirect, so that the code leaves the address bar."""
     connected = flow.complete(answer=answer, browser=browser_secret(request))
+    member = membership(request)
+    if connected.pending and member is not None and member.partner == connected.partner:
+        return _see_other(reverse("renewal"))  # an owner who signed in at Microsoft with the service account
     if connected.user is None:
-        return _see_other(reverse("renewal"))
+        return _see_other(reverse("waiting"))
     enter(request, user=connected.user, partner=connected.partner)
-    return _see_other(reverse("connected"))
+    return _see_other(reverse("renewal" if connected.pending else "connected"))
+
+
+@never_cache
+@login_not_required
+@require_safe
+def waiting(request: HttpRequest) -> HttpResponse:
+    """Where a renewal by link ends for somebody who is no owner: one has to say yes."""
+    return render(request, "consent/waiting.html")
 
 
 @never_cache

@@ -6,11 +6,13 @@ What each does is one transaction. The gate reads the same rows before every sen
 
 from __future__ import annotations
 
+import datetime as dt
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from django.db import transaction
+from django.utils import timezone
 
 from partners.models import Partner
 from tokens import audit, watch
@@ -111,10 +113,21 @@ def revoke(*, partner: Partner, by: Actor, reason: str) -> bool:
     return True
 
 
+class WouldEndAccess(ValueError):
+    """The consent in force is older than the period chosen: choosing it would end access, which nobody asked for."""
+
+
 @transaction.atomic
 def choose_period(*, partner: Partner, by: Actor, days: int) -> None:
-    """How long a consent of this partner opens access; it counts from the newest consent on, at once."""
+    """
+    How long a consent of this partner opens access; it counts from the newest consent on, at once.
+
+    :raises WouldEndAccess: renew first, or revoke
+    """
     earlier = partner.access_days
     consented = RefreshToken.objects.current().filter(partner=partner).values_list("reserved_at", flat=True).first()
+    is_open = partner.lapses_at is not None and partner.lapses_at > timezone.now()
+    if is_open and consented and consented + dt.timedelta(days=days) <= timezone.now():
+        raise WouldEndAccess(f"the consent in force is older than {days} days")
     partner.set_access_period(days, since=consented)
     audit.record("period.chosen", actor=by, partner=partner, days=days, earlier=earlier)

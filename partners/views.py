@@ -207,7 +207,12 @@ def connection(request: PartnerRequest) -> HttpResponse:
 def choose_period(request: PartnerRequest) -> HttpResponse:
     """How long a consent opens access; counts from the consent in force."""
     days = _owners_choice(request, "days", [str(days) for days in ACCESS_DAYS])
-    lifecycle.choose_period(partner=request.partner, by=request.user.as_actor(), days=int(days))
+    try:
+        lifecycle.choose_period(partner=request.partner, by=request.user.as_actor(), days=int(days))
+    except lifecycle.WouldEndAccess:
+        text = f"Nothing was changed: your consent is older than {days} days, so access would end now."
+        messages.error(request, f"{text} Renew first and then choose, or end access below.")
+        return redirect("connection")
     messages.success(request, f"Access is granted for {days} days from each consent.")
     return redirect("connection")
 

@@ -23,7 +23,7 @@ from django.utils import timezone
 from tokens import audit, outside
 from tokens.actors import SYSTEM
 from tokens.errors import Permanent, Transient
-from tokens.models import CONFIRM_WITHIN, SECRET_DISABLED, RefreshToken, SecretVersion, open_to_consent
+from tokens.models import BY_A_STOP, CONFIRM_WITHIN, RefreshToken, SecretVersion, open_to_consent
 from tokens.secret import Secret
 from tokens.vault import SecretMissing, VersionDisabled
 
@@ -321,7 +321,7 @@ def _close(token: RefreshToken) -> int:
         _note_version(token, vault.newest(token.secret_name).version)
     disabled = sum(_disable(token, version) for version in token.versions.filter(disabled_at=None))
     RefreshToken.objects.filter(pk=token.pk).update(closed_at=timezone.now())
-    token.mark_refused("needs_consent", code=SECRET_DISABLED)  # where it is in force still: a stop came before
+    token.mark_refused("needs_consent", code=BY_A_STOP)  # where it is in force still: a stop came before
     return disabled
 
 

@@ -13,7 +13,7 @@ from django.db.models import Exists, F, OuterRef, Q
 from django.utils import timezone
 
 LEASE = dt.timedelta(seconds=120)
-SECRET_DISABLED = "secret-disabled"  # the code of a refusal that is ours: a stop, after which only a new consent helps
+BY_A_STOP = "secret-disabled"  # the code of a refusal of our own: after a stop only a new consent helps
 ABANDONED_AFTER = dt.timedelta(minutes=10)  # a name that was reserved and not pinned by then never will be
 CONFIRM_WITHIN = dt.timedelta(minutes=30)
 REFUSALS = {
@@ -94,8 +94,8 @@ class RefreshTokenQuerySet(models.QuerySet["RefreshToken"]):
         halts = Halt.objects.in_force()
         open_rows = Q(closed_at=None) | enabled()
         closed_early |= Q(closed_at__lt=F("refused_at") + LEASE, refused_at__lt=now - LEASE)
-        # A stop that was lifted before a worker came leaves its mark on the rows; what is marked is closed all the same.
-        of_one = (is_stopped() | Q(refusal_code=SECRET_DISABLED)) & (open_rows | closed_early)
+        # A stop that was lifted before a worker came leaves its mark on the rows, and what is marked is closed too.
+        of_one = (is_stopped() | Q(refusal_code=BY_A_STOP)) & (open_rows | closed_early)
         again = Exists(halts.filter(started_at__lt=now - LEASE, started_at__gt=OuterRef("closed_at") - LEASE))
         of_all = Q(Exists(halts)) & (open_rows | Q(again))
         return self.filter(of_one | of_all).order_by("pk")
@@ -103,7 +103,7 @@ class RefreshTokenQuerySet(models.QuerySet["RefreshToken"]):
     def end_all(self) -> None:
         """Let nothing of these come in force again; what was stored, on its way or waiting is closed by a worker."""
         now = timezone.now()
-        self.current().update(refused_at=now, refusal="needs_consent", refusal_code=SECRET_DISABLED)
+        self.current().update(refused_at=now, refusal="needs_consent", refusal_code=BY_A_STOP)
         self.filter(stored_at=None, superseded_at=None).update(superseded_at=now, closed_at=None)
         self.filter(pending_until__isnull=False, superseded_at=None).update(superseded_at=now)
 

@@ -9,6 +9,7 @@ import json
 import pytest
 import time_machine
 from django.core.management import CommandError, call_command
+from django.test import Client
 from django.utils import timezone
 
 from consent import flow
@@ -246,6 +247,16 @@ def test_a_period_that_is_not_offered_is_not_there(member, days):
     assert Partner.objects.get().access_days == 180
 
 
+def test_a_period_that_would_end_access_at_once_is_not_taken(member):
+    RefreshToken.objects.update(reserved_at=timezone.now() - dt.timedelta(days=100))
+
+    page = member.portal.post("/connection/period", {"days": "90"}, follow=True)
+
+    assert "access would end now" in text_of(page)
+    assert Partner.objects.get().access_days == 180
+    assert works()
+
+
 def test_a_lapsed_period_stops_work_and_a_reconnect_opens_a_new_one(member):
     Partner.objects.update(lapses_at=timezone.now() - dt.timedelta(minutes=1))
     assert not works()
@@ -281,13 +292,40 @@ def told(*words: str) -> dict:
     return json.loads(out.getvalue())
 
 
-def test_renew_gives_the_page_while_it_works_and_a_link_when_it_does_not(member, client, world):
-    assert told(CONTOSO) == {"partner": CONTOSO, "url": "http://testserver/connection/", "expires_at": None}
+def test_renew_gives_a_link_whose_consent_waits_for_the_owner_who_gave_it(member, client, world):
+    before = in_force()
+    browser = Person(Client(), world)
+
+    page = browser.connect(told(CONTOSO)["url"], SERVICE)
+
+    assert "Confirm the renewal" in text_of(page)
+    assert in_force() == before
+    browser.portal.post(RENEWAL, {"answer": "yes"})
+    assert in_force().generation == before.generation + 1
+    assert works()
+
+
+def test_a_renewal_by_link_of_somebody_else_waits_for_an_owner(member, world):
+    browser = Person(Client(), world)
+
+    page = browser.connect(told(CONTOSO)["url"], OTHER)
+
+    assert "an owner of your organisation" in text_of(page)
+    assert browser.portal.get(RENEWAL)["Location"].startswith("/signin")
+    assert "Confirm the renewal" in text_of(member.portal.get(RENEWAL))
+    member.portal.post(RENEWAL, {"answer": "yes"})
+    assert in_force().upn == OTHER
+
+
+def test_an_owner_who_uses_the_link_with_the_service_account_confirms_as_themselves(member):
+    assert "Confirm the renewal" in text_of(member.connect(told(CONTOSO)["url"], OTHER))
+
+
+def test_renew_gives_a_link_that_reconnects_at_once_what_does_not_work(member, client, world):
     in_force().mark_refused("needs_consent", code="AADSTS50173")
 
-    link = told(CONTOSO)["url"]
+    assert Person(client, world).connect(told(CONTOSO)["url"], SERVICE).status_code == 200
 
-    assert Person(client, world).connect(link, SERVICE).status_code == 200
     assert works()
 
 
