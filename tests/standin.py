@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -13,6 +13,8 @@ from requests.cookies import extract_cookies_to_jar
 from requests.structures import CaseInsensitiveDict
 from requests.utils import get_encoding_from_headers
 from urllib3 import HTTPHeaderDict, HTTPResponse
+
+from tokens.http import ask_for_the_last_word
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -49,6 +51,7 @@ class InProcessAdapter(BaseAdapter):
         super().__init__()
         self.app = app
         self.sent = 0
+        self.while_opening: Callable[[], None] | None = None  # what happens while a connection is being opened
 
     def send(
         self,
@@ -60,6 +63,9 @@ class InProcessAdapter(BaseAdapter):
         proxies: Mapping[str, str] | None = None,
     ) -> requests.Response:
         self.sent += 1
+        if self.while_opening is not None:
+            self.while_opening()
+            ask_for_the_last_word()
         status, headers, body = self._run(_environ(request))
         if HANGS in headers:
             raise requests.exceptions.ReadTimeout(f"{headers[HANGS]}: no answer came", request=request)

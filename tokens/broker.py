@@ -114,7 +114,8 @@ class ApiSession:
         bearer = self._bearer()
         self._gate()
         authorized = {**(headers or {}), "Authorization": f"Bearer {bearer.reveal()}"}
-        response = outside.network().request(method, address, headers=authorized, **options)
+        with outside.network().last_word(self._gate):
+            response = outside.network().request(method, address, headers=authorized, **options)
         if response.status_code == 401:
             self._forget_bearer()  # the next send mints anew; the caller decides whether there is one
         return response
@@ -277,9 +278,10 @@ def _redeem(token: RefreshToken, audience: Audience, *, tenant: UUID | None, sto
     try:
         refresh_token = custody.read_for_rotation(token) if rotating else custody.read(token)
         check_gate(token)
-        grant = entra.redeem_refresh_token(
-            refresh_token=refresh_token, tenant=str(tenant or token.partner.tenant_id), scopes=scopes
-        )
+        with outside.network().last_word(lambda: check_gate(token)):
+            grant = entra.redeem_refresh_token(
+                refresh_token=refresh_token, tenant=str(tenant or token.partner.tenant_id), scopes=scopes
+            )
         if tenant is None:
             _check_holder(token, grant)
         if rotating and grant.refresh_token:

@@ -266,8 +266,10 @@ def _for_each(tokens: QuerySet[RefreshToken], act: Callable[[RefreshToken], int]
     """Act on row after row; the sum of what it did. A vault that is down is not asked about every row."""
     done = 0
     troubles: Counter[str] = Counter()
-    for token in tokens.select_related("partner")[:SWEEP_BATCH]:
-        if troubles[token.partner.cloud] >= ENOUGH_TROUBLE:
+    batch = list(tokens.select_related("partner")[:SWEEP_BATCH])
+    random.shuffle(batch)  # several workers may be at it; each begins elsewhere
+    for token in batch:
+        if troubles[token.partner.cloud] >= ENOUGH_TROUBLE or not tokens.filter(pk=token.pk).exists():
             continue
         try:
             done += act(token)

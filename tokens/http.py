@@ -34,6 +34,7 @@ MAX_BYTES = 32 * 1024 * 1024
 _CHUNK = 64 * 1024
 
 _deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)
+_last_word: ContextVar[Callable[[], None] | None] = ContextVar("last_word", default=None)
 
 
 class HostRefused(Permanent):
@@ -115,6 +116,19 @@ class Network:
         """Let everything sent inside end within this many seconds in all; the sooner of nested deadlines counts."""
         with _ends_within(seconds):
             yield
+
+    @contextmanager
+    def last_word(self, ask: Callable[[], None]) -> Iterator[None]:
+        """
+        Ask once more when a connection had to be opened, which may take seconds; what `ask` raises sends nothing.
+
+        Over a connection that is open already a request leaves at once, and whoever sends has asked just before.
+        """
+        token = _last_word.set(ask)
+        try:
+            yield
+        finally:
+            _last_word.reset(token)
 
 
 class _Rules:
@@ -251,12 +265,22 @@ class _DeadlineResponse(http.client.HTTPResponse):
         self.fp = io.BufferedReader(_DeadlineReader(sock))
 
 
-class _HTTPConnection(HTTPConnection):
+class _AsksOnceConnected:
+    """Opening took its time: whoever sends is asked once more before the first byte."""
+
     response_class = _DeadlineResponse
 
+    def connect(self) -> None:
+        super().connect()  # type: ignore[misc]  # urllib3's, which this is mixed into
+        ask_for_the_last_word()
 
-class _HTTPSConnection(HTTPSConnection):
-    response_class = _DeadlineResponse
+
+class _HTTPConnection(_AsksOnceConnected, HTTPConnection):
+    pass
+
+
+class _HTTPSConnection(_AsksOnceConnected, HTTPSConnection):
+    pass
 
 
 class _HTTPPool(HTTPConnectionPool):
@@ -265,6 +289,13 @@ class _HTTPPool(HTTPConnectionPool):
 
 class _HTTPSPool(HTTPSConnectionPool):
     ConnectionCls = _HTTPSConnection
+
+
+def ask_for_the_last_word() -> None:
+    """What whatever opens a connection calls before it writes the first byte."""
+    ask = _last_word.get()
+    if ask is not None:
+        ask()
 
 
 @contextmanager

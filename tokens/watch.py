@@ -19,7 +19,7 @@ import time
 from django.db import DatabaseError, connections
 from django.utils import timezone
 
-from tokens import broker
+from tokens import broker, custody
 from tokens.models import Halt, Sender
 
 logger = logging.getLogger(__name__)
@@ -70,6 +70,7 @@ def _watch(name: str) -> None:
             epoch = Halt.objects.epoch()
             if epoch != seen:
                 broker.forget_gate()
+                _disable_secrets()
                 _ending.wait(ON_ITS_WAY)
             if epoch != seen or time.monotonic() - said >= SAY_EVERY:
                 Sender.report(name, epoch)
@@ -80,6 +81,20 @@ def _watch(name: str) -> None:
             connections.close_all()
         if _ending.wait(LOOK_EVERY):
             return
+
+
+def _disable_secrets() -> None:
+    """Let the secrets of whoever was stopped be disabled by a thread of their own: long jobs may hold all others."""
+    threading.Thread(target=_close_stopped, name="disables secrets", daemon=True).start()
+
+
+def _close_stopped() -> None:
+    try:
+        custody.close_stopped()
+    except DatabaseError as error:  # the clock's next tick comes to it
+        logger.warning("secrets could not be disabled at once", extra={"why": type(error).__name__})
+    finally:
+        connections.close_all()
 
 
 def silent(epoch: int) -> list[str]:

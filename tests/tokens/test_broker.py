@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from partners.models import Partner
 from tests.conftest import CONTOSO
-from tokens import broker
+from tokens import broker, outside
 from tokens.access_cache import AccessCache, Key
 from tokens.actors import SYSTEM
 from tokens.clouds import Audience
@@ -34,6 +34,23 @@ def send_until(opened, deadline):
 
 @pytest.mark.django_db(transaction=True)
 class TestSending:
+    @pytest.mark.parametrize("known", [True, False], ids=["to the API", "to Entra"])
+    def test_a_stop_while_a_connection_opens_lets_nothing_leave(self, member, world, known):
+        opened = session()
+        if known:
+            opened.get(WHERE)
+        calls = len(world.calls_to("partnercenter")), len(world.calls_to("entra", "/token"))
+
+        def killed() -> None:
+            Partner.objects.update(killed_at=timezone.now())
+            broker.forget_gate()
+
+        outside.network().session.get_adapter("https://graph.microsoft.com").while_opening = killed
+        with pytest.raises(broker.Stopped):
+            opened.get(WHERE)
+
+        assert (len(world.calls_to("partnercenter")), len(world.calls_to("entra", "/token"))) == calls
+
     def test_the_ledger_line_is_written_before_the_request_leaves(self, member, world):
         lines: list[str] = []
         world.latency["entra"] = 1

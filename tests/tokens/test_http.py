@@ -307,6 +307,19 @@ def test_an_answer_that_asks_to_wait_arrives_as_it_is_and_at_once(status):
     assert len(got) == 1
 
 
+def test_whoever_sends_is_asked_once_more_when_a_connection_had_to_be_opened():
+    def stop():
+        raise HostRefused("stopped meanwhile", code="stopped")
+
+    with listening(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}") as (url, got):
+        door = Network(clouds=[GLOBAL], adapter=StandInAdapter(url))
+        with pytest.raises(HostRefused, match="stopped meanwhile"), door.last_word(stop):
+            door.request("GET", ME)
+        assert got in ([], [b""]), "no byte of the request left"
+
+        assert door.request("GET", ME).status_code == 200, "outside of it nobody is asked"
+
+
 def test_a_closed_port_is_unreachable():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

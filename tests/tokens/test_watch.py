@@ -95,3 +95,30 @@ def test_an_end_without_a_database_is_an_end_too(name, caplog):
 
     rename("tokens_sender_away", "tokens_sender")
     assert "could not take itself off the list" in caplog.text
+
+
+def test_secrets_are_disabled_without_waiting_for_a_tick(name, connected_partner, world):
+    until(there, what="it reports")
+    partner = until(lambda: read(connected_partner))
+
+    def disabled() -> bool:
+        versions = [one for kept in world.vault("cpv-demo.vault.azure.net").secrets.values() for one in kept]
+        return not any(version.enabled for version in versions)
+
+    def stopped_and_disabled() -> bool:
+        """On SQLite a thread may find its table locked; the next stop lets it try again."""
+        read(lambda: Halt.objects.create(partner=partner, reason="a drill", started_by="a test"))
+        read(partner.mark_killed)
+        return disabled()
+
+    until(stopped_and_disabled, what="the secrets are disabled")
+
+
+def test_where_the_database_is_away_the_next_tick_disables(name, caplog):
+    until(there, what="it reports")
+    rename("tokens_halt", "tokens_halt_away")
+
+    watch._close_stopped()
+
+    rename("tokens_halt_away", "tokens_halt")
+    assert "secrets could not be disabled at once" in caplog.text
