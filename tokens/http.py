@@ -268,19 +268,17 @@ class _DeadlineResponse(http.client.HTTPResponse):
 class _AsksOnceConnected:
     """Opening took its time: whoever sends is asked once more before the first byte."""
 
-    response_class = _DeadlineResponse
-
     def connect(self) -> None:
         super().connect()  # type: ignore[misc]  # urllib3's, which this is mixed into
         ask_for_the_last_word()
 
 
 class _HTTPConnection(_AsksOnceConnected, HTTPConnection):
-    pass
+    response_class = _DeadlineResponse
 
 
 class _HTTPSConnection(_AsksOnceConnected, HTTPSConnection):
-    pass
+    response_class = _DeadlineResponse
 
 
 class _HTTPPool(HTTPConnectionPool):
