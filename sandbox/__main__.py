@@ -14,6 +14,7 @@ from typing import Any
 
 from sandbox import demo
 from sandbox.app import create_app
+from sandbox.ledger import REFRESH_MODES
 from sandbox.scenarios import SCENARIOS
 from sandbox.server import Server, serve
 from sandbox.state import FileStore, Store
@@ -38,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--port", type=int, default=int(os.environ.get("CPV_SANDBOX_PORT") or 8400))
     run.add_argument("--public-url", default=os.environ.get("CPV_SANDBOX_PUBLIC_URL"), help="what browsers call it")
     run.add_argument("--state", type=Path, help="folder to keep the world in; without it, memory only")
+    run.add_argument("--refresh-tokens", choices=REFRESH_MODES, help="what becomes of spent ones; entra by itself")
     run.set_defaults(run=_serve)
     play = commands.add_parser("scenario", help="let something happen")
     play.add_argument("name", nargs="?")
@@ -46,7 +48,10 @@ def _parser() -> argparse.ArgumentParser:
     play.add_argument("--url", default=os.environ.get("CPV_SANDBOX_URL") or "http://localhost:8400")
     play.add_argument("--retry-after", type=int, help="seconds, for throttled")
     play.add_argument("--code", type=int, help="AADSTS number, for entra-error")
-    play.add_argument("--seconds", type=float, help="for slow")
+    play.add_argument("--seconds", type=float, help="for slow, refresh-tokens and clock-skew")
+    play.add_argument("--kind", help="what goes wrong, for vault-fault and entra-fault")
+    play.add_argument("--operation", help="for vault-fault: get, set or update; for entra-fault: a grant type")
+    play.add_argument("--mode", choices=REFRESH_MODES, help="for refresh-tokens")
     play.add_argument("--times", type=int, help="end by itself after so many requests")
     play.set_defaults(run=_scenario)
     return parser
@@ -64,10 +69,12 @@ def _complain(text: str) -> None:
 def _serve(options: argparse.Namespace) -> int:
     store = FileStore(options.state) if options.state else Store()
     url = options.public_url or f"http://localhost:{options.port}"
-    world = World(public_url=url, store=store)
+    world = World(public_url=url, store=store, usual_refresh_mode=options.refresh_tokens or "entra")
     world.remember_secrets = False
     demo.build(world, os.environ)
     world.restore()
+    if options.refresh_tokens:  # who asks for a mode now means it, whatever an earlier process kept
+        world.refresh_tokens(options.refresh_tokens)
     try:
         server = Server((options.host, options.port), create_app(world))
     except OSError as error:
@@ -88,6 +95,9 @@ def _scenario(options: argparse.Namespace) -> int:
         "times": options.times,
         "retry_after": options.retry_after,
         "seconds": options.seconds,
+        "kind": options.kind,
+        "operation": options.operation,
+        "mode": options.mode,
     }
     params = {name: value for name, value in given.items() if value is not None}
     try:

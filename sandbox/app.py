@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from werkzeug import Request, Response
+from werkzeug.http import http_date
 
 from sandbox import control, entra, graph, jose, pages, partnercenter, vaultservice
 from sandbox.asks import Answer, Ask, peeked, reply
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 HANGS = "X-Sandbox-Hangs"  # tells the in-process adapter of tests to raise a timeout instead of waiting for one
+BREAKS = "X-Sandbox-Breaks"  # tells whoever carries the answer to break the connection instead
 IN_PROCESS = "sandbox.in_process"
 _SERVICES: dict[str, Callable[[Ask], Response]] = {
     "entra": entra.serve,
@@ -54,11 +56,13 @@ def handle(world: World, request: Request) -> Response:
         return control.serve(world, request)
     call = _note(world, request, place)
     ask = Ask(world, request, place, call)
-    ask.fault = world.take_fault(_fault_service(request, place), _fault_tenant(ask), request.path, request.method)
+    service, operation = _fault_service(request, place), _operation(request, place)
+    ask.fault = world.take_fault(service, _fault_tenant(ask), request.path, request.method, operation)
     call.fault = ask.fault.kind if ask.fault else None
     _wait(ask)
     response = _answer(ask)
     call.status = response.status_code
+    response.headers["Date"] = http_date(world.now())
     world.record(call)
     return response
 
@@ -96,6 +100,13 @@ def _fault_service(request: Request, place: Place) -> str:
     return "entra" if place.service == "public" and is_page else place.service
 
 
+def _operation(request: Request, place: Place) -> str | None:
+    """What faults call this request; see OPERATIONS."""
+    if place.service == "vault" and request.authorization:
+        return vaultservice.RIGHTS.get(request.method)
+    return request.form.get("grant_type") if place.service == "entra" else None
+
+
 def _fault_tenant(ask: Ask) -> str | None:
     """Whose request this is, as far as a look at it tells; a shared address belongs to whoever's grant it brings."""
     if ask.place.service not in ("entra", "public"):
@@ -127,8 +138,8 @@ def _answer(ask: Ask) -> Response:
     fault = ask.fault
     if fault is None:
         return _serve(ask)
-    if fault.kind in ("timeout-before", "timeout-after"):
-        return _hang(ask, fault)
+    if fault.kind in _UNANSWERED:
+        return _unanswered(ask, fault)
     if fault.aadsts:
         error = EntraError(fault.aadsts, ask.call.client or "", ask.call.tenant or "")
         ask.call.detail["aadsts"] = fault.aadsts
@@ -170,9 +181,17 @@ def _page(ask: Ask) -> Response:
 # faults that any service can have
 
 
-def _hang(ask: Ask, fault: Fault) -> Response:
-    if fault.kind == "timeout-after":
+_UNANSWERED = ("timeout-before", "timeout-after", "down", "lost", "504-after")
+
+
+def _unanswered(ask: Ask, fault: Fault) -> Response:
+    """The service's own answer never arrives, whether there was one or not."""
+    if fault.kind in ("timeout-after", "lost", "504-after"):
         _serve(ask)
+    if fault.kind == "504-after":
+        return _plain(ask.place.service, 504)
+    if fault.kind in ("down", "lost"):
+        return Response("", 502, {BREAKS: fault.kind})
     if not ask.request.environ.get(IN_PROCESS):
         ask.world.sleep(ask.world.hang_seconds)
     return Response("", 504, {HANGS: fault.kind})
@@ -184,6 +203,8 @@ def _failed(ask: Ask, fault: Fault) -> Response | None:
     if fault.kind == "html":
         body = "<!doctype html><html><head><title>Sign in</title></head><body>Please sign in.</body></html>"
         return Response(body, 200, content_type="text/html; charset=utf-8")
+    if service == "vault" and fault.kind in vaultservice.FAULTS:
+        return vaultservice.FAULTS[fault.kind](ask, fault.retry_after)
     if service == "partnercenter" and fault.kind in partnercenter.FAULTS:
         return partnercenter.FAULTS[fault.kind](ask, fault.retry_after)
     if fault.kind == "throttled":
@@ -201,7 +222,13 @@ def _throttled(ask: Ask, retry_after: int) -> Response:
     return reply(body, 429, {"Retry-After": str(retry_after)})
 
 
-_WORDS = {500: "InternalServerError", 503: "ServiceUnavailable", 401: "Unauthorized", 403: "Forbidden"}
+_WORDS = {
+    500: "InternalServerError",
+    503: "ServiceUnavailable",
+    504: "GatewayTimeout",
+    401: "Unauthorized",
+    403: "Forbidden",
+}
 
 
 def _plain(service: str, status: int) -> Response:

@@ -79,8 +79,16 @@ class Tenant:
     withheld: set[str] = field(default_factory=set)  # left out of tokens in silence
     unconsented: set[str] = field(default_factory=set)  # nobody may agree to these: asking for one is refused, 65001
     application_consents: set[str] = field(default_factory=set)
+    refresh_mode: str | None = None  # what happens to its spent refresh tokens, where it is not as everywhere
 
-    SWITCHES = ("partner_center_principal", "admin_approval_required", "require_mfa", "gdap_missing", "latency")
+    SWITCHES = (
+        "partner_center_principal",
+        "admin_approval_required",
+        "require_mfa",
+        "gdap_missing",
+        "latency",
+        "refresh_mode",
+    )
 
     @property
     def customer_overrides(self) -> dict[int, dict[str, Any]]:

@@ -13,7 +13,7 @@ from sandbox.clouds import MSA_TENANT
 from sandbox.directory import Account, App, Tenant
 from sandbox.entraclient import authenticated, challenge_of
 from sandbox.entraerrors import EntraError
-from sandbox.ledger import CODE_SECONDS, GRACE_SECONDS, REFRESH_SECONDS, Code, Refresh, Session
+from sandbox.ledger import CODE_SECONDS, REFRESH_SECONDS, Code, Refresh, Session
 from sandbox.scopes import DEFAULT, OIDC, Asked, UnknownPermission, UnknownResource, of_resource, parse
 
 SHARED = ("organizations", "common")
@@ -120,9 +120,7 @@ def _by_refresh_token(ask: Ask, app: App, segment: str) -> dict[str, Any]:
     if session.client_id != app.app_id:
         raise EntraError(70000)
     _check_refresh(ask, refresh, session)
-    body = _delegated(ask, app, (session, _asked(ask), None), segment)
-    ledger.spend(refresh)
-    return body
+    return _delegated(ask, app, (session, _asked(ask), None), segment, spending=refresh)
 
 
 def _check_refresh(ask: Ask, refresh: Refresh, session: Session) -> None:
@@ -131,16 +129,29 @@ def _check_refresh(ask: Ask, refresh: Refresh, session: Session) -> None:
         raise EntraError(50173)
     if now > refresh.at + REFRESH_SECONDS:
         raise EntraError(700082)
-    grace = {"strict": 0, "grace": GRACE_SECONDS}.get(ask.world.refresh_mode)
-    if grace is not None and refresh.spent_at is not None and now >= refresh.spent_at + grace:
-        raise EntraError(70000)
+    if refresh.spent_at is not None:
+        ask.call.detail["spent"] = True
+    if ask.world.ledger.is_over(refresh, ask.world.grace_of(session.tenant_id)):
+        raise _reused(ask, session)
+
+
+def _spend(ask: Ask, refresh: Refresh, session: Session) -> None:
+    if not ask.world.ledger.spend(refresh, ask.world.grace_of(session.tenant_id)):
+        raise _reused(ask, session)
+
+
+def _reused(ask: Ask, session: Session) -> EntraError:
+    """Where tokens work once, a spent one that comes again tells of a thief: RFC 9700, section 4.14.2."""
+    if ask.world.refresh_mode_of(session.tenant_id) == "strict":
+        ask.world.ledger.end(session)
+    return EntraError(70000)
 
 
 # both
 
 
-def _delegated(ask: Ask, app: App, grant: Grant, segment: str) -> dict[str, Any]:
-    """The answer for somebody who signed in."""
+def _delegated(ask: Ask, app: App, grant: Grant, segment: str, *, spending: Refresh | None = None) -> dict[str, Any]:
+    """The answer for somebody who signed in; `spending` is spent once nothing can be refused any more."""
     session, asked, _ = grant
     account = ask.world.account_of(session.tenant_id, session.oid)
     if account is None:
@@ -149,6 +160,8 @@ def _delegated(ask: Ask, app: App, grant: Grant, segment: str) -> dict[str, Any]
         raise EntraError(50057)
     tid = _token_tenant(ask, session, segment)
     resource, granted = _granted(ask, app, session, asked, tid)
+    if spending:
+        _spend(ask, spending, session)
     return _body(ask, app, account, grant, resource, granted, tid) | _refresh_part(ask, session)
 
 

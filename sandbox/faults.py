@@ -19,7 +19,11 @@ ANYWHERE = {
     "slow": "the answer comes `seconds` later",
     "timeout-before": "nothing happens and no answer comes",
     "timeout-after": "it happens, but no answer comes",
+    "down": "the connection breaks at once, nothing happens",
+    "lost": "it happens, but the connection breaks before the answer",
+    "504-after": "it happens, but a gateway in between answers 504",
 }
+VAULT_ONLY = {"disabled": "403 Forbidden with the inner code SecretDisabled"}
 PARTNER_CENTER_ONLY = {
     "mfa": "401 with code 900421",
     "foreign-next": "the next link points to another host",
@@ -27,6 +31,12 @@ PARTNER_CENTER_ONLY = {
     "v1-next": "the next link carries the /v1 prefix",
     "duplicates": "each page repeats its first ten customers",
     "other-tenant": "the page is another partner's",
+}
+# What a fault of one operation may name: what is done to a secret, or the grant of a token request. Asking a vault
+# without a bearer is no operation yet: the Azure SDK does so first, without a body, to be told where to sign in.
+OPERATIONS = {
+    "vault": ("get", "set", "update"),
+    "entra": ("authorization_code", "refresh_token", "client_credentials"),
 }
 _AADSTS = re.compile(r"AADSTS(\d{4,8})")
 
@@ -43,13 +53,19 @@ class Fault:
     method: str | None = None
     retry_after: int = 30
     seconds: float = 5.0
+    operation: str | None = None
 
     def __post_init__(self) -> None:
         if self.service not in SERVICES:
             raise ValueError(f"no such service: {self.service}; there are {', '.join(SERVICES)}")
-        known = self.kind in ANYWHERE or (self.service == "partnercenter" and self.kind in PARTNER_CENTER_ONLY)
+        self.kind = self.kind.replace("_", "-")
+        own = {"partnercenter": PARTNER_CENTER_ONLY, "vault": VAULT_ONLY}.get(self.service, {})
+        known = self.kind in ANYWHERE or self.kind in own
         if not known and not (self.service == "entra" and _AADSTS.fullmatch(self.kind)):
             raise ValueError(f"{self.service} knows no fault {self.kind!r}")
+        operations = OPERATIONS.get(self.service, ())
+        if self.operation is not None and self.operation not in operations:
+            raise ValueError(f"{self.service} knows no operation {self.operation!r}: {', '.join(operations)}")
         self.tenant = self.tenant.lower() if self.tenant else None
 
     @property
@@ -58,13 +74,14 @@ class Fault:
         found = _AADSTS.fullmatch(self.kind)
         return int(found[1]) if found else None
 
-    def fits(self, service: str, tenant: str | None, path: str, method: str) -> bool:
+    def fits(self, service: str, tenant: str | None, path: str, method: str, operation: str | None = None) -> bool:
         return (
             self.service == service
             and self.times != 0
             and self.tenant in (None, tenant)
             and (self.path is None or self.path in path)
             and self.method in (None, method)
+            and self.operation in (None, operation)
         )
 
     def as_row(self) -> dict[str, Any]:

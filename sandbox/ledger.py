@@ -13,6 +13,11 @@ from sandbox.state import Store
 
 CODE_SECONDS = 600  # "The authorization code is short lived, typically about 10 minutes"
 REFRESH_SECONDS = 90 * 86_400  # Microsoft's page "Refresh tokens in the Microsoft identity platform"
+REFRESH_MODES = {
+    "entra": "a spent refresh token stays as good as it was; Microsoft's page just named",
+    "grace": "a spent refresh token works for a while longer, then never again",
+    "strict": "a refresh token works once; who brings a spent one ends the whole sign-in, its successors included",
+}
 GRACE_SECONDS = 60
 EVERYBODY = "*"
 
@@ -106,8 +111,7 @@ class Ledger:
 
     def revoke(self, tenant: Tenant, account: Account | None = None) -> None:
         for session in self._of(tenant, account):
-            session.revoked = True
-            self.keep(session)
+            self.end(session)
 
     def unrevoke(self, tenant: Tenant) -> None:
         """What Microsoft cannot do: let revoked sessions live again."""
@@ -146,11 +150,26 @@ class Ledger:
         self._store.put("refresh", token.value, asdict(token))
         return token
 
-    def spend(self, token: Refresh) -> None:
+    def is_over(self, token: Refresh, grace: float | None) -> bool:
+        """Whether it was spent more than `grace` seconds ago; without one it never is, with 0 it is at once."""
+        if grace is None or token.spent_at is None:
+            return False
+        return not grace or self._clock() - token.spent_at >= grace
+
+    def spend(self, token: Refresh, grace: float | None) -> bool:
+        """Use a token; False when it is over. Of several who come at once exactly one is first."""
         with self._lock:
+            if self.is_over(token, grace):
+                return False
             if token.spent_at is None:
                 token.spent_at = self._clock()
         self._store.put("refresh", token.value, asdict(token))
+        return True
+
+    def end(self, session: Session) -> None:
+        """Revoke one sign-in: everything that came out of it is refused from now on."""
+        session.revoked = True
+        self.keep(session)
 
     # consents
 

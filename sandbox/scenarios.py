@@ -18,12 +18,15 @@ class Wrong(ValueError):
 
 @dataclass(frozen=True)
 class Scenario:
-    """`needs_partner`: it makes no sense for all at once. `effect` may name {partner}."""
+    """
+    `needs_partner`: it makes no sense for all at once; `for_all`: nor for one alone. `effect` may name {partner}.
+    """
 
     effect: str
     act: Callable[[World, Tenant | None, Params], None]
     needs_partner: bool = False
     undo: str = "healthy"
+    for_all: bool = False
 
 
 def _of(tenant: Tenant | None) -> Tenant:
@@ -68,14 +71,18 @@ def _healthy(world: World, tenant: Tenant | None, params: Params) -> None:
     world.heal(tenant=tenant.id if tenant else None)
     for partner in [tenant] if tenant else list(world.tenants.values()):
         partner.partner_center_principal, partner.admin_approval_required = True, False
-        partner.gdap_missing = False
+        partner.gdap_missing, partner.refresh_mode = False, None
         world.save_switches(partner)
         world.ledger.unrevoke(partner)
         world.ledger.regain_mfa(partner)
         world.ledger.give_consents_back(partner)
+    if tenant is None:
+        world.refresh_tokens(None)
+        world.skew_clock(0)
 
 
 ANY_CODE = 50076  # what entra-error means without a number
+SKEW = 600  # seconds; what clock-skew means without a number: past the five minutes that most clients forgive
 
 
 def _entra_error(world: World, tenant: Tenant | None, params: Params) -> None:
@@ -83,6 +90,25 @@ def _entra_error(world: World, tenant: Tenant | None, params: Params) -> None:
     if not isinstance(code, int):
         raise Wrong("the code of this scenario is a number, such as 50076")
     world.fail("entra", f"AADSTS{code}", tenant=tenant.id if tenant else None, times=params.get("times"))
+
+
+def _failing(service: str) -> Callable[[World, Tenant | None, Params], None]:
+    """Any fault of one service, of one operation if `operation` names it."""
+
+    def act(world: World, tenant: Tenant | None, params: Params) -> None:
+        options = {n: params[n] for n in ("times", "retry_after", "seconds", "operation") if n in params}
+        world.fail(service, str(params.get("kind", "503")), tenant=tenant.id if tenant else None, **options)
+
+    return act
+
+
+def _refresh_tokens(world: World, tenant: Tenant | None, params: Params) -> None:
+    seconds = float(params["seconds"]) if "seconds" in params else None
+    world.refresh_tokens(str(params.get("mode", "strict")), tenant=tenant.id if tenant else None, seconds=seconds)
+
+
+def _clock_skew(world: World, tenant: Tenant | None, params: Params) -> None:
+    world.skew_clock(float(params.get("seconds", SKEW)))
 
 
 SCENARIOS: dict[str, Scenario] = {
@@ -121,7 +147,24 @@ SCENARIOS: dict[str, Scenario] = {
         "Partner Center answers {partner} with 429 and Retry-After.", _fault("partnercenter", "throttled")
     ),
     "partner-center-down": Scenario("Partner Center answers {partner} with 503.", _fault("partnercenter", "503")),
-    "vault-down": Scenario("Key Vault answers 503 to everybody.", lambda w, t, p: _fault("vault", "503")(w, None, p)),
+    "vault-down": Scenario("Key Vault answers 503 to everybody.", _fault("vault", "503"), for_all=True),
+    "vault-fault": Scenario(
+        "Key Vault fails everybody in the way of --kind (or with 503), at --operation get, set or update, or at each.",
+        _failing("vault"),
+        for_all=True,
+    ),
+    "entra-fault": Scenario(
+        "Entra fails {partner} in the way of --kind (or with 503), at the grant that --operation names, or everywhere.",
+        _failing("entra"),
+    ),
+    "refresh-tokens": Scenario(
+        "Spent refresh tokens of {partner} are from now on treated as --mode says: entra (they stay good), "
+        "grace (they work for --seconds, or a minute) or strict (each works once; without --mode).",
+        _refresh_tokens,
+    ),
+    "clock-skew": Scenario(
+        "Microsoft's clocks are ahead by --seconds (or 600), or behind when negative.", _clock_skew, for_all=True
+    ),
     "entra-error": Scenario(
         "Entra refuses {partner} at every sign-in and refresh, with the AADSTS number of --code (or 50076).",
         _entra_error,
@@ -155,12 +198,12 @@ def play(world: World, name: str, partner: str | None, params: Params | None = N
         raise Wrong(f"There is no partner {partner!r}. There are: {known}.")
     if scenario.needs_partner and tenant is None:
         raise Wrong(f"The scenario {name!r} needs a partner: its name or tenant id.")
-    scenario.act(world, tenant, params or {})
+    scenario.act(world, None if scenario.for_all else tenant, params or {})
     return {"effect": scenario.effect.format(partner=tenant.name if tenant else FOR_ALL), "undo": _undo(name, tenant)}
 
 
 def _undo(name: str, tenant: Tenant | None) -> str:
     back = SCENARIOS[name].undo
-    if name == "vault-down":  # a fault of no partner in particular is taken away with those of all
+    if SCENARIOS[name].for_all:  # what is of no partner in particular is taken away with everything else
         return f"python -m sandbox scenario {back}"
     return f"python -m sandbox scenario {back}{f' {tenant.id}' if tenant else ''}" if back else ""

@@ -13,6 +13,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote_to_bytes
 
+from sandbox.app import BREAKS
+
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -36,7 +38,10 @@ class Handler(BaseHTTPRequestHandler):
             return
         environ = self._environ(self.rfile.read(length))
         status, headers, body = _run(cast("Server", self.server).app, environ)
-        self._send(status, headers, body)
+        if any(name == BREAKS for name, _ in headers):
+            self.close_connection = True  # and not one byte is sent
+        else:
+            self._send(status, headers, body)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _serve  # http.server's names
 
@@ -68,7 +73,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: str, headers: list[tuple[str, str]], body: bytes) -> None:
         code, _, reason = status.partition(" ")
-        self.send_response(int(code), reason)
+        self.send_response_only(int(code), reason)
+        self.send_header("Server", self.version_string())
+        if all(name.lower() != "date" for name, _ in headers):
+            self.send_header("Date", self.date_time_string())
         for name, value in headers:
             if name.lower() not in ("content-length", "connection"):
                 self.send_header(name, value)

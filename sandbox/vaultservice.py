@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from werkzeug import Response
@@ -13,7 +14,7 @@ from sandbox.vaultstore import Vault, Version
 
 MAX_VALUE = 25_600  # bytes; Microsoft's page "About Azure Key Vault secrets": 25 KB
 _NAME = re.compile(r"[0-9a-zA-Z-]{1,127}")
-_RIGHT = {"PUT": "set", "GET": "get", "PATCH": "update"}
+RIGHTS = {"PUT": "set", "GET": "get", "PATCH": "update"}
 
 
 def serve(ask: Ask) -> Response:
@@ -25,7 +26,7 @@ def serve(ask: Ask) -> Response:
     parts = ask.request.path.strip("/").split("/")
     if parts[0] != "secrets" or len(parts) > 3:
         return _forbidden(ask, "resource")
-    if len(parts) == 1 or parts[2:] == ["versions"] or ask.request.method not in _RIGHT:
+    if len(parts) == 1 or parts[2:] == ["versions"] or ask.request.method not in RIGHTS:
         return _forbidden(ask, "list or delete")  # nobody has these rights here, whatever the identity
     name, version = parts[1], parts[2] if len(parts) == 3 else ""
     _check(ask, name)
@@ -69,7 +70,7 @@ def _authorize(ask: Ask, vault: Vault) -> None:
 def _check(ask: Ask, name: str) -> None:
     """:raises Answer: 403 without the right for this method, 400 for an impossible name"""
     app = ask.world.apps.get(str(ask.claims.get("appid")))
-    right = _RIGHT[ask.request.method]
+    right = RIGHTS[ask.request.method]
     if app is None or right not in app.vault_rights:
         raise Answer(_forbidden(ask, f"Microsoft.KeyVault/vaults/secrets/{right}"))
     if not _NAME.fullmatch(name):
@@ -116,11 +117,15 @@ def _found(vault: Vault, name: str, version: str) -> Version:
     return found
 
 
+def _disabled() -> Response:
+    return _error(403, "Forbidden", "Operation get is not allowed on a disabled secret.", "SecretDisabled")
+
+
 def _get(ask: Ask, vault: Vault, name: str, version: str) -> Response:
     """The newest version when none is named, never an older one in its stead."""
     found = _found(vault, name, version)
     if not found.enabled:
-        return _error(403, "Forbidden", "Operation get is not allowed on a disabled secret.", "SecretDisabled")
+        return _disabled()
     return _bundle(vault, name, found)
 
 
@@ -129,3 +134,21 @@ def _patch(ask: Ask, vault: Vault, name: str, version: str) -> Response:
     found = _found(vault, name, version)
     vault.change(name, found, body.get("attributes") or {}, body)
     return _bundle(vault, name, found, with_value=False)
+
+
+# faults in the vault's own shape
+
+
+def _throttled(ask: Ask, retry_after: int) -> Response:
+    """Microsoft's page "Azure Key Vault throttling guidance"; the body's words are from public reports."""
+    why = "Request was not processed because too many requests were received. Reason: VaultRequestTypeLimitReached"
+    response = _error(429, "Throttled", why)
+    response.headers["Retry-After"] = str(retry_after)
+    return response
+
+
+FAULTS: dict[str, Callable[[Ask, int], Response]] = {
+    "throttled": _throttled,
+    "forbidden": lambda ask, retry_after: _forbidden(ask, "by whoever pretends"),
+    "disabled": lambda ask, retry_after: _disabled(),
+}

@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -25,7 +26,7 @@ from sandbox.directory import (
     read_certificates,
 )
 from sandbox.faults import Fault
-from sandbox.ledger import Ledger
+from sandbox.ledger import GRACE_SECONDS, REFRESH_MODES, Ledger
 from sandbox.state import Store
 from sandbox.vaultstore import Vault
 
@@ -52,7 +53,10 @@ class World:
     Tenants, apps, vaults and what goes wrong today.
 
     `clock` gives seconds since 1970 and may be a test's own; `sleep` is called for latency and hanging requests.
+    `usual_refresh_mode` is one of REFRESH_MODES, and what a healthy world goes back to.
     """
+
+    SWITCHES = ("refresh_mode", "grace_seconds", "clock_skew")
 
     def __init__(
         self,
@@ -62,6 +66,7 @@ class World:
         clock: Clock = DEFAULT_CLOCK,
         sleep: Callable[[float], None] = time.sleep,
         store: Store | None = None,
+        usual_refresh_mode: str = "entra",
     ) -> None:
         self.seed = seed
         self.public_url = public_url.rstrip("/")
@@ -72,7 +77,7 @@ class World:
         self.tenants: dict[str, Tenant] = {}
         self.apps: dict[str, App] = {}
         self.vaults: dict[str, Vault] = {}
-        self.ledger = Ledger(clock, self.store)
+        self.ledger = Ledger(self.now, self.store)
         self.faults: list[Fault] = []
         self.calls: list[Call] = []
         self._secrets: dict[Secret, None] = {}
@@ -80,13 +85,16 @@ class World:
         self._call_count = 0
         self.remember_secrets = True
         self.hang_seconds = 30.0
+        self.usual_refresh_mode = usual_refresh_mode
         self._switch_back()
 
     def _switch_back(self) -> None:
         """Every switch as it is in a healthy world."""
         self.latency: dict[str, float] = {"entra": 0.0, "vault": 0.0, "partnercenter": 0.0, "graph": 0.0}
         self.access_token_seconds = 3599
-        self.refresh_mode = "entra"  # or "grace", "strict": what happens to a spent refresh token
+        self.refresh_mode = self.usual_refresh_mode
+        self.grace_seconds: float = GRACE_SECONDS
+        self.clock_skew = 0.0
         self.id_token_fault: str | None = None
         self.allow_foreign_accounts = False
         self.next_link_with_v1 = False
@@ -94,7 +102,8 @@ class World:
         self.bom_before_users = True
 
     def now(self) -> float:
-        return self.clock()
+        """Seconds since 1970 as this world has them: what tokens, secrets, errors and `Date` headers go by."""
+        return self.clock() + self.clock_skew
 
     # who exists
 
@@ -203,7 +212,7 @@ class World:
         with self.lock:
             key = place_of(host).host
             if key not in self.vaults:
-                self.vaults[key] = Vault(key, (tenant_id or home or guid("vendor")).lower(), self.clock, self.store)
+                self.vaults[key] = Vault(key, (tenant_id or home or guid("vendor")).lower(), self.now, self.store)
             return self.vaults[key]
 
     def key(self, cloud: str) -> rsa.RSAPrivateKey:
@@ -227,13 +236,56 @@ class World:
         method: str | None = None,
         retry_after: int = 30,
         seconds: float = 5.0,
+        operation: str | None = None,
     ) -> Fault:
         """Let a service fail for a tenant (or all), so many times (or until heal), where the path contains `path`."""
-        fault = Fault(service, kind, tenant, times, path, method, retry_after, seconds)
+        fault = Fault(service, kind, tenant, times, path, method, retry_after, seconds, operation)
         with self.lock:
             self.faults.append(fault)
             self.save_faults()
         return fault
+
+    def vault_fault(self, operation: str | None, kind: str, *, secret: str | None = None, **options: Any) -> Fault:
+        """
+        Let "get", "set" or "update" of a secret (None: every request) fail, until `heal("vault")` or so many `times`.
+
+        `secret` is a part of its name; the other options are those of `fail`.
+        """
+        return self.fail("vault", kind, operation=operation, path=secret, **options)
+
+    def token_fault(self, kind: str, *, grant: str = "refresh_token", **options: Any) -> Fault:
+        """Let token requests of one grant fail; the options are those of `fail`."""
+        return self.fail("entra", kind, operation=grant, **options)
+
+    def refresh_tokens(self, mode: str | None, *, tenant: str | None = None, seconds: float | None = None) -> None:
+        """
+        What becomes of spent refresh tokens (REFRESH_MODES), everywhere or in one tenant; None: as it usually is.
+
+        `seconds` is how long a spent one still works in the mode "grace", everywhere.
+        """
+        if mode is not None and mode not in REFRESH_MODES:
+            raise ValueError(f"there is no mode {mode!r}; there are {', '.join(REFRESH_MODES)}")
+        if seconds is not None:
+            self.grace_seconds = seconds
+        if tenant is None:
+            self.refresh_mode = mode or self.usual_refresh_mode
+        else:
+            self.tenants[tenant.lower()].refresh_mode = mode
+            self.save_switches(self.tenants[tenant.lower()])
+        self.save_own_switches()
+
+    def refresh_mode_of(self, tenant_id: str) -> str:
+        tenant = self.tenants.get(tenant_id)
+        return (tenant.refresh_mode if tenant else None) or self.refresh_mode
+
+    def grace_of(self, tenant_id: str) -> float | None:
+        """How many seconds a spent refresh token still works; None is for as long as any."""
+        return {"strict": 0.0, "grace": self.grace_seconds}.get(self.refresh_mode_of(tenant_id))
+
+    def skew_clock(self, seconds: float) -> None:
+        """Let Microsoft's clocks be ahead of everybody else's by so many seconds, or behind when negative."""
+        self.clock_skew = float(seconds)
+        self.save_own_switches()
 
     def heal(self, service: str | None = None, *, tenant: str | None = None) -> None:
         """Take faults away: all, those of one service, or those of one tenant."""
@@ -245,10 +297,13 @@ class World:
             ]
             self.save_faults()
 
-    def take_fault(self, service: str, tenant: str | None, path: str, method: str) -> Fault | None:
+    def take_fault(
+        self, service: str, tenant: str | None, path: str, method: str, operation: str | None = None
+    ) -> Fault | None:
         """The first fault that fits, counted down."""
         with self.lock:
-            fault = next((fault for fault in self.faults if fault.fits(service, tenant, path, method)), None)
+            fitting = (fault for fault in self.faults if fault.fits(service, tenant, path, method, operation))
+            fault = next(fitting, None)
             if fault and fault.times is not None:
                 fault.times -= 1
                 self.save_faults()
@@ -260,6 +315,10 @@ class World:
     def save_switches(self, tenant: Tenant) -> None:
         """Keep what a scenario changed about a tenant."""
         self.store.put("tenant", tenant.id, {name: getattr(tenant, name) for name in Tenant.SWITCHES})
+
+    def save_own_switches(self) -> None:
+        """Keep what a scenario changed for everybody."""
+        self.store.put("world", "switches", {name: getattr(self, name) for name in self.SWITCHES})
 
     # what was seen
 
@@ -302,6 +361,9 @@ class World:
         for tenant_id, row in self.store.rows("tenant"):
             for switch in set(row) & set(Tenant.SWITCHES) if tenant_id in self.tenants else ():
                 setattr(self.tenants[tenant_id], switch, row[switch])
+        for _, row in self.store.rows("world"):
+            for switch in set(row) & set(self.SWITCHES):
+                setattr(self, switch, row[switch])
         for _, row in self.store.rows("faults"):
             self.faults = [Fault(**fault) for fault in row["faults"]]
 
@@ -320,6 +382,7 @@ class World:
             for tenant in self.tenants.values():
                 tenant.partner_center_principal, tenant.require_mfa = True, True
                 tenant.admin_approval_required, tenant.gdap_missing = False, False
+                tenant.refresh_mode = None
                 tenant.withheld.clear()
                 tenant.unconsented.clear()
                 tenant.application_consents.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import io
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from requests.cookies import extract_cookies_to_jar
 from requests.structures import CaseInsensitiveDict
 from requests.utils import get_encoding_from_headers
 from urllib3 import HTTPHeaderDict, HTTPResponse
+from urllib3.exceptions import ProtocolError
 
 from tokens.http import ask_for_the_last_word
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 HANGS = "X-Sandbox-Hangs"
+BREAKS = "X-Sandbox-Breaks"
 IN_PROCESS = "sandbox.in_process"
 
 
@@ -44,7 +47,8 @@ class InProcessAdapter(BaseAdapter):
     """
     Mount it on `https://` and `http://` of a session; the application sees the host of the address in `Host`.
 
-    A faulty world that lets a request hang makes this raise ReadTimeout at once. `sent` counts the requests.
+    A faulty world that lets a request hang makes this raise ReadTimeout at once; one that breaks the connection makes
+    it raise ConnectionError: refused ("down"), or gone before the answer ("lost"). `sent` counts the requests.
     """
 
     def __init__(self, app: WSGIApplication) -> None:
@@ -69,6 +73,11 @@ class InProcessAdapter(BaseAdapter):
         status, headers, body = self._run(_environ(request))
         if HANGS in headers:
             raise requests.exceptions.ReadTimeout(f"{headers[HANGS]}: no answer came", request=request)
+        if headers.get(BREAKS) == "down":
+            raise requests.exceptions.ConnectionError(ConnectionRefusedError("Connection refused"), request=request)
+        if BREAKS in headers:
+            gone = http.client.RemoteDisconnected("Remote end closed connection without response")
+            raise requests.exceptions.ConnectionError(ProtocolError("Connection aborted.", gone), request=request)
         response = self._response(request, status, headers, body)
         if not stream:
             _ = response.content

@@ -14,6 +14,10 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 import requests
+from azure.core.pipeline.transport import RequestsTransport
+from azure.identity import ClientSecretCredential
+from azure.keyvault.secrets import SecretClient
+from azure.keyvault.secrets._shared import http_challenge_cache
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -31,6 +35,7 @@ PARTNER = "bbbbbbbb-0000-4000-8000-000000000002"
 OTHER = "cccccccc-0000-4000-8000-000000000003"
 WORKER = "aaaaaaaa-0000-4000-8000-0000000000b2"
 WEB = "aaaaaaaa-0000-4000-8000-0000000000b1"
+SECRETS = {WORKER: "worker", WEB: "web"}
 REDIRECT = "http://localhost:8000/connect/callback"
 LOGIN = "https://login.microsoftonline.com"
 PC = "https://api.partnercenter.microsoft.com"
@@ -192,6 +197,18 @@ class Certificate:
 @pytest.fixture(scope="session")
 def certificate() -> Certificate:
     return make_certificate(30)
+
+
+@pytest.fixture(autouse=True)
+def no_remembered_challenges() -> None:
+    """The SDK remembers challenges per host for the whole process."""
+    http_challenge_cache.clear()
+
+
+def secret_client(http: requests.Session, client_id: str = WORKER, **options: Any) -> SecretClient:
+    transport = RequestsTransport(session=http, session_owner=False)
+    credential = ClientSecretCredential(VENDOR, client_id, SECRETS[client_id], transport=transport)
+    return SecretClient(VAULT, credential, transport=transport, retry_total=0, **options)
 
 
 def make_certificate(days: int) -> Certificate:

@@ -671,25 +671,6 @@ def test_a_refresh_token_belongs_to_its_app(world: World, browser: Browser) -> N
     assert refusal(browser.refresh(token, client_id=OTHER, client_secret="other")) == 70000
 
 
-def test_in_strict_mode_a_refresh_token_works_once(world: World, browser: Browser) -> None:
-    world.refresh_mode = "strict"
-    token = browser.tokens()["refresh_token"]
-    browser.refresh(token)
-
-    assert refusal(browser.refresh(token)) == 70000
-
-
-def test_in_grace_mode_a_spent_token_works_a_minute_longer(world: World, browser: Browser, clock: Clock) -> None:
-    world.refresh_mode = "grace"
-    token = browser.tokens()["refresh_token"]
-    browser.refresh(token)
-    assert browser.refresh(token).status_code == 200
-
-    clock.now += 61
-
-    assert refusal(browser.refresh(token)) == 70000
-
-
 def test_a_partners_token_works_in_a_customers_tenant_where_the_app_is_consented(
     partner: Tenant, browser: Browser
 ) -> None:

@@ -12,9 +12,8 @@ import pytest
 import requests
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError, ServiceResponseError
 from azure.core.pipeline.transport import RequestsTransport
-from azure.identity import CertificateCredential, ClientSecretCredential
+from azure.identity import CertificateCredential
 from azure.keyvault.secrets import SecretClient
-from azure.keyvault.secrets._shared import http_challenge_cache
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
@@ -35,11 +34,11 @@ from tests.sandbox.conftest import (
     claims,
     make_certificate,
     returned,
+    secret_client,
 )
 
 # MSAL would rather have form_post; the product's own choice is its own matter
 pytestmark = pytest.mark.filterwarnings("ignore:.*response_mode.*:UserWarning")
-SECRETS = {WORKER: "worker", WEB: "web"}
 SCOPE = [f"{PC}/user_impersonation"]
 
 
@@ -155,18 +154,6 @@ def test_msal_speaks_to_the_chinese_cloud_too(world: World, http: requests.Sessi
 
 
 # Azure
-
-
-@pytest.fixture(autouse=True)
-def no_remembered_challenges() -> None:
-    """The SDK remembers challenges per host for the whole process."""
-    http_challenge_cache.clear()
-
-
-def secret_client(http: requests.Session, client_id: str = WORKER, **options: Any) -> SecretClient:
-    transport = RequestsTransport(session=http, session_owner=False)
-    credential = ClientSecretCredential(VENDOR, client_id, SECRETS[client_id], transport=transport)
-    return SecretClient(VAULT, credential, transport=transport, retry_total=0, **options)
 
 
 def test_the_secret_client_puts_gets_and_disables(http: requests.Session, world: World) -> None:
