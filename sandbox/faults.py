@@ -54,6 +54,7 @@ class Fault:
     retry_after: int = 30
     seconds: float = 5.0
     operation: str | None = None
+    suberror: str | None = None
 
     def __post_init__(self) -> None:
         if self.service not in SERVICES:

@@ -237,9 +237,14 @@ class World:
         retry_after: int = 30,
         seconds: float = 5.0,
         operation: str | None = None,
+        suberror: str | None = None,
     ) -> Fault:
-        """Let a service fail for a tenant (or all), so many times (or until heal), where the path contains `path`."""
-        fault = Fault(service, kind, tenant, times, path, method, retry_after, seconds, operation)
+        """
+        Let a service fail for a tenant (or all), so many times (or until heal), where the path contains `path`.
+
+        `suberror` is what an AADSTS fault comes with instead of what Entra usually sends.
+        """
+        fault = Fault(service, kind, tenant, times, path, method, retry_after, seconds, operation, suberror)
         with self.lock:
             self.faults.append(fault)
             self.save_faults()
