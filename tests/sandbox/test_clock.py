@@ -88,6 +88,12 @@ def test_an_assertion_of_msal_is_too_old_for_a_clock_ahead(
     assert result["error_codes"] == [refused]
 
 
+def test_what_is_handed_out_by_a_wrong_clock_is_as_old_as_that_clock_says(world: World, browser: Browser) -> None:
+    world.skew_clock(91 * 86_400)
+
+    assert browser.refresh(browser.tokens()["refresh_token"]).status_code == 200
+
+
 def test_the_vault_keeps_the_expiry_it_was_given(http: requests.Session, world: World, clock: Clock) -> None:
     """It is for information only: an expired secret is handed out all the same."""
     expires = datetime.fromtimestamp(int(clock.now) + 60, UTC)
