@@ -219,6 +219,17 @@ REASONS = {
         owner=VENDOR,
         status=502,
     ),
+    "another_cloud": Reason(
+        "This tenant lives in another cloud",
+        "Microsoft keeps your organisation in another of its national clouds than the one this invitation is for, and "
+        "connections never cross from one to another.",
+        (
+            "Tell us which cloud your organisation is in.",
+            "We send an invitation for that cloud.",
+        ),
+        owner=VENDOR,
+        status=502,
+    ),
     "microsoft_refused": Reason(
         "Microsoft refused the sign-in",
         "Microsoft ended the sign-in with an error.",
@@ -252,6 +263,7 @@ BY_CODE = {
     500011: "no_service_principal",
     650054: "no_service_principal",
     65001: "missing_scope",
+    **dict.fromkeys((aadsts.ANOTHER_CLOUD, 900382, 900432, 90043), "another_cloud"),
 }
 BY_KIND = {
     "partner_admin": "blocked",

@@ -204,6 +204,7 @@ def app_registration(suffix: str) -> dict[str, Any]:
         "tenant_id": env.str(f"CPV_TENANT_ID{suffix}", default=DEMO_VENDOR_TENANT if pretended else ""),
         "app_id": env.str(f"CPV_APP_ID{suffix}", default=DEMO_APP_ID if pretended else ""),
         "certificate": env.str(f"CPV_APP_CERTIFICATE{suffix}", default="", multiline=True),
+        "next_certificate": env.str(f"CPV_APP_CERTIFICATE_NEXT{suffix}", default="", multiline=True),
         "federated": env.bool(f"CPV_APP_FEDERATED{suffix}", default=False),
         "secret": env.str(f"CPV_APP_SECRET{suffix}", default=DEMO_APP_SECRET if pretended else ""),
     }

@@ -37,6 +37,8 @@ _SUPPORT = "The vendor's support must correct this; the partner need do nothing.
 _POLICY = "The partner's administrator must exempt this application or its service user from the policy."
 _SOON = "Nothing to do: it is tried again by itself."
 
+ANOTHER_CLOUD = 90038
+
 # Meanings: https://learn.microsoft.com/entra/identity-platform/reference-error-codes
 _TABLE: tuple[tuple[tuple[int, ...], Kind, str, str], ...] = (
     ((50076,), Kind.MFA, "Multifactor authentication is now required.", _WITH_MFA),
@@ -120,10 +122,10 @@ _TABLE: tuple[tuple[tuple[int, ...], Kind, str, str], ...] = (
         "Check the tenant id and the cloud; the tenant may be deleted.",
     ),
     (
-        (90038, 900382, 900432, 90043),
+        (ANOTHER_CLOUD, 900382, 900432, 90043),
         Kind.CONFIG,
-        "The tenant lives in another national cloud.",
-        "Invite the partner again with the right cloud.",
+        "This tenant lives in another national cloud.",
+        "The vendor's support must invite the partner again in the right cloud; the partner need do nothing.",
     ),
     ((50097,), Kind.PARTNER_ADMIN, "The partner's policy asks for a known device.", _POLICY),
     ((53000, 53001, 530003), Kind.PARTNER_ADMIN, "The partner's policy asks for a managed device.", _POLICY),

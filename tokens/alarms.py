@@ -54,6 +54,30 @@ def _opened(kind: Alarm.Kind, cloud: str, code: str, **traces: str) -> bool:
     return True
 
 
+def note_rolled_over(failure: Refused, *, cloud: str, used: str) -> None:
+    """Say that one of two certificates is refused, and the other, called `used` ("certificate" or "next"), is not."""
+    if not failure.meaning.known and failure.meaning.code:
+        _note_unknown(failure)
+    traces = {"trace_id": failure.trace_id, "correlation_id": failure.correlation_id}
+    if _opened(Alarm.Kind.ROLLED_OVER, cloud, failure.code, **traces):
+        logger.critical(
+            "one of our application's certificates is refused; the other is in use",
+            extra={"cloud": cloud, "code": failure.code, "used": used, "trace": failure.trace_id},
+        )
+
+
+def note_expiring(cloud: str, what: str) -> None:
+    """Say which certificate of a cloud ends how soon, such as "CPV_APP_CERTIFICATE: 14 days"; with "" it is over."""
+    running = Alarm.objects.filter(kind=Alarm.Kind.EXPIRING, cloud=cloud, closed_at=None)
+    if not what:
+        running.update(closed_at=timezone.now())
+        return
+    is_news = not running.filter(code=what).exists()
+    _opened(Alarm.Kind.EXPIRING, cloud, what)
+    if is_news:
+        logger.critical("a certificate of ours ends soon", extra={"cloud": cloud, "certificate": what})
+
+
 def note_idle(cloud: str, number: int) -> None:
     """Say how many stored sign-ins of a cloud nobody has used for long; with none the alarm is over."""
     if not number:
@@ -74,8 +98,9 @@ def _note_unknown(failure: Refused) -> None:
     )
 
 
-def all_clear(cloud: str) -> None:
-    """A token came: whatever was wrong with us in this cloud is over."""
+def all_clear(cloud: str, *, by_first_proof: bool = True) -> None:
+    """A token came: whatever was wrong with us in this cloud is over; but a roll-over only with the first again."""
     about_us = [Alarm.Kind.CREDENTIAL, Alarm.Kind.REGISTRATION]
+    about_us += [Alarm.Kind.ROLLED_OVER] if by_first_proof else []
     if Alarm.objects.filter(kind__in=about_us, cloud=cloud, closed_at=None).update(closed_at=timezone.now()):
         logger.warning("our own application is accepted again", extra={"cloud": cloud})

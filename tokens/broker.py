@@ -20,7 +20,7 @@ import requests
 from django.db.models import Exists
 from django.utils import timezone
 
-from tokens import alarms, audit, custody, outside, permissions
+from tokens import alarms, audit, custody, outside, permissions, rollover
 from tokens.access_cache import AccessCache, Key
 from tokens.actors import Actor
 from tokens.clouds import CLOUDS, Audience, Cloud, cloud_named
@@ -90,9 +90,10 @@ class ApiSession:
     """Sends requests to one audience's API; each send passes the gate. It never shows the token it adds."""
 
     def __init__(
-        self, *, root: str, gate: Gate, bearer: Callable[[], Secret], forget_bearer: Callable[[], None]
+        self, *, cloud: str, root: str, gate: Gate, bearer: Callable[[], Secret], forget_bearer: Callable[[], None]
     ) -> None:
         self.root = root
+        self._cloud = cloud
         self._gate = gate
         self._bearer = bearer
         self._forget_bearer = forget_bearer
@@ -114,8 +115,9 @@ class ApiSession:
         bearer = self._bearer()
         self._gate()
         authorized = {**(headers or {}), "Authorization": f"Bearer {bearer.reveal()}"}
-        with outside.network().last_word(self._gate):
-            response = outside.network().request(method, address, headers=authorized, **options)
+        network = outside.network(self._cloud)
+        with network.last_word(self._gate):
+            response = network.request(method, address, headers=authorized, **options)
         if response.status_code == 401:
             self._forget_bearer()  # the next send mints anew; the caller decides whether there is one
         return response
@@ -135,6 +137,7 @@ def session(
         return _mint(token, audience, purpose=purpose, actor=actor, tenant=tenant)
 
     return ApiSession(
+        cloud=token.partner.cloud,
         root=cloud_of(token.partner).root(audience),
         gate=lambda: check_gate(token),
         bearer=lambda: _cache.get_or_mint(key, mint),
@@ -170,6 +173,7 @@ def probe(
         scopes = _scopes(cloud_of(partner), audience, without)
         narrowed = _redeem_in_memory(grant, audience, scopes, partner=partner, actor=actor, purpose=purpose)
     opened = Probe(
+        cloud=partner.cloud,
         root=cloud_of(partner).root(audience),
         gate=lambda: check_open(partner),
         bearer=lambda: narrowed.access_token,
@@ -255,7 +259,7 @@ def _mint_grant(
         use.close(TokenUse.Outcome.REFUSED, code="purpose")
         raise PurposeRefused(f"{purpose} may not ask for {audience}", code="purpose")
     try:
-        grant = _redeem(token, audience, tenant=tenant, store=store)
+        grant = rollover.redeem(use, token.partner.cloud, lambda: _redeem(token, audience, tenant=tenant, store=store))
     except Failure as failure:
         _close_refused(use, failure, token.partner.cloud)
         if tenant is not None and isinstance(failure, Refused) and not isinstance(failure, OurFault):
@@ -278,7 +282,7 @@ def _redeem(token: RefreshToken, audience: Audience, *, tenant: UUID | None, sto
     try:
         refresh_token = custody.read_for_rotation(token) if rotating else custody.read(token)
         check_gate(token)
-        with outside.network().last_word(lambda: check_gate(token)):
+        with outside.network(cloud.name).last_word(lambda: check_gate(token)):
             grant = entra.redeem_refresh_token(
                 refresh_token=refresh_token, tenant=str(tenant or token.partner.tenant_id), scopes=scopes
             )
@@ -380,7 +384,7 @@ def _ledger(
 
 def _noted(use: TokenUse, cloud: str, redeem: Callable[[], Grant]) -> Grant:
     try:
-        grant = redeem()
+        grant = rollover.redeem(use, cloud, redeem)
     except Failure as failure:
         _close_refused(use, failure, cloud)
         raise
@@ -390,7 +394,7 @@ def _noted(use: TokenUse, cloud: str, redeem: Callable[[], Grant]) -> Grant:
 
 def _close_granted(use: TokenUse, cloud: str) -> None:
     use.close(TokenUse.Outcome.GRANTED)
-    alarms.all_clear(cloud)
+    rollover.all_clear(cloud)
 
 
 def _close_refused(use: TokenUse, failure: Failure, cloud: str) -> None:

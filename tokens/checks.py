@@ -9,8 +9,12 @@ from urllib.parse import urlsplit
 
 from django.apps import AppConfig
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, register
+from django.core.checks import CheckMessage, Error, Warning, register
+from django.utils import timezone
 
+from tokens import expiry
+from tokens.clouds import cloud_named
+from tokens.credential import read_certificate
 from tokens.envelope import Keyring
 from tokens.permissions import SETS
 
@@ -25,7 +29,7 @@ LOOPBACK = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\]|.*\.test)")
 @register()
 def settings_fit(app_configs: Sequence[AppConfig] | None, **_options: Any) -> list[CheckMessage]:
     """Everything about our own settings that would make the product wrong or unsafe."""
-    return [*_values(), *_stand_in(), *_outside_development()]
+    return [*_values(), *_certificates(), *_stand_in(), *_outside_development()]
 
 
 def _values() -> Iterator[CheckMessage]:
@@ -57,6 +61,24 @@ def _values() -> Iterator[CheckMessage]:
         yield Error("no application in any cloud", hint="set CPV_APP_ID and CPV_TENANT_ID", id="tokens.E006")
 
 
+def _certificates() -> Iterator[CheckMessage]:
+    """Each certificate by itself: one that cannot work stops the start, one that ends soon is told of."""
+    for setting, _, pem in expiry.pems():
+        try:
+            found = expiry.Configured(setting, "", read_certificate(pem))
+        except ValueError as wrong:
+            yield Error(f"{setting}: {wrong}", hint="private key first, then its certificate", id="tokens.E019")
+            continue
+        if found.warning(timezone.now()):
+            hint = "make a new one in time: docs/operations.md, Certificates; `manage.py rotatecredential` tries them"
+            until = f"{found.certificate.not_after:%Y-%m-%d %H:%M} UTC"
+            yield Warning(f"{setting} is good until {until} only", hint=hint, id="tokens.W001")
+    for cloud, app in settings.CPV_APPS.items():
+        if app["next_certificate"] and not (app["certificate"] or app["federated"]):
+            hint = "set CPV_APP_CERTIFICATE to the one in use; the next only steps in where that is refused"
+            yield Error(f"the application of {cloud} has a next certificate and no first", hint=hint, id="tokens.E020")
+
+
 def _stand_in() -> Iterator[CheckMessage]:
     if not settings.CPV_SANDBOX_URL or settings.DEBUG:
         return
@@ -80,13 +102,16 @@ def _outside_development() -> Iterator[CheckMessage]:
             yield Error(
                 f"no vault for the cloud {cloud}", hint="set KEY_VAULT_URL to its https address", id="tokens.E009"
             )
+        elif not cloud_named(cloud).allows(urlsplit(vault["url"]).hostname or ""):
+            hint = f"a vault of this cloud is at https://<name>.{cloud_named(cloud).vault_suffix}"
+            yield Error(f"the vault of {cloud} is not in that cloud", hint=hint, id="tokens.E021")
         if vault["client_id"] and vault["client_id"] == app["app_id"]:
             hint = "one stolen key must not open both: give the vault identities of their own"
             yield Error(f"the vault identity of {cloud} is the application itself", hint=hint, id="tokens.E010")
         if (app["secret"] or vault["secret"]) and not settings.CPV_REHEARSAL:
             hint = "use a certificate: CPV_APP_CERTIFICATE, KEY_VAULT_CERTIFICATE, or a managed identity for the vault"
             yield Error(f"a client secret is set for {cloud}", hint=hint, id="tokens.E011")
-        if not app["secret"] and not app["certificate"] and not app["federated"]:
+        if not any(app[proof] for proof in ("secret", "certificate", "next_certificate", "federated")):
             hint = "set CPV_APP_CERTIFICATE, or CPV_APP_FEDERATED with a managed identity"
             yield Error(f"the application of {cloud} cannot prove itself", hint=hint, id="tokens.E012")
 

@@ -10,12 +10,11 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import msal
 import requests
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
-from cryptography.x509 import load_pem_x509_certificate
 
 from tokens import id_token
 from tokens.clouds import Cloud
+from tokens.credential import AppRegistration, InUse, Proof
+from tokens.errors import Failure
 from tokens.http import Network, Unreachable, retry_after
 from tokens.id_token import BadIdToken, Identity, KeySet, authentication_methods
 from tokens.refusals import (
@@ -28,6 +27,7 @@ from tokens.refusals import (
     Seen,
     answered,
     guid,
+    is_about_credential,
     misdirected,
     refusal,
     unusable,
@@ -56,54 +56,6 @@ _ADMIN_CONSENT = "/v2.0/adminconsent"
 
 
 @dataclass(frozen=True)
-class AppRegistration:
-    """
-    Our app registration in one cloud; of several proofs the best is used: assertion, then certificate, then secret.
-
-    `certificate_pem` holds a private key and its certificate first, then any chain; `assertion` returns a fresh
-    federated token for each call and raises a `Failure` when it has none.
-    https://learn.microsoft.com/entra/identity-platform/certificate-credentials
-    """
-
-    client_id: str
-    secret: Secret | None = None
-    certificate_pem: Secret | None = None
-    assertion: Callable[[], str] | None = field(default=None, repr=False)
-
-    def __post_init__(self) -> None:
-        """:raises ValueError: no proof is given, or private key and certificate do not fit"""
-        if not (self.secret or self.certificate_pem or self.assertion):
-            raise ValueError("The app registration needs a federated identity, a certificate or a secret.")
-        if self.certificate_pem:
-            _check_pair(self.certificate_pem.reveal())  # MSAL would find out only at the first token request
-
-    def msal_credential(self) -> str | dict[str, Any]:
-        """Return what MSAL calls `client_credential`."""
-        if self.assertion:
-            return {"client_assertion": self.assertion}
-        if self.certificate_pem:
-            pem = self.certificate_pem.reveal()
-            # Without a thumbprint MSAL signs PS256 with x5t#S256, the form Entra documents.
-            return {"private_key": pem, "public_certificate": pem}
-        return (self.secret or Secret("")).reveal()
-
-
-def _check_pair(pem: str) -> None:
-    try:
-        key = load_pem_private_key(pem.encode(), password=None).public_key()
-        certified = load_pem_x509_certificate(pem.encode()).public_key()
-        if not isinstance(key, RSAPublicKey):
-            raise ValueError
-    except (ValueError, TypeError):
-        raise ValueError(
-            "The certificate needs a PEM RSA private key without password and a PEM certificate."
-        ) from None
-    spki = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    if key.public_bytes(*spki) != certified.public_bytes(*spki):
-        raise ValueError("The private key does not belong to the first certificate.")
-
-
-@dataclass(frozen=True)
 class Grant:
     """What Entra handed out; `expires_in` is in seconds and counts from the answer."""
 
@@ -119,7 +71,8 @@ class Entra:
     """
     The sign-in service of one cloud for one app registration; safe between threads.
 
-    It redeems what a person consented to and offers nothing that needs no person (no client_credentials).
+    It redeems what a person consented to and offers nothing that needs no person (no client_credentials). Where Entra
+    refuses one of two certificates, `credential` moves on to the other, and asking once more asks with that.
     """
 
     def __init__(
@@ -138,6 +91,7 @@ class Entra:
         """
         self._network, self._cloud, self._app = network, cloud, app
         self._authorization_hosts = authorization_hosts or frozenset()
+        self.credential = InUse(app.proofs)
         self._discovery = _Discovery(network, cloud, clock)
         self._keys = KeySet(network, cloud, clock)
 
@@ -248,10 +202,11 @@ class Entra:
 
     def _msal(self, tenant: str, openid_only: bool) -> tuple["_Wire", Any]:
         # New each time: MSAL keeps refresh tokens, and replays a refusal for 60 seconds, for as long as an app lives.
-        wire = _Wire(self._network, self._cloud, self._discovery, tenant)
+        proof = self.credential.proof
+        wire = _Wire(self._network, self._discovery, tenant, proof)
         app = msal.ConfidentialClientApplication(
             self._app.client_id,
-            client_credential=self._app.msal_credential(),
+            client_credential=proof.for_msal(),
             authority=self._cloud.authority(tenant),
             instance_discovery=False,
             azure_region=False,  # or an environment variable could change the token endpoint
@@ -266,7 +221,7 @@ class Entra:
         if {address.netloc, address.hostname} & self._authorization_hosts:
             return
         if (address.scheme, address.netloc) != ("https", self._cloud.login_host):
-            raise misdirected("authorization endpoint")
+            raise misdirected("authorization endpoint", address.netloc)
 
     def _check_answer(self, flow: Mapping[str, Any], answer: Mapping[str, str]) -> None:
         if not answer.get("state") or answer["state"] != flow["state"]:
@@ -281,7 +236,7 @@ class Entra:
         try:
             answer = ask()
             if "error" in answer:
-                raise refusal(answer, wire.seen)
+                raise self._noted(refusal(answer, wire.seen), wire.proof)
             return _grant(answer, wire.seen.correlation_id)
         # "from None": the originals hold request bodies, nonces, or pieces of the answer.
         except requests.RequestException:
@@ -290,6 +245,11 @@ class Entra:
             raise BadIdToken("nonce") from None  # what MSAL raises when the id_token brings another nonce
         except (ValueError, LookupError, TypeError, AttributeError):
             raise unusable(wire.seen) from None
+
+    def _noted(self, failure: Failure, proof: Proof) -> Failure:
+        if is_about_credential(failure):
+            self.credential.give_way(proof)
+        return failure
 
 
 class _Forgetful(msal.TokenCache):  # type: ignore[misc]  # msal has no types
@@ -316,8 +276,8 @@ class _Wire:
     body of what is not JSON, and would replay a 200 that carries Retry-After.
     """
 
-    def __init__(self, network: Network, cloud: Cloud, discovery: "_Discovery", tenant: str) -> None:
-        self._network, self._cloud, self._discovery, self._tenant = network, cloud, discovery, tenant
+    def __init__(self, network: Network, discovery: "_Discovery", tenant: str, proof: Proof) -> None:
+        self._network, self._discovery, self._tenant, self.proof = network, discovery, tenant, proof
         self.seen = Seen()
 
     def get(self, url: str, **kwargs: Any) -> _Reply:
@@ -378,7 +338,7 @@ class _Discovery:
         token_endpoint = urlsplit(endpoints["token_endpoint"])
         # Another cloud's token endpoint would be sent this cloud's credential (mix-up).
         if (token_endpoint.scheme, token_endpoint.netloc) != ("https", self._cloud.login_host):
-            raise misdirected("token endpoint")
+            raise misdirected("token endpoint", token_endpoint.netloc)
         return endpoints
 
 

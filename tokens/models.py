@@ -284,6 +284,8 @@ class Alarm(models.Model):
         CREDENTIAL = "credential", "Microsoft refuses our application's credential"
         IDLE = "idle", "Stored sign-ins have not been used for two weeks; Microsoft lets them die after 90 days"
         REGISTRATION = "registration", "Microsoft refuses how our application is registered or asks"
+        ROLLED_OVER = "rolled_over", "Microsoft refuses one of our application's certificates; the other is in use"
+        EXPIRING = "expiring", "A certificate of ours ends soon"
 
     kind = models.CharField(max_length=20, choices=Kind.choices)
     cloud = models.CharField(max_length=10)
@@ -352,6 +354,12 @@ class TokenUse(models.Model):
 
     def __str__(self) -> str:
         return f"{self.purpose} for {self.audience} at {self.at:%Y-%m-%d %H:%M} UTC: {self.outcome}"
+
+    def start_over(self) -> None:
+        """Become a new line, for a request that is sent once more; what was written stays."""
+        self.pk, self.at, self.correlation_id = None, timezone.now(), uuid.uuid4()
+        self.outcome, self.code = self.Outcome.SENT, ""
+        self.save(force_insert=True)
 
     def close(self, outcome: str, *, code: str = "") -> None:
         self.outcome, self.code = outcome, code

@@ -40,13 +40,14 @@ def refuse_inside_transactions() -> None:
 
 
 @functools.cache
-def network() -> Network:
+def network(cloud: str) -> Network:
+    """The door to one cloud: whatever would leave through it for a host of another is refused."""
     adapter = None
     if settings.CPV_SANDBOX_URL:
         adapter = import_string(settings.CPV_SANDBOX_ADAPTER)(settings.CPV_SANDBOX_URL)
     verify: str | bool = next((bundle for bundle in SYSTEM_CA_BUNDLES if Path(bundle).exists()), True)
     before_send = refuse_inside_transactions if settings.CPV_GUARD_TRANSACTIONS else _nothing
-    return Network(clouds=CLOUDS.values(), adapter=adapter, verify=verify, before_send=before_send)
+    return Network(clouds=[cloud_named(cloud)], adapter=adapter, verify=verify, before_send=before_send)
 
 
 def _nothing() -> None:
@@ -56,19 +57,38 @@ def _nothing() -> None:
 @functools.cache
 def entra(cloud: str) -> Entra:
     """The identity service of a cloud, spoken to as the vendor's application there."""
-    app = settings.CPV_APPS[cloud]
+    return entra_as(cloud, app_registration(cloud))
+
+
+def entra_as(cloud: str, app: AppRegistration) -> Entra:
+    """The same, spoken to with a proof of the caller's choice."""
     stand_in = urlsplit(settings.CPV_SANDBOX_PUBLIC_URL).netloc
     return Entra(
-        network=network(),
+        network=network(cloud),
         cloud=cloud_named(cloud),
-        app=AppRegistration(
-            client_id=app["app_id"],
-            secret=Secret(app["secret"]) if app["secret"] else None,
-            certificate_pem=Secret(app["certificate"]) if app["certificate"] else None,
-            assertion=federated_assertion(cloud_named(cloud)) if app["federated"] else None,
-        ),
+        app=app,
         authorization_hosts=frozenset({stand_in}) if settings.CPV_SANDBOX_URL else None,
     )
+
+
+def app_registration(cloud: str) -> AppRegistration:
+    """
+    The vendor's application in a cloud, as the settings have it.
+
+    :raises ValueError: no proof, or a certificate that cannot work
+    """
+    app = settings.CPV_APPS[cloud]
+    return AppRegistration(
+        client_id=app["app_id"],
+        secret=_secret(app["secret"]),
+        certificate_pem=_secret(app["certificate"]),
+        next_certificate_pem=_secret(app["next_certificate"]),
+        assertion=federated_assertion(cloud_named(cloud)) if app["federated"] else None,
+    )
+
+
+def _secret(text: str) -> Secret | None:
+    return Secret(text) if text else None
 
 
 @functools.cache
@@ -76,14 +96,14 @@ def vault(cloud: str) -> Vault:
     """The vault of a cloud, with this process's own identity."""
     config = settings.CPV_VAULTS[cloud]
     return Vault(
-        network=network(),
+        network=network(cloud),
         cloud=cloud_named(cloud),
         url=config["url"],
         identity=VaultIdentity(
             tenant_id=config["tenant_id"],
             client_id=config["client_id"],
-            secret=Secret(config["secret"]) if config["secret"] else None,
-            certificate_pem=Secret(config["certificate"]) if config["certificate"] else None,
+            secret=_secret(config["secret"]),
+            certificate_pem=_secret(config["certificate"]),
         ),
     )
 
@@ -104,8 +124,20 @@ def asked_permissions() -> tuple[Permission, ...]:
 
 
 def is_configured(cloud: str) -> bool:
-    """Whether the vendor has an application and a vault in this cloud; without them nobody is invited there."""
-    return bool(settings.CPV_APPS[cloud]["app_id"] and settings.CPV_VAULTS[cloud]["url"])
+    """Whether the vendor is set up in this cloud; otherwise nobody is invited there."""
+    return not lacking(cloud)
+
+
+def lacking(cloud: str) -> list[str]:
+    """The settings without which nobody can connect in this cloud, and that are not there."""
+    app, suffix = settings.CPV_APPS[cloud], settings.CPV_CLOUD_SUFFIXES[cloud]
+    needed = {
+        "CPV_TENANT_ID": app["tenant_id"],
+        "CPV_APP_ID": app["app_id"],
+        "CPV_APP_CERTIFICATE": app["certificate"] or app["federated"] or app["secret"],
+        "KEY_VAULT_URL": settings.CPV_VAULTS[cloud]["url"],
+    }
+    return [f"{name}{suffix}" for name, value in needed.items() if not value]
 
 
 def forget() -> None:

@@ -9,6 +9,7 @@ import requests
 
 from tokens import aadsts
 from tokens.aadsts import Kind, Meaning
+from tokens.clouds import CLOUDS
 from tokens.errors import Failure, Permanent, Transient
 
 
@@ -52,6 +53,11 @@ class BlockedByPartner(Refused):
 
 class OurFault(Refused):
     """Our credential, registration or address is wrong: an alarm, and no partner is to blame."""
+
+
+def is_about_credential(failure: Failure) -> bool:
+    """Whether Entra refused what our application proved itself with; nothing was spent then."""
+    return isinstance(failure, OurFault) and failure.meaning.kind is Kind.APP_CREDENTIAL
 
 
 _LEAVES: dict[Kind, type[Refused]] = {
@@ -103,7 +109,11 @@ def _unavailable(code: str, seen: Seen, wait: int = 0) -> EntraUnavailable:
     )
 
 
-def misdirected(what: str) -> OurFault:
+def misdirected(what: str, host: str = "") -> OurFault:
+    """An address that is not where it must be; at the login host of another cloud, that is where the tenant lives."""
+    if host in {cloud.login_host for cloud in CLOUDS.values()}:
+        code = aadsts.ANOTHER_CLOUD
+        return OurFault(f"The {what} is another cloud's.", meaning=aadsts.MEANINGS[code], code=f"AADSTS{code}")
     meaning = aadsts.unknown(Kind.CONFIG)
     return OurFault(f"The {what} is not on the cloud's login host.", meaning=meaning, code="endpoint-host")
 

@@ -14,6 +14,7 @@ from django.core.checks import run_checks
 
 from bench.ground import environment
 from tests.live import OURS
+from tests.pem import pair
 
 SUFFIX = "{suffix}"
 
@@ -112,12 +113,14 @@ def test_neither_portal_nor_command_starts_on_settings_that_are_unsafe(tmp_path,
     assert finding in command.stderr
 
 
+SIGNED = pair("cpv", days=400)
+GOOD = SIGNED.key + SIGNED.certificate
 BASE = {
     "DEBUG": False,
     "CPV_SANDBOX_URL": "",
     "CPV_APPS": {
-        "global": {"app_id": "a", "secret": "", "certificate": "pem", "federated": False},
-        "china": {"app_id": "", "secret": "", "certificate": "", "federated": False},
+        "global": {"app_id": "a", "secret": "", "certificate": GOOD, "next_certificate": "", "federated": False},
+        "china": {"app_id": "", "secret": "", "certificate": "", "next_certificate": "", "federated": False},
     },
     "CPV_VAULTS": {"global": {"url": "https://v.vault.azure.net", "client_id": "b", "secret": ""}},
     "CPV_DATABASE_EMBEDDED": False,
@@ -167,6 +170,11 @@ def test_good_settings_raise_no_finding(settings):
         ({"CPV_APPS": app(secret="s")}, "tokens.E011"),
         ({"CPV_VAULTS": vault(secret="s")}, "tokens.E011"),
         ({"CPV_APPS": app(certificate="")}, "tokens.E012"),
+        ({"CPV_APPS": app(certificate="pem")}, "tokens.E019"),
+        ({"CPV_APPS": app(next_certificate=GOOD.split("-----BEGIN CERT")[0])}, "tokens.E019"),
+        ({"CPV_APPS": app(secret="", certificate="", federated=False, next_certificate=GOOD)}, "tokens.E020"),
+        ({"CPV_VAULTS": vault(certificate="pem")}, "tokens.E019"),
+        ({"CPV_VAULTS": vault(url="https://v.vault.azure.cn")}, "tokens.E021"),
         ({"CPV_DATABASE_EMBEDDED": True}, "tokens.E014"),
         ({"CELERY_BROKER_URL": "filequeue://"}, "tokens.E015"),
         ({"CELERY_BROKER_URL": "memory://"}, "tokens.E015"),

@@ -158,7 +158,7 @@ def test_a_policy_by_location_says_our_addresses(member, world, settings, code):
 
 
 def test_a_tenant_of_another_cloud_is_told_so():
-    assert MEANINGS[90038].summary == "The tenant lives in another national cloud."
+    assert MEANINGS[90038].summary == "This tenant lives in another national cloud."
 
 
 def test_a_number_nobody_knows_is_kept_for_somebody_to_look_up(member, world, support):

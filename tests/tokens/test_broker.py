@@ -45,7 +45,7 @@ class TestSending:
             Partner.objects.update(killed_at=timezone.now())
             broker.forget_gate()
 
-        outside.network().session.get_adapter("https://graph.microsoft.com").while_opening = killed
+        outside.network("global").session.get_adapter("https://graph.microsoft.com").while_opening = killed
         with pytest.raises(broker.Stopped):
             opened.get(WHERE)
 

@@ -433,7 +433,7 @@ def test_outside_development_the_guard_costs_nothing(world, settings, transactio
     outside.forget()
 
     with transaction.atomic():
-        answer = outside.network().request("GET", "https://graph.microsoft.com/v1.0/me")
+        answer = outside.network("global").request("GET", "https://graph.microsoft.com/v1.0/me")
 
     assert answer.status_code == 401
 
@@ -442,7 +442,7 @@ def test_without_a_stand_in_the_network_goes_to_the_real_addresses(world, settin
     settings.CPV_SANDBOX_URL = ""
     outside.forget()
 
-    adapter = outside.network().session.get_adapter("https://login.microsoftonline.com/")
+    adapter = outside.network("global").session.get_adapter("https://login.microsoftonline.com/")
 
     assert not type(adapter).__module__.startswith("tests.")
 

@@ -53,11 +53,9 @@ class Command(PanelCommand):
             cloud = cloud_named(wanted).name
         except UnknownCloud as unknown:
             self.wrong_use(str(unknown))
-        if not outside.is_configured(cloud):
-            suffix = {"usgov": "_USGOV", "china": "_CHINA"}.get(cloud, "")
-            self.wrong_use(
-                f"the cloud {cloud} is not set up here: set CPV_APP_ID{suffix} and KEY_VAULT_URL{suffix} first"
-            )
+        lacking = outside.lacking(cloud)
+        if lacking:
+            self.wrong_use(f"the cloud {cloud} is not set up here: set {', '.join(lacking)} first")
         return cloud
 
     def _partner(self, name: str, tenant: uuid.UUID, cloud: str) -> Partner:
