@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from werkzeug import Request, Response
 
-from sandbox import control, entra, graph, jose, pages, partnercenter, vaultservice
+from sandbox import challenges, control, entra, graph, jose, pages, partnercenter, vaultservice
 from sandbox.asks import Answer, Ask, peeked, reply
 from sandbox.authorize import admin_consent, authorize, sign_out
 from sandbox.calls import SECRET_HEADERS, Call
@@ -186,6 +186,8 @@ def _failed(ask: Ask, fault: Fault) -> Response | None:
         return Response(body, 200, content_type="text/html; charset=utf-8")
     if service == "partnercenter" and fault.kind in partnercenter.FAULTS:
         return partnercenter.FAULTS[fault.kind](ask, fault.retry_after)
+    if fault.kind in challenges.FAULTS:
+        return challenges.challenged(ask, again=fault.kind == "claims-again")
     if fault.kind == "throttled":
         return _throttled(ask, fault.retry_after)
     plain = {"500": 500, "503": 503, "unauthorized": 401, "forbidden": 403}.get(fault.kind)

@@ -7,7 +7,7 @@ from typing import Any
 
 from werkzeug import Response
 
-from sandbox import minting
+from sandbox import challenges, minting
 from sandbox.asks import Ask, reply
 from sandbox.clouds import MSA_TENANT
 from sandbox.directory import Account, App, Tenant
@@ -221,7 +221,9 @@ def _body(
         "scope": _scope_text(ask, asked, resource, granted),
         "expires_in": world.access_token_seconds,
         "ext_expires_in": world.access_token_seconds,
-        "access_token": minting.access_token(world, cloud, app, account, session, resource, granted, tid),
+        "access_token": minting.access_token(
+            world, cloud, app, account, session, resource, granted, tid, challenges.contexts_asked(ask)
+        ),
     }
     if "openid" in asked.oidc and "openid" not in _withheld(ask, session):
         body["id_token"] = minting.id_token(world, cloud, app, account, nonce, tid)

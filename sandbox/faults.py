@@ -20,6 +20,10 @@ ANYWHERE = {
     "timeout-before": "nothing happens and no answer comes",
     "timeout-after": "it happens, but no answer comes",
 }
+APIS_ONLY = {
+    "claims": "401 with a claims challenge, until the token was asked for with these claims",
+    "claims-again": "401 with a claims challenge, whatever the token",
+}
 PARTNER_CENTER_ONLY = {
     "mfa": "401 with code 900421",
     "foreign-next": "the next link points to another host",
@@ -48,6 +52,7 @@ class Fault:
         if self.service not in SERVICES:
             raise ValueError(f"no such service: {self.service}; there are {', '.join(SERVICES)}")
         known = self.kind in ANYWHERE or (self.service == "partnercenter" and self.kind in PARTNER_CENTER_ONLY)
+        known = known or (self.service in ("graph", "partnercenter") and self.kind in APIS_ONLY)
         if not known and not (self.service == "entra" and _AADSTS.fullmatch(self.kind)):
             raise ValueError(f"{self.service} knows no fault {self.kind!r}")
         self.tenant = self.tenant.lower() if self.tenant else None

@@ -4,7 +4,7 @@ from typing import Any
 
 from celery import shared_task
 
-from tokens import broker, custody, rotation, watch
+from tokens import broker, custody, lifetimes, rotation, watch
 
 
 @shared_task(name="tokens.sweep", ignore_result=True)
@@ -34,7 +34,8 @@ def close_stopped(**_future: Any) -> None:
 
 @shared_task(name="tokens.tidy", ignore_result=True)
 def tidy(**_future: Any) -> None:
-    """Let go of ledger lines after 400 days and of processes that are gone, and look for sign-ins nobody uses."""
+    """Let go of old ledger lines and processes that are gone; look for idle sign-ins and tokens that live too long."""
     broker.forget_old()
     watch.forget_old()
     rotation.watch_idle()
+    lifetimes.watch(broker.clouds_in_use())
