@@ -113,6 +113,8 @@ def _by_refresh_token(ask: Ask, app: App, segment: str) -> dict[str, Any]:
     ledger, given = ask.world.ledger, ask.request.form.get("refresh_token", "")
     ask.world.remember("refresh_token", given)
     refresh = ledger.refreshes.get(given)
+    if refresh is None and ask.world.any_refresh_token_works:
+        refresh = next((r for r in ledger.refreshes.values() if ledger.sessions[r.sid].tenant_id == segment), None)
     if refresh is None:
         raise EntraError(70000 if given.startswith("1.A") and len(given) > 1000 else 9002313)
     session = ledger.sessions[refresh.sid]

@@ -249,7 +249,7 @@ def check_open(partner: Partner) -> None:
 
 # --- Minting --------------------------------------------------------------------------------------------------------
 def _mint(
-    token: RefreshToken, audience: Audience, *, purpose: str, actor: Actor, tenant: UUID | None, claims: str
+    token: RefreshToken, audience: Audience, *, purpose: str, actor: Actor, tenant: UUID | None, claims: str = ""
 ) -> tuple[Secret, float]:
     """An access token and the monotonic second until which it may be handed out."""
     grant = _mint_grant(token, audience, purpose=purpose, actor=actor, tenant=tenant, claims=claims)

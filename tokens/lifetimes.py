@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-from django.db.models import Max
+from django.db.models import Max, QuerySet
 from django.utils import timezone
 
 from tokens import alarms
@@ -57,6 +57,6 @@ def _number(cloud: str) -> int:
     return _long_lived(cloud).values("partner").distinct().count()
 
 
-def _long_lived(cloud: str) -> Any:
+def _long_lived(cloud: str) -> QuerySet[TokenUse]:
     since = timezone.now() - RECENT
     return TokenUse.objects.filter(lives_s__gt=LONGEST_LIFE, at__gt=since, partner__cloud=cloud)

@@ -56,18 +56,23 @@ def _nothing() -> None:
 @functools.cache
 def entra(cloud: str) -> Entra:
     """The identity service of a cloud, spoken to as the vendor's application there."""
-    app = settings.CPV_APPS[cloud]
     stand_in = urlsplit(settings.CPV_SANDBOX_PUBLIC_URL).netloc
     return Entra(
         network=network(),
         cloud=cloud_named(cloud),
-        app=AppRegistration(
-            client_id=app["app_id"],
-            secret=Secret(app["secret"]) if app["secret"] else None,
-            certificate_pem=Secret(app["certificate"]) if app["certificate"] else None,
-            assertion=federated_assertion(cloud_named(cloud)) if app["federated"] else None,
-        ),
+        app=application(cloud),
         authorization_hosts=frozenset({stand_in}) if settings.CPV_SANDBOX_URL else None,
+    )
+
+
+def application(cloud: str) -> AppRegistration:
+    """The vendor's application in a cloud, with what proves it."""
+    app = settings.CPV_APPS[cloud]
+    return AppRegistration(
+        client_id=app["app_id"],
+        secret=Secret(app["secret"]) if app["secret"] else None,
+        certificate_pem=Secret(app["certificate"]) if app["certificate"] else None,
+        assertion=federated_assertion(cloud_named(cloud)) if app["federated"] else None,
     )
 
 
