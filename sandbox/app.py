@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from werkzeug import Request, Response
 from werkzeug.http import http_date
 
-from sandbox import control, entra, graph, jose, pages, partnercenter, vaultservice
+from sandbox import challenges, control, entra, graph, jose, pages, partnercenter, vaultservice
 from sandbox.asks import Answer, Ask, peeked, reply
 from sandbox.authorize import admin_consent, authorize, refused, sign_out
 from sandbox.calls import SECRET_HEADERS, Call
@@ -217,6 +217,8 @@ def _failed(ask: Ask, fault: Fault) -> Response | None:
         return vaultservice.FAULTS[fault.kind](ask, fault.retry_after)
     if service == "partnercenter" and fault.kind in partnercenter.FAULTS:
         return partnercenter.FAULTS[fault.kind](ask, fault.retry_after)
+    if fault.kind in challenges.FAULTS:
+        return challenges.challenged(ask, again=fault.kind == "claims-again")
     if fault.kind == "throttled":
         return _throttled(ask, fault.retry_after)
     plain = {"500": 500, "503": 503, "unauthorized": 401, "forbidden": 403}.get(fault.kind)

@@ -96,6 +96,8 @@ class World:
         self.grace_seconds: float = GRACE_SECONDS
         self.clock_skew = 0.0
         self.id_token_fault: str | None = None
+        self.vaults_answer_anybody = False
+        self.any_refresh_token_works = False  # at Entra: an invented one counts as the tenant's newest
         self.allow_foreign_accounts = False
         self.next_link_with_v1 = False
         self.token_shape = "v2"  # noqa: S105 - or "v1": the newer token endpoint answers in the older one's shape
