@@ -105,7 +105,8 @@ def test_a_part_of_another_shape_is_no_way_out(part, odd):
 def test_an_exception_without_frames_and_a_list_of_texts_are_fine():
     given = {
         "exception": [
-            {"type": "E", "value": JWT, "stacktrace": {"frames": [BARE, {"lineno": 1, "vars": {"a": BARE}}]}}
+            {"type": "F", "value": "no frames"},
+            {"type": "E", "value": JWT, "stacktrace": {"frames": [BARE, {"lineno": 1, "vars": {"a": BARE}}]}},
         ],
         "fingerprint": ["{{ default }}", JWT],
         "request": {"url": "http://x/y", "headers": [["Content-Type", "text/html"], ["Cookie", BARE]]},
@@ -113,7 +114,7 @@ def test_an_exception_without_frames_and_a_list_of_texts_are_fine():
 
     sent = sentry.scrubbed(given, {})
 
-    assert sent["exception"]["values"][0]["stacktrace"] == {"frames": [{"lineno": 1}]}
+    assert sent["exception"]["values"][1]["stacktrace"] == {"frames": [{"lineno": 1}]}
     assert sent["fingerprint"] == ["{{ default }}", "[masked]"]
     assert sent["request"]["headers"] == {"Content-Type": "text/html"}
     assert sentry.scrubbed_breadcrumb({"category": "query", "message": BARE, "data": BARE}, {}) == {"category": "query"}
