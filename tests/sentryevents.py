@@ -102,7 +102,8 @@ class SentryHandler(logging.Handler):
         self._breadcrumbs: list[dict[str, Any]] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        crumb = {"type": "log", "category": record.name, "message": record.getMessage(), "data": {"args": repr(record.args)[:2000]}}
+        carried = {"args": repr(record.args)[:2000]}
+        crumb = {"type": "log", "category": record.name, "message": record.getMessage(), "data": carried}
         self._breadcrumbs = [*self._breadcrumbs[-29:], crumb]
         if record.levelno >= logging.ERROR:
             event = event_of(record, self._breadcrumbs)
