@@ -25,7 +25,7 @@ from tokens.actors import SYSTEM
 from tokens.errors import Permanent, Transient
 from tokens.models import BY_A_STOP, CONFIRM_WITHIN, RefreshToken, SecretVersion, open_to_consent
 from tokens.secret import Secret
-from tokens.vault import SecretMissing, VersionDisabled
+from tokens.vault import SecretMissing, StoredVersion, VersionDisabled
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -185,9 +185,10 @@ def read(token: RefreshToken) -> Secret:
 
 def read_for_rotation(token: RefreshToken) -> Secret:
     """
-    The same, and the newest version is noted: a crash after an earlier PUT may have left one we do not know.
+    The same, for whoever holds the lease; a version that an earlier holder stored and could not pin is pinned first.
 
-    So at most one version is ever unknown, and `sweep()` finds that one as the newest.
+    A crash or a lost answer may have left one we do not know. At most one ever is, and it is the newest. It counts when
+    its fence is higher than the pinned one's: where refresh tokens work once, only that one still does.
     """
     try:
         newest = outside.vault(token.partner.cloud).newest(token.secret_name)
@@ -195,8 +196,15 @@ def read_for_rotation(token: RefreshToken) -> Secret:
         return read(token)
     if newest.version == token.pinned_version:
         return outside.keyring().open(newest.value, aad=additional_data(token))
-    _note_version(token, newest.version)
-    return read(token)
+    pinned = outside.vault(token.partner.cloud).look(token.secret_name, token.pinned_version)
+    with transaction.atomic():
+        _note_version(token, newest.version)
+        adopted = _fence(newest) > _fence(pinned) and token.adopt(newest.version)
+    return outside.keyring().open((newest if adopted else pinned).value, aad=additional_data(token))
+
+
+def _fence(stored: StoredVersion) -> int:
+    return int(stored.tags["fence"])
 
 
 def store_interval() -> dt.timedelta:
@@ -217,12 +225,15 @@ def rotate(token: RefreshToken, successor: Secret) -> bool:
     """
     Store a successor under the same name and pin it while our lease's fence holds; False when we lost.
 
-    A loser leaves its version where it is: at Entra the earlier refresh token stays valid, so nothing is lost.
+    Whoever has lost the lease by now stores nothing: nobody would look for it. Whoever loses it later leaves its version
+    where it is: at Entra the earlier refresh token stays valid, so nothing is lost.
     """
+    if not token.renew_lease():
+        return False
     sealed = outside.keyring().seal(successor, aad=additional_data(token))
     version = outside.vault(token.partner.cloud).put(token.secret_name, sealed, tags=_tags(token))
     with transaction.atomic():
-        SecretVersion.objects.create(partner_id=token.partner_id, token=token, version=version)
+        _note_version(token, version)  # or the next holder saw it first
         won = token.point_at(version, next_refresh_at=next_refresh_at(timezone.now()))
     if won:
         token.refresh_from_db(fields=["pinned_version", "stored_at", "next_refresh_at"])
