@@ -12,7 +12,8 @@ from statistics import median, quantiles
 from typing import Any
 
 from bench import stopping
-from bench.ground import POSTGRES, Broken, Ground, ground
+from bench.ground import POSTGRES, Broken, Ground, a_certificate, ground
+from bench.standin import CERTIFICATE
 
 GOAL = 1.3  # p95 of the list at the largest size, against the smallest
 ROW = "{:<30}{:>15}{:>15}{:>12}{:>12}"
@@ -134,12 +135,33 @@ def _percentiles(values: list[float]) -> tuple[float, float]:
     return median(values), quantiles(values, n=20)[-1]
 
 
-def token(options: argparse.Namespace) -> None:
-    """An access token by the broker, against one POST."""
+def tokens(options: argparse.Namespace) -> None:
+    """An access token from the cache, from Entra, and by the broker with everything."""
     size = 1
     same = {"tenant": tenant_of(size), "tokens": options.tokens}
+    os.environ[CERTIFICATE] = a_certificate()
     with ground({tenant_of(size): size}) as where:
         where.measure("connect", tenant=tenant_of(size), size=size)
+        _title("A token that is in the cache, in nanoseconds", where)
+        lookups: Strategies = {
+            "limit: a dict under a lock": ("look_up", {"times": 200_000, "ours": False}),
+            "the cache": ("look_up", {"times": 200_000, "ours": True}),
+        }
+        _print(in_turns(where, options.rounds, lookups), unit="ns", scale=1e9, limits=["limit: a dict under a lock"])
+        say("The goal is a ratio of at most 5.")
+        _title("A redemption at Entra, CPU", where)
+        redemptions: Strategies = {
+            f"{word}{' with a certificate' if certificate else ''}": (
+                "redeem", same | {"way": way, "certificate": certificate}
+            )
+            for word, way, certificate in (
+                ("limit: a session's POST", "post", False), ("entra.redeem", "ours", False),
+                ("an MSAL app per call", "msal", False), ("entra.redeem", "ours", True),
+                ("an MSAL app per call", "msal", True),
+            )
+        }  # fmt: skip
+        _print(in_turns(where, options.rounds, redemptions), unit="ms", scale=1000, limits=["limit: a session's POST"])
+        say("The goals: CPU at most 1.6 x a session's POST, and a third of an MSAL app per call.")
         _title("Token refresh, one", where)
         strategies: Strategies = {
             "limit: a plain POST": ("mint", same | {"plain": True}),
@@ -167,7 +189,7 @@ def kill(options: argparse.Namespace) -> None:
     say(f"{sum(one['late'] for one in found):.0f} calls came in after every process had said that it stopped.")
 
 
-BENCHES: dict[str, Callable[[argparse.Namespace], None]] = {"list": pages, "token": token, "sync": sync, "kill": kill}
+BENCHES: dict[str, Callable[[argparse.Namespace], None]] = {"list": pages, "tokens": tokens, "sync": sync, "kill": kill}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import json
 import os
 import subprocess
@@ -15,6 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from sandbox import demo
 
@@ -82,6 +88,16 @@ def environment(folder: Path, stand_in: str, database: str) -> dict[str, str]:
         "KEY_VAULT_CLIENT_SECRET": demo.VAULT_WORKER_CLIENT_SECRET,
         "CPV_TOKEN_KEYS": "bench=" + base64.b64encode(bytes(32)).decode(),
     }
+
+
+def a_certificate() -> str:
+    """A key and its certificate of a day, as PEM."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    who = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "bench")])
+    now = dt.datetime.now(dt.UTC)
+    made = x509.CertificateBuilder(who, who, key.public_key(), x509.random_serial_number(), now, now + dt.timedelta(1))
+    plain = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return (plain + made.sign(key, SHA256()).public_bytes(Encoding.PEM)).decode()
 
 
 @contextmanager

@@ -6,10 +6,13 @@ Whatever is needed first (a connection, a token, a page in the stand-in's memory
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 import random
 import resource
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +20,7 @@ from typing import Any
 from urllib.parse import quote
 
 import django
+import msal
 import requests
 
 django.setup()
@@ -28,7 +32,7 @@ from django.db import connection  # noqa: E402
 from django.test import Client  # noqa: E402
 from django.utils import timezone  # noqa: E402
 
-from bench.standin import PARTNER_CENTER  # noqa: E402
+from bench.standin import CERTIFICATE, PARTNER_CENTER  # noqa: E402
 from cpvpanel import demo  # noqa: E402
 from partners import jobs, listing  # noqa: E402
 from partners.models import Customer, Job, Member, Partner, Run, User  # noqa: E402
@@ -36,8 +40,12 @@ from partners.partnercenter import PartnerCenter  # noqa: E402
 from partners.standing import current_token  # noqa: E402
 from sandbox.customers import Customers  # noqa: E402
 from tokens import actors, broker, custody, outside, permissions  # noqa: E402
+from tokens.access_cache import AccessCache, Key  # noqa: E402
 from tokens.clouds import Audience, cloud_named  # noqa: E402
+from tokens.credential import AppRegistration  # noqa: E402
+from tokens.http import StandInAdapter  # noqa: E402
 from tokens.models import RefreshToken  # noqa: E402
+from tokens.secret import Secret  # noqa: E402
 
 WARM_UP = 15  # requests or tokens before the clock starts
 PLACES = 20  # deep pages that are looked at
@@ -223,6 +231,77 @@ def mint(tenant: str, tokens: int, plain: bool) -> dict[str, Any]:
     token = current_token(Partner.objects.get(tenant_id=tenant))
     assert token
     step = _plain(token) if plain else _ours(token)
+    for _ in range(WARM_UP):
+        step()
+    figures: dict[str, Any] = {}
+    with clock(figures):
+        for _ in range(tokens):
+            step()
+    return {name: value if name == "memory" else value / tokens for name, value in figures.items()}
+
+
+def look_up(times: int, ours: bool) -> dict[str, Any]:
+    """A token that is there already: in our cache, or in a dict under a lock with a look at its end."""
+    key, later = Key(1, 1, "graph", None), time.monotonic() + 3600
+    lock, plain, cache = threading.Lock(), {key: (Secret("x"), later)}, AccessCache()
+    cache.get_or_mint(key, lambda: (Secret("x"), later))
+
+    def mint() -> tuple[Secret, float]:
+        raise AssertionError("it is in the cache")
+
+    figures: dict[str, Any] = {}
+    with clock(figures):
+        for _ in range(times):
+            if ours:
+                cache.get_or_mint(key, mint)
+            else:
+                with lock:
+                    found, until = plain[key]
+                if until > time.monotonic():
+                    _ = found
+    return {name: value if name == "memory" else value / times for name, value in figures.items()}
+
+
+class _Patient:
+    """MSAL's `http_client` with a timeout, which a session of its own making would have."""
+
+    def __init__(self, http: requests.Session) -> None:
+        self.get = functools.partial(http.get, timeout=30)
+        self.post = functools.partial(http.post, timeout=30)
+        self.close = http.close
+
+
+def redeem(tenant: str, tokens: int, way: str, certificate: bool) -> dict[str, Any]:
+    """A refresh token spent at Entra: by one POST of a warm session, by us, or by a new MSAL application each time."""
+    token = current_token(Partner.objects.get(tenant_id=tenant))
+    assert token
+    scopes = permissions.scopes(outside.asked_permissions(), cloud_named("global"), Audience.PARTNER_CENTER)
+    refresh_token = custody.read(token)
+    app = settings.CPV_APPS["global"]
+    pem = os.environ[CERTIFICATE] if certificate else ""
+    proof = AppRegistration(
+        client_id=app["app_id"],
+        secret=None if certificate else Secret(app["secret"]),
+        certificate_pem=Secret(pem) if certificate else None,
+    )
+    entra = outside.entra_as("global", proof)
+
+    def ours() -> object:
+        return entra.redeem_refresh_token(refresh_token=refresh_token, tenant=tenant, scopes=scopes)
+
+    def by_msal() -> object:
+        with requests.Session() as http:
+            http.mount("https://", StandInAdapter(settings.CPV_SANDBOX_URL))
+            application = msal.ConfidentialClientApplication(
+                app["app_id"],
+                client_credential={"private_key": pem, "public_certificate": pem} if certificate else app["secret"],
+                authority=f"https://login.microsoftonline.com/{tenant}",
+                instance_discovery=False,
+                http_client=_Patient(http),
+            )
+            return application.acquire_token_by_refresh_token(refresh_token.reveal(), scopes)["access_token"]
+
+    step = {"post": _plain(token), "ours": ours, "msal": by_msal}[way]
     for _ in range(WARM_UP):
         step()
     figures: dict[str, Any] = {}

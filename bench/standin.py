@@ -8,6 +8,7 @@ client and not the pretending. `X-Bench-Tenant` reads such a page without a toke
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from werkzeug import Request, Response
 from sandbox import demo
 from sandbox.app import handle
 from sandbox.asks import peeked
+from sandbox.directory import read_certificates
 from sandbox.server import Server, serve
 from sandbox.world import World
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 PARTNER_CENTER = "api.partnercenter.microsoft.com"
 AN_HOUR = 3599  # seconds
+CERTIFICATE = "BENCH_CERTIFICATE"  # a PEM with its key, which the application may prove itself with
 
 
 class Remembering:
@@ -58,6 +61,8 @@ def main(partners: dict[str, int]) -> None:
     world.remember_secrets = False
     demo.build(world)
     world.access_token_seconds = AN_HOUR
+    if os.environ.get(CERTIFICATE):
+        world.apps[demo.APP_ID].certificates += read_certificates([os.environ[CERTIFICATE]])
     for tenant_id, customers in partners.items():
         tenant = world.add_tenant(tenant_id, f"Bench{customers}", customers=customers)
         tenant.add_account(f"svc-cpv@bench{customers}.onmicrosoft.test", groups={"AdminAgents"})

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from tokens import aadsts
 from tokens.broker import Stopped
+from tokens.challenges import ChallengedAgain
 from tokens.entra import AnswerMismatch, BadIdToken
 from tokens.entra import Refused as EntraRefused
 from tokens.errors import Failure, Transient
@@ -294,6 +295,8 @@ def of_failure(failure: Failure) -> Refused:
         return Refused("stopped")
     if isinstance(failure, BadIdToken):
         return Refused("personal" if failure.reason == "personal" else "unverified", f"id_token: {failure.reason}")
+    if isinstance(failure, ChallengedAgain):
+        return Refused("blocked", failure.code)
     if isinstance(failure, AnswerMismatch):
         return Refused("unverified", failure.code)
     if isinstance(failure, EntraRefused):

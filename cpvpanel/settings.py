@@ -13,7 +13,7 @@ from typing import Any
 import environ
 from csp.constants import NONE, SELF
 
-from cpvpanel import filequeue, logs, messagebroker, signing
+from cpvpanel import filequeue, logs, messagebroker, sentry, signing
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -256,3 +256,5 @@ DEFAULT_EXCEPTION_REPORTER = "cpvpanel.reports.Reporter"
 DEFAULT_EXCEPTION_REPORTER_FILTER = "cpvpanel.reports.Filter"
 LOGGING_CONFIG = None
 logs.configure(debug=DEBUG)
+SENTRY_DSN = env.str("SENTRY_DSN", default="")
+CPV_SENTRY_STARTED = sentry.start(SENTRY_DSN)

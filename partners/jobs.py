@@ -30,6 +30,7 @@ from partners.standing import current_token, standing
 from tokens import broker, custody
 from tokens.actors import Actor, ActorKind
 from tokens.broker import ApiSession, Stopped
+from tokens.challenges import ChallengedAgain
 from tokens.clouds import Audience
 from tokens.entra import BlockedByPartner, ConsentRequired
 from tokens.errors import Failure, Permanent, Transient
@@ -43,7 +44,7 @@ KEEP_RUNS = dt.timedelta(days=90)
 AT_ONCE = 2  # jobs of one partner under way at the same time
 SHORTEST_WAIT, LONGEST_WAIT = 30.0, 6 * 3600.0  # seconds between tries, before jitter
 LONGEST_RETRY_AFTER = 24 * 3600.0  # seconds; what Microsoft asks beyond that is asked again
-NEEDS_A_PERSON = (Stopped, ConsentRequired, BlockedByPartner, MfaMissing, AccessRefused)
+NEEDS_A_PERSON = (Stopped, ConsentRequired, BlockedByPartner, ChallengedAgain, MfaMissing, AccessRefused)
 
 _dice = secrets.SystemRandom()
 _closing = threading.Event()  # this process is about to end

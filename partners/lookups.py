@@ -32,6 +32,7 @@ from partners.partnercenter import (
 from partners.standing import current_token, standing
 from tokens import audit, broker, outside
 from tokens.broker import Stopped
+from tokens.challenges import ChallengedAgain
 from tokens.clouds import Audience
 from tokens.entra import BlockedByPartner, ConsentRequired
 from tokens.envelope import NotOurs
@@ -223,6 +224,8 @@ def _because(failure: Failure) -> dict[str, Any]:
         case Transient() | SessionRefused():  # a refused access token is dropped; the next look has a new one
             wait = failure.retry_after if isinstance(failure, Transient) else None
             return _refused("later", failure) | ({"retry_at": _in(wait)} if wait else {})
+        case ChallengedAgain():
+            return _refused("policy", failure)
         case AccessRefused():
             return _refused("policy" if failure.code == BY_A_POLICY else "role", failure)
         case CursorRejected():

@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     play.add_argument("--seconds", type=float, help="for slow, refresh-tokens and clock-skew")
     play.add_argument("--kind", help="what goes wrong, for vault-fault and entra-fault")
     play.add_argument("--operation", help="for vault-fault: get, set or update; for entra-fault: a grant type")
+    play.add_argument("--suberror", help="for entra-error, instead of what Entra usually sends")
     play.add_argument("--mode", choices=REFRESH_MODES, help="for refresh-tokens")
     play.add_argument("--times", type=int, help="end by itself after so many requests")
     play.set_defaults(run=_scenario)
@@ -98,6 +99,7 @@ def _scenario(options: argparse.Namespace) -> int:
         "kind": options.kind,
         "operation": options.operation,
         "mode": options.mode,
+        "suberror": options.suberror,
     }
     params = {name: value for name, value in given.items() if value is not None}
     try:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from werkzeug import Request, Response
 from werkzeug.http import http_date
 
-from sandbox import control, entra, graph, jose, pages, partnercenter, vaultservice
+from sandbox import challenges, control, entra, graph, jose, pages, partnercenter, vaultservice
 from sandbox.asks import Answer, Ask, peeked, reply
-from sandbox.authorize import admin_consent, authorize, sign_out
+from sandbox.authorize import admin_consent, authorize, refused, sign_out
 from sandbox.calls import SECRET_HEADERS, Call
 from sandbox.clouds import CLOUDS, Place, place_of
 from sandbox.entraerrors import EntraError
@@ -141,13 +141,23 @@ def _answer(ask: Ask) -> Response:
     if fault.kind in _UNANSWERED:
         return _unanswered(ask, fault)
     if fault.aadsts:
-        error = EntraError(fault.aadsts, ask.call.client or "", ask.call.tenant or "")
-        ask.call.detail["aadsts"] = fault.aadsts
-        return error.response(ask)
+        return _refused(
+            ask, EntraError(fault.aadsts, ask.call.client or "", ask.call.tenant or "", suberror=fault.suberror)
+        )
     early = _failed(ask, fault)
     if early:
         return partnercenter.with_headers(ask, early) if ask.place.service == "partnercenter" else early
     return _spoiled(_serve(ask), fault)
+
+
+def _refused(ask: Ask, error: EntraError) -> Response:
+    """Machines get a document; people are led back to the app, or told on the page."""
+    ask.call.detail["aadsts"] = error.code
+    if ask.place.service != "public":
+        return error.response(ask)
+    cloud, rest = _segment(ask.request.path)
+    ask.place = Place("public", CLOUDS[cloud], ask.place.host)
+    return refused(ask, rest.partition("/")[0].lower(), error)
 
 
 def _serve(ask: Ask) -> Response:
@@ -207,6 +217,8 @@ def _failed(ask: Ask, fault: Fault) -> Response | None:
         return vaultservice.FAULTS[fault.kind](ask, fault.retry_after)
     if service == "partnercenter" and fault.kind in partnercenter.FAULTS:
         return partnercenter.FAULTS[fault.kind](ask, fault.retry_after)
+    if fault.kind in challenges.FAULTS:
+        return challenges.challenged(ask, again=fault.kind == "claims-again")
     if fault.kind == "throttled":
         return _throttled(ask, fault.retry_after)
     plain = {"500": 500, "503": 503, "unauthorized": 401, "forbidden": 403}.get(fault.kind)

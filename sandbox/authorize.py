@@ -14,7 +14,7 @@ from sandbox.asks import Ask
 from sandbox.clouds import MSA_TENANT, Cloud
 from sandbox.directory import Account, App, Tenant, guid
 from sandbox.entra import SHARED, known_segment
-from sandbox.entraerrors import EntraError
+from sandbox.entraerrors import SHOWN_HERE, EntraError
 from sandbox.entratoken import check_principal
 from sandbox.ledger import EVERYBODY, Code
 from sandbox.scopes import DEFAULT, Asked, UnknownPermission, UnknownResource, parse
@@ -58,6 +58,18 @@ def authorize(ask: Ask, segment: str) -> Response:
         return _shown(ask, error.error)
     except EntraError as error:
         return _redirected(ask, uri, _error_fields(ask, error))
+
+
+def refused(ask: Ask, segment: str, error: EntraError) -> Response:
+    """Refuse a sign-in or an admin consent, whatever it asks for, where Entra would say so."""
+    try:
+        uri = _redirect_uri(ask, _app(ask, segment))
+    except (ShownHere, EntraError) as earlier:
+        return _shown(ask, earlier.error if isinstance(earlier, ShownHere) else earlier)
+    if error.code in SHOWN_HERE:
+        return _shown(ask, error)
+    admin = {"admin_consent": "True"} if ask.request.path.endswith("/adminconsent") else {}
+    return _redirected(ask, uri, _error_fields(ask, error) | admin)
 
 
 def _shown(ask: Ask, error: EntraError) -> Response:

@@ -24,6 +24,10 @@ ANYWHERE = {
     "504-after": "it happens, but a gateway in between answers 504",
 }
 VAULT_ONLY = {"disabled": "403 Forbidden with the inner code SecretDisabled"}
+APIS_ONLY = {
+    "claims": "401 with a claims challenge, until the token was asked for with these claims",
+    "claims-again": "401 with a claims challenge, whatever the token",
+}
 PARTNER_CENTER_ONLY = {
     "mfa": "401 with code 900421",
     "foreign-next": "the next link points to another host",
@@ -54,13 +58,14 @@ class Fault:
     retry_after: int = 30
     seconds: float = 5.0
     operation: str | None = None
+    suberror: str | None = None
 
     def __post_init__(self) -> None:
         if self.service not in SERVICES:
             raise ValueError(f"no such service: {self.service}; there are {', '.join(SERVICES)}")
         self.kind = self.kind.replace("_", "-")
-        own = {"partnercenter": PARTNER_CENTER_ONLY, "vault": VAULT_ONLY}.get(self.service, {})
-        known = self.kind in ANYWHERE or self.kind in own
+        own = {"partnercenter": PARTNER_CENTER_ONLY | APIS_ONLY, "vault": VAULT_ONLY, "graph": APIS_ONLY}
+        known = self.kind in ANYWHERE or self.kind in own.get(self.service, {})
         if not known and not (self.service == "entra" and _AADSTS.fullmatch(self.kind)):
             raise ValueError(f"{self.service} knows no fault {self.kind!r}")
         operations = OPERATIONS.get(self.service, ())

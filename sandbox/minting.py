@@ -36,14 +36,27 @@ def _pairwise(app: App, account: Account) -> str:
 
 
 def access_token(
-    world: World, cloud: Cloud, app: App, account: Account, session: Session, resource: str, scopes: set[str], tid: str
+    world: World,
+    cloud: Cloud,
+    app: App,
+    account: Account,
+    session: Session,
+    resource: str,
+    scopes: set[str],
+    tid: str,
+    contexts: tuple[str, ...] = (),
 ) -> str:
-    """A delegated access token in v1 format, which is what Partner Center and Graph take; `amr` tells of MFA."""
+    """
+    A delegated access token in v1 format, which is what Partner Center and Graph take; `amr` tells of MFA.
+
+    `contexts` are the authentication contexts it was asked for.
+    """
     claims = {
         "aud": resource,
         "iss": f"https://{cloud.sts}/{tid}/",
         **_times(world, world.access_token_seconds),
         "acr": "1",
+        **({"acrs": list(contexts)} if contexts else {}),
         "amr": ["pwd", "mfa"] if session.mfa else ["pwd"],
         "appid": app.app_id,
         "appidacr": "1",

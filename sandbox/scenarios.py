@@ -89,7 +89,8 @@ def _entra_error(world: World, tenant: Tenant | None, params: Params) -> None:
     code = params.get("code", ANY_CODE)
     if not isinstance(code, int):
         raise Wrong("the code of this scenario is a number, such as 50076")
-    world.fail("entra", f"AADSTS{code}", tenant=tenant.id if tenant else None, times=params.get("times"))
+    options = {name: params[name] for name in ("times", "operation", "suberror") if name in params}
+    world.fail("entra", f"AADSTS{code}", tenant=tenant.id if tenant else None, **options)
 
 
 def _failing(service: str) -> Callable[[World, Tenant | None, Params], None]:

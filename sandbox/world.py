@@ -96,6 +96,8 @@ class World:
         self.grace_seconds: float = GRACE_SECONDS
         self.clock_skew = 0.0
         self.id_token_fault: str | None = None
+        self.vaults_answer_anybody = False
+        self.any_refresh_token_works = False  # at Entra: an invented one counts as the tenant's newest
         self.allow_foreign_accounts = False
         self.next_link_with_v1 = False
         self.token_shape = "v2"  # noqa: S105 - or "v1": the newer token endpoint answers in the older one's shape
@@ -237,9 +239,14 @@ class World:
         retry_after: int = 30,
         seconds: float = 5.0,
         operation: str | None = None,
+        suberror: str | None = None,
     ) -> Fault:
-        """Let a service fail for a tenant (or all), so many times (or until heal), where the path contains `path`."""
-        fault = Fault(service, kind, tenant, times, path, method, retry_after, seconds, operation)
+        """
+        Let a service fail for a tenant (or all), so many times (or until heal), where the path contains `path`.
+
+        `suberror` is what an AADSTS fault comes with instead of what Entra usually sends.
+        """
+        fault = Fault(service, kind, tenant, times, path, method, retry_after, seconds, operation, suberror)
         with self.lock:
             self.faults.append(fault)
             self.save_faults()

@@ -44,6 +44,21 @@ class AccessCache:
             self._put(key, token, until)
             return token
 
+    def replace(self, key: Key, refused: Secret, mint: Callable[[], tuple[Secret, float]]) -> Secret:
+        """
+        Another token in place of one that was refused; all who were refused with that one get the same new one.
+
+        A mint that fails leaves nothing behind.
+        """
+        with self._flights[hash(key) % STRIPES]:
+            found = self._get(key)
+            if found is not None and found != refused:
+                return found
+            self.drop(key)
+            token, until = mint()
+            self._put(key, token, until)
+            return token
+
     def drop(self, key: Key) -> None:
         with self._lock:
             self._entries.pop(key, None)

@@ -63,7 +63,17 @@ class RefreshTokenAdmin(ReadOnlyAdmin):
 
 @admin.register(TokenUse)
 class TokenUseAdmin(ReadOnlyAdmin):
-    list_display = ("at", "partner", "purpose", "audience", "outcome", "code", "actor_label", "correlation_id")
+    list_display = (
+        "at",
+        "partner",
+        "purpose",
+        "audience",
+        "outcome",
+        "code",
+        "lives_s",
+        "actor_label",
+        "correlation_id",
+    )
     list_select_related = ("partner",)
     list_filter = ("outcome", "audience", "purpose")
     search_fields = ("partner__name", "=partner__tenant_id", "=correlation_id", "code")

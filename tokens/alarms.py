@@ -86,6 +86,14 @@ def note_idle(cloud: str, number: int) -> None:
         logger.critical("stored sign-ins have not been used for long", extra={"cloud": cloud, "number": number})
 
 
+def note_long_lived(cloud: str, number: int) -> None:
+    """Say for how many partners of a cloud access tokens outlive the limit; with none the alarm is over."""
+    if not number:
+        Alarm.objects.filter(kind=Alarm.Kind.LIFETIME, cloud=cloud, closed_at=None).update(closed_at=timezone.now())
+    else:
+        _opened(Alarm.Kind.LIFETIME, cloud, f"{number} partners")
+
+
 def _note_unknown(failure: Refused) -> None:
     known = UnknownAnswer.objects.filter(code=failure.code, suberror=failure.suberror)
     traces = {"trace_id": failure.trace_id, "correlation_id": failure.correlation_id}

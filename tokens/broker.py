@@ -20,7 +20,7 @@ import requests
 from django.db.models import Exists
 from django.utils import timezone
 
-from tokens import alarms, audit, custody, outside, permissions, rollover
+from tokens import alarms, audit, challenges, custody, lifetimes, outside, permissions, rollover
 from tokens.access_cache import AccessCache, Key
 from tokens.actors import Actor
 from tokens.clouds import CLOUDS, Audience, Cloud, cloud_named
@@ -90,13 +90,22 @@ class ApiSession:
     """Sends requests to one audience's API; each send passes the gate. It never shows the token it adds."""
 
     def __init__(
-        self, *, cloud: str, root: str, gate: Gate, bearer: Callable[[], Secret], forget_bearer: Callable[[], None]
+        self,
+        *,
+        cloud: str,
+        root: str,
+        gate: Gate,
+        bearer: Callable[[], Secret],
+        forget_bearer: Callable[[], None],
+        bearer_with: Callable[[Secret, str], Secret],
     ) -> None:
+        """`bearer_with` gives another token in place of one that an API refused, made with the claims it asked for."""
         self.root = root
         self._cloud = cloud
         self._gate = gate
         self._bearer = bearer
         self._forget_bearer = forget_bearer
+        self._bearer_with = bearer_with
 
     def get(self, url: str, **options: Any) -> requests.Response:
         return self.request("GET", url, **options)
@@ -105,19 +114,30 @@ class ApiSession:
         self, method: str, url: str, *, headers: dict[str, str] | None = None, **options: Any
     ) -> requests.Response:
         """
-        Send to a path, or to an absolute address on the audience's own origin.
+        Send to a path, or to an absolute address on the audience's own origin; a claims challenge is answered once.
 
         :raises Stopped: the gate is shut
         :raises HostRefused: the address lies elsewhere; nothing was sent
+        :raises ChallengedAgain: the API asks for further proof even of a token that has it
         :raises Transient, Permanent: no token could be had, or nothing came back
         """
         address = same_origin(self.root, url)
         bearer = self._bearer()
-        self._gate()
-        authorized = {**(headers or {}), "Authorization": f"Bearer {bearer.reveal()}"}
-        network = outside.network(self._cloud)
-        with network.last_word(self._gate):
-            response = network.request(method, address, headers=authorized, **options)
+
+        def send(with_token: Secret) -> requests.Response:
+            self._gate()
+            authorized = {**(headers or {}), "Authorization": f"Bearer {with_token.reveal()}"}
+            network = outside.network(self._cloud)
+            with network.last_word(self._gate):
+                return network.request(method, address, headers=authorized, **options)
+
+        try:
+            response = challenges.answer_once(
+                send(bearer), send_again=lambda claims: send(self._bearer_with(bearer, claims))
+            )
+        except challenges.ChallengedAgain:
+            self._forget_bearer()
+            raise
         if response.status_code == 401:
             self._forget_bearer()  # the next send mints anew; the caller decides whether there is one
         return response
@@ -133,8 +153,8 @@ def session(
     """
     key = Key(token.pk, token.generation, audience, tenant)
 
-    def mint() -> tuple[Secret, float]:
-        return _mint(token, audience, purpose=purpose, actor=actor, tenant=tenant)
+    def mint(claims: str = "") -> tuple[Secret, float]:
+        return _mint(token, audience, purpose=purpose, actor=actor, tenant=tenant, claims=claims)
 
     return ApiSession(
         cloud=token.partner.cloud,
@@ -142,6 +162,7 @@ def session(
         gate=lambda: check_gate(token),
         bearer=lambda: _cache.get_or_mint(key, mint),
         forget_bearer=lambda: _cache.drop(key),
+        bearer_with=lambda refused, claims: _cache.replace(key, refused, lambda: mint(claims)),
     )
 
 
@@ -168,16 +189,22 @@ def probe(
     :raises ConsentRequired: a scope of this audience was not granted
     :raises Transient: Entra cannot be reached now
     """
-    narrowed = grant
+    narrowed, scopes = grant, _scopes(cloud_of(partner), audience, without)
     if audience != Audience.PARTNER_CENTER:  # the code was redeemed for Partner Center already
-        scopes = _scopes(cloud_of(partner), audience, without)
         narrowed = _redeem_in_memory(grant, audience, scopes, partner=partner, actor=actor, purpose=purpose)
+
+    def bearer_with(_refused: Secret, claims: str) -> Secret:
+        return _redeem_in_memory(
+            grant, audience, scopes, partner=partner, actor=actor, purpose=purpose, claims=claims
+        ).access_token
+
     opened = Probe(
         cloud=partner.cloud,
         root=cloud_of(partner).root(audience),
         gate=lambda: check_open(partner),
         bearer=lambda: narrowed.access_token,
         forget_bearer=lambda: None,
+        bearer_with=bearer_with,
     )
     opened.scopes = narrowed.scopes
     opened.authentication_methods = authentication_methods(narrowed.access_token)
@@ -228,10 +255,10 @@ def check_open(partner: Partner) -> None:
 
 # --- Minting --------------------------------------------------------------------------------------------------------
 def _mint(
-    token: RefreshToken, audience: Audience, *, purpose: str, actor: Actor, tenant: UUID | None
+    token: RefreshToken, audience: Audience, *, purpose: str, actor: Actor, tenant: UUID | None, claims: str = ""
 ) -> tuple[Secret, float]:
     """An access token and the monotonic second until which it may be handed out."""
-    grant = _mint_grant(token, audience, purpose=purpose, actor=actor, tenant=tenant)
+    grant = _mint_grant(token, audience, purpose=purpose, actor=actor, tenant=tenant, claims=claims)
     return grant.access_token, time.monotonic() + max(0, grant.expires_in - EARLY)
 
 
@@ -251,7 +278,14 @@ def clouds_in_use() -> list[str]:
 
 
 def _mint_grant(
-    token: RefreshToken, audience: Audience, *, purpose: str, actor: Actor, tenant: UUID | None, store: bool = False
+    token: RefreshToken,
+    audience: Audience,
+    *,
+    purpose: str,
+    actor: Actor,
+    tenant: UUID | None,
+    store: bool = False,
+    claims: str = "",
 ) -> Grant:
     check_gate(token)
     use = _ledger(token.partner, audience, purpose=purpose, actor=actor, generation=token.generation, tenant=tenant)
@@ -259,19 +293,21 @@ def _mint_grant(
         use.close(TokenUse.Outcome.REFUSED, code="purpose")
         raise PurposeRefused(f"{purpose} may not ask for {audience}", code="purpose")
     try:
-        grant = rollover.redeem(use, token.partner.cloud, lambda: _redeem(token, audience, tenant=tenant, store=store))
+        grant = rollover.redeem(
+            use, token.partner.cloud, lambda: _redeem(token, audience, tenant=tenant, store=store, claims=claims)
+        )
     except Failure as failure:
         _close_refused(use, failure, token.partner.cloud)
         if tenant is not None and isinstance(failure, Refused) and not isinstance(failure, OurFault):
             raise CustomerRefused(str(failure), code=failure.code, correlation_id=failure.correlation_id) from failure
         note_refusal(token, failure, audience)
         raise
-    _close_granted(use, token.partner.cloud)
+    _close_granted(use, grant, token.partner.cloud)
     token.mark_success()
     return grant
 
 
-def _redeem(token: RefreshToken, audience: Audience, *, tenant: UUID | None, store: bool = False) -> Grant:
+def _redeem(token: RefreshToken, audience: Audience, *, tenant: UUID | None, store: bool, claims: str) -> Grant:
     """The one redeem path; in the partner's own tenant it also stores the successor when the stored one has aged."""
     cloud = cloud_of(token.partner)
     entra = outside.entra(cloud.name)
@@ -284,7 +320,10 @@ def _redeem(token: RefreshToken, audience: Audience, *, tenant: UUID | None, sto
         check_gate(token)
         with outside.network(cloud.name).last_word(lambda: check_gate(token)):
             grant = entra.redeem_refresh_token(
-                refresh_token=refresh_token, tenant=str(tenant or token.partner.tenant_id), scopes=scopes
+                refresh_token=refresh_token,
+                tenant=str(tenant or token.partner.tenant_id),
+                scopes=scopes,
+                claims=claims or None,
             )
         if tenant is None:
             _check_holder(token, grant)
@@ -344,7 +383,14 @@ def redeem_code(
 
 
 def _redeem_in_memory(
-    grant: Grant, audience: Audience, scopes: list[str], *, partner: Partner, actor: Actor, purpose: str
+    grant: Grant,
+    audience: Audience,
+    scopes: list[str],
+    *,
+    partner: Partner,
+    actor: Actor,
+    purpose: str,
+    claims: str = "",
 ) -> Grant:
     if grant.refresh_token is None:
         raise Permanent("the grant carries no refresh token", code="no-refresh-token")
@@ -354,7 +400,7 @@ def _redeem_in_memory(
         use,
         cloud.name,
         lambda: outside.entra(cloud.name).redeem_refresh_token(
-            refresh_token=refresh_token, tenant=str(partner.tenant_id), scopes=scopes
+            refresh_token=refresh_token, tenant=str(partner.tenant_id), scopes=scopes, claims=claims or None
         ),
     )
 
@@ -388,12 +434,13 @@ def _noted(use: TokenUse, cloud: str, redeem: Callable[[], Grant]) -> Grant:
     except Failure as failure:
         _close_refused(use, failure, cloud)
         raise
-    _close_granted(use, cloud)
+    _close_granted(use, grant, cloud)
     return grant
 
 
-def _close_granted(use: TokenUse, cloud: str) -> None:
-    use.close(TokenUse.Outcome.GRANTED)
+def _close_granted(use: TokenUse, grant: Grant, cloud: str) -> None:
+    use.close(TokenUse.Outcome.GRANTED, lives_s=grant.expires_in)
+    lifetimes.warn(use, cloud)
     rollover.all_clear(cloud)
 
 

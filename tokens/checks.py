@@ -57,6 +57,11 @@ def _values() -> Iterator[CheckMessage]:
     if not SHORTEST_TURN <= settings.CPV_TURN_SECONDS <= LONGEST_TURN:
         hint = f"seconds between {SHORTEST_TURN} and {LONGEST_TURN}"
         yield Error("CPV_TURN_SECONDS is out of bounds", hint=hint, id="tokens.E018")
+    if settings.SENTRY_DSN and not settings.CPV_SENTRY_STARTED:
+        hint = "install sentry-sdk beside the product, or unset SENTRY_DSN"
+        yield Warning(
+            "SENTRY_DSN is set, but sentry-sdk is not installed: no report leaves", hint=hint, id="tokens.W001"
+        )
     if not any(app["app_id"] for app in settings.CPV_APPS.values()):
         yield Error("no application in any cloud", hint="set CPV_APP_ID and CPV_TENANT_ID", id="tokens.E006")
 

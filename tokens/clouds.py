@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import urlsplit
 
-RETIRED_HOSTS = frozenset({"graph.windows.net"})
-"""Azure AD Graph; https://learn.microsoft.com/graph/migrate-azure-ad-graph-overview"""
+RETIRED_HOSTS = frozenset({"graph.windows.net", "graph.microsoftazure.us", "graph.chinacloudapi.cn"})
+"""Azure AD Graph in each cloud; https://learn.microsoft.com/graph/migrate-azure-ad-graph-overview"""
+RETIRED_APPLICATION = "00000002-0000-0000-c000-000000000000"
+"""Azure AD Graph's application id, the same in every cloud."""
 
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,127}")
 _LABEL = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")

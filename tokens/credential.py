@@ -1,17 +1,24 @@
 """What our application proves itself to Entra with, and which of two certificates is in use."""
 
+import base64
 import datetime as dt
+import functools
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msal
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.hashes import SHA1
+from cryptography.hazmat.primitives.hashes import SHA1, SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
-from cryptography.x509 import load_pem_x509_certificate
+from cryptography.x509 import load_pem_x509_certificate, load_pem_x509_certificates
 
 from tokens.secret import Secret
+
+SIGNED_SERVES = 300  # seconds; an assertion lives twice as long
+MOST_SIGNED = 2_000  # tenants; about 4 MB
 
 
 @dataclass(frozen=True)
@@ -35,9 +42,57 @@ class Proof:
         """Return what MSAL calls `client_credential`."""
         if self.assertion:
             return {"client_assertion": self.assertion}
-        text = (self.secret or Secret("")).reveal()
-        # Without a thumbprint MSAL signs PS256 with x5t#S256, the form Entra documents.
-        return {"private_key": text, "public_certificate": text} if self.certificate else text
+        if self.certificate:
+            return {"client_assertion": self._signer}
+        return (self.secret or Secret("")).reveal()
+
+    @functools.cached_property
+    def _signer(self) -> Callable[[dict[str, str]], str]:
+        """What MSAL asks for an assertion; the key is read once, not at each redemption."""
+        signer = Signer(self.secret or Secret(""))
+        return lambda asked: signer.assertion(client_id=asked["client_id"], audience=asked["token_endpoint"])
+
+
+class Signer:
+    """
+    Signs for one certificate in the form Entra documents: PS256, x5t#S256, ten minutes; safe between threads.
+
+    Reading a key costs more than a whole redemption, and signing half of one. So the key is read once, and what was
+    signed for a tenant serves for half of its life, as MSAL itself does within one application object.
+    https://learn.microsoft.com/entra/identity-platform/certificate-credentials
+    """
+
+    def __init__(self, pem: Secret, *, most: int = MOST_SIGNED) -> None:
+        """`most` is how many tenants' assertions are kept at a time."""
+        text = pem.reveal().encode()
+        certificates = load_pem_x509_certificates(text)
+        der = [base64.b64encode(certificate.public_bytes(Encoding.DER)).decode() for certificate in certificates]
+        self._creator = msal.oauth2cli.JwtAssertionCreator(
+            load_pem_private_key(text, password=None),
+            algorithm="PS256",
+            headers={"x5c": der},
+            sha256_thumbprint=certificates[0].fingerprint(SHA256()).hex(),
+        )
+        self._lock, self._most = threading.Lock(), most
+        self._signed: dict[tuple[str, str], tuple[float, str]] = {}
+
+    def assertion(self, *, client_id: str, audience: str) -> str:
+        """A signed JWT that proves us at one token endpoint."""
+        key, now = (client_id, audience), time.time()
+        with self._lock:
+            made_at, signed = self._signed.get(key, (0.0, ""))
+        if signed and 0 <= now - made_at < SIGNED_SERVES:
+            return signed
+        signed = _text(self._creator.create_normal_assertion(audience=audience, issuer=client_id))
+        with self._lock:
+            if len(self._signed) >= self._most:
+                self._signed.clear()
+            self._signed[key] = (now, signed)
+        return signed
+
+
+def _text(signed: bytes) -> str:
+    return signed.decode()
 
 
 @dataclass(frozen=True)

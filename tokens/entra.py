@@ -32,6 +32,7 @@ from tokens.refusals import (
     refusal,
     unusable,
 )
+from tokens.refused_requests import refuse_retired
 from tokens.secret import Secret
 
 __all__ = [
@@ -114,6 +115,7 @@ class Entra:
         who the user is and for nothing else.
         https://learn.microsoft.com/entra/identity-platform/v2-oauth2-auth-code-flow
         """
+        refuse_retired(scopes)
         _, app = self._msal(tenant, openid_only)
         self._check_authorization_endpoint(app.authority.authorization_endpoint)
         flow: dict[str, Any] = app.initiate_auth_code_flow(
@@ -137,6 +139,7 @@ class Entra:
         :raises Refused: Entra does not know the tenant
         :raises EntraUnavailable: try again later
         """
+        refuse_retired(scopes)
         endpoint = self._discovery.document(tenant)["authorization_endpoint"]
         self._check_authorization_endpoint(endpoint)
         address = urlsplit(endpoint)

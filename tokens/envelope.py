@@ -16,6 +16,7 @@ from tokens.secret import Secret
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
+WRONG_KEY = "envelope-tag"  # the code of a refusal: another key, another `aad`, or a text that was changed
 # Shorter than 32 bytes of base64: a key pasted without its id must not pass for an id and show up in a message.
 _KID = re.compile(r"[A-Za-z0-9._-]{1,32}")
 
@@ -85,8 +86,20 @@ class Keyring:
         try:
             plaintext = self._ciphers[kid].decrypt(nonce, ciphertext, _bound_to(kid, aad))
         except InvalidTag:
-            raise NotOurs("The envelope was sealed for something else, or changed.", code="envelope-tag") from None
+            raise NotOurs("The envelope was sealed for something else, or changed.", code=WRONG_KEY) from None
         return Secret(plaintext.decode())
+
+
+def key_id(sealed: str) -> str:
+    """
+    Return which key sealed this.
+
+    :raises NotOurs: it is no envelope
+    """
+    kid = _read(sealed)[0]
+    if not _KID.fullmatch(kid):
+        raise NotOurs("The sealed text names no key.", code="envelope-format")
+    return kid
 
 
 def _bound_to(kid: str, aad: Sequence[str]) -> bytes:

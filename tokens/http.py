@@ -26,6 +26,7 @@ from urllib3.util import Url, parse_url
 
 from tokens.clouds import RETIRED_HOSTS, Cloud
 from tokens.errors import Permanent, Transient
+from tokens.refused_requests import check_token_request
 
 CONNECT_TIMEOUT = 5.0  # seconds
 READ_TIMEOUT = 20.0  # seconds between two bytes
@@ -145,7 +146,7 @@ class _Rules:
         self.clouds, self.verify, self.before_send = clouds, verify, before_send
         self.deadline, self.max_bytes = deadline, max_bytes
 
-    def check(self, url: str) -> None:
+    def check(self, url: str, body: Any = None) -> None:
         parsed = _parsed(url)
         host = parsed.host or ""
         if parsed.scheme != "https":
@@ -153,9 +154,12 @@ class _Rules:
         if parsed.auth is not None:
             raise HostRefused("An address with a user name in it is not used.", code="host")
         if host in RETIRED_HOSTS:
-            raise HostRefused(f"{host} is retired; Microsoft Graph took its place.", code="host")
+            raise HostRefused(f"{host} is retired; ask Microsoft Graph instead.", code="host")
         if parsed.port not in (None, 443) or not any(cloud.allows(host) for cloud in self.clouds):
             raise HostRefused(f"{host[:80]} is not an address of the clouds in use.", code="host")
+        for cloud in self.clouds:
+            if host == cloud.login_host:
+                check_token_request(cloud, body)
 
 
 class _Session(requests.Session):
@@ -174,7 +178,7 @@ class _Session(requests.Session):
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
         self._rules.before_send()
-        self._rules.check(request.url or "")
+        self._rules.check(request.url or "", request.body)
         with _ends_within(self._rules.deadline):
             kwargs |= {"stream": True, "verify": self._rules.verify, "cert": None, "proxies": {}}
             kwargs |= {"allow_redirects": False, "timeout": _clipped(kwargs.get("timeout"))}

@@ -16,6 +16,13 @@ LEASE = dt.timedelta(seconds=120)
 BY_A_STOP = "secret-disabled"  # the code of a refusal of our own: after a stop only a new consent helps
 ABANDONED_AFTER = dt.timedelta(minutes=10)  # a name that was reserved and not pinned by then never will be
 CONFIRM_WITHIN = dt.timedelta(minutes=30)
+LONGEST_LIFE = 7_200
+"""
+Seconds an access token lives at most unless somebody made it live longer: Entra's own choice is 60 to 90 minutes, two
+hours in tenants without conditional access. A lifetime policy allows a day, continuous access evaluation 28 hours.
+https://learn.microsoft.com/entra/identity-platform/access-tokens#token-lifetime
+"""
+LONGEST_NUMBER = 2**31 - 1  # what the column takes; an answer from outside may say anything
 REFUSALS = {
     "needs_consent": "Microsoft no longer accepts the sign-in",
     "mfa_missing": "the sign-in does not carry MFA",
@@ -282,6 +289,7 @@ class Alarm(models.Model):
 
     class Kind(models.TextChoices):
         CREDENTIAL = "credential", "Microsoft refuses our application's credential"
+        LIFETIME = "lifetime", "Access tokens live longer than two hours, so they go on working after a stop elsewhere"
         IDLE = "idle", "Stored sign-ins have not been used for two weeks; Microsoft lets them die after 90 days"
         REGISTRATION = "registration", "Microsoft refuses how our application is registered or asks"
         ROLLED_OVER = "rolled_over", "Microsoft refuses one of our application's certificates; the other is in use"
@@ -347,10 +355,14 @@ class TokenUse(models.Model):
     generation = models.PositiveIntegerField(null=True, blank=True)
     outcome = models.CharField(max_length=12, choices=Outcome.choices, default=Outcome.SENT)
     code = models.CharField(max_length=40, blank=True)
+    lives_s = models.PositiveIntegerField("seconds to live", null=True, blank=True)  # of what was granted
     correlation_id = models.UUIDField(default=uuid.uuid4)
 
     class Meta:
-        indexes: ClassVar = [models.Index(fields=["partner", "-at"], name="token_use_recent")]
+        indexes: ClassVar = [
+            models.Index(fields=["partner", "-at"], name="token_use_recent"),
+            models.Index(fields=["-at"], condition=Q(lives_s__gt=LONGEST_LIFE), name="token_use_long_lived"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.purpose} for {self.audience} at {self.at:%Y-%m-%d %H:%M} UTC: {self.outcome}"
@@ -361,9 +373,10 @@ class TokenUse(models.Model):
         self.outcome, self.code = self.Outcome.SENT, ""
         self.save(force_insert=True)
 
-    def close(self, outcome: str, *, code: str = "") -> None:
+    def close(self, outcome: str, *, code: str = "", lives_s: int | None = None) -> None:
         self.outcome, self.code = outcome, code
-        TokenUse.objects.filter(pk=self.pk).update(outcome=outcome, code=code[:40])
+        self.lives_s = None if lives_s is None else min(max(lives_s, 0), LONGEST_NUMBER)
+        TokenUse.objects.filter(pk=self.pk).update(outcome=outcome, code=code[:40], lives_s=self.lives_s)
 
 
 class AuditEvent(models.Model):

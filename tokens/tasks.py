@@ -4,7 +4,7 @@ from typing import Any
 
 from celery import shared_task
 
-from tokens import broker, custody, expiry, rotation, watch
+from tokens import broker, custody, expiry, lifetimes, rotation, watch
 
 
 @shared_task(name="tokens.sweep", ignore_result=True)
@@ -34,8 +34,9 @@ def close_stopped(**_future: Any) -> None:
 
 @shared_task(name="tokens.tidy", ignore_result=True)
 def tidy(**_future: Any) -> None:
-    """Let go of old ledger lines and of processes that are gone; look for what nobody uses, and what ends soon."""
+    """Let go of what is old; look for sign-ins nobody uses, tokens that live too long, and certificates that end."""
     broker.forget_old()
     watch.forget_old()
     rotation.watch_idle()
+    lifetimes.watch(broker.clouds_in_use())
     expiry.watch()

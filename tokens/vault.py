@@ -3,13 +3,18 @@
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from azure.core.credentials import TokenCredential
 from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
 from azure.core.pipeline.transport import RequestsTransport
-from azure.identity import CertificateCredential, ClientSecretCredential, ManagedIdentityCredential
+from azure.identity import (
+    CertificateCredential,
+    ClientAssertionCredential,
+    ClientSecretCredential,
+    ManagedIdentityCredential,
+)
 from azure.keyvault.secrets import KeyVaultSecret, SecretClient
 
 from tokens import aadsts, http
@@ -47,17 +52,19 @@ class VaultIdentity:
     """
     Who this process is to the vault; without a client id it is the machine's managed identity.
 
-    Of secret and certificate, the certificate is used.
+    Of several proofs the best is used: assertion, then certificate, then secret. `assertion` returns a fresh federated
+    token for each call.
     """
 
     tenant_id: str = ""
     client_id: str = ""
     secret: Secret | None = None
     certificate_pem: Secret | None = None
+    assertion: Callable[[], str] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """:raises ValueError: a client id and nothing to prove it with"""
-        if self.client_id and not (self.secret or self.certificate_pem):
+        if self.client_id and not (self.secret or self.certificate_pem or self.assertion):
             raise ValueError("A vault identity with a client id needs a certificate or a secret.")
 
 
@@ -151,6 +158,8 @@ class Vault:
             "authority": self._cloud.login_host,
             "disable_instance_discovery": True,
         } | self._options()
+        if who.assertion:
+            return ClientAssertionCredential(who.tenant_id, who.client_id, who.assertion, **options)
         if who.certificate_pem:
             certificate = who.certificate_pem.reveal().encode()
             return CertificateCredential(who.tenant_id, who.client_id, certificate_data=certificate, **options)

@@ -23,6 +23,7 @@ from tests.pretend import text_of
 OPEN = {
     "connect", "callback", "admin_consent", "admin_consent_callback",
     "signin", "signin_callback", "signout", "signed_out", "healthz", "readyz",
+    "waiting",
 }  # fmt: skip
 METHODS = ("get", "head", "post", "put", "patch", "delete", "options")
 MOST_QUERIES = 6

@@ -42,6 +42,7 @@ from sandbox import demo, users
 from tests.canary import SHAPES, in_any_shape, jwts, unpacked
 from tests.conftest import CONTOSO, FABRIKAM, SERVICE
 from tests.pretend import FORM, Person
+from tests.sentryevents import SentryHandler
 from tokens import broker
 from tokens.actors import SYSTEM
 from tokens.audit import record
@@ -76,6 +77,7 @@ class Scene:
     desk: RecordingClient
     records: io.StringIO
     lines: io.StringIO
+    sentry: SentryHandler
     output: Any
     invitation: str
     personal: list[str]
@@ -195,6 +197,7 @@ SINKS = {
     "desk's pages": Sink(lambda s: s.desk.pages.getvalue(), in_a_name("desk", "/admin/partners/partner/")),
     "mail": Sink(lambda s: mails(reports=False), lambda s, m: mail.send_mail(m, m, None, [INBOX])),
     "error reports": Sink(lambda s: mails(reports=True), in_a_crash),
+    "reports to Sentry": Sink(lambda s: s.sentry.sent.getvalue().encode(), in_a_crash),
     "debug pages": Sink(lambda s: b"\n".join(s.debug_pages), in_a_debug_page),
     "process environment": Sink(process, lambda s, m: os.environ.update(CPV_PLANTED=m)),
     "vault": Sink(vault, lambda s, m: s.world.vault(VAULT).put("planted", m, {}, None)),
@@ -229,11 +232,13 @@ def debugging() -> Iterator[None]:
 
 
 @pytest.fixture
-def logs() -> Iterator[tuple[io.StringIO, io.StringIO]]:
-    """Every record down to DEBUG as any library gave it, and the lines as our processes write them; reports by mail."""
+def logs() -> Iterator[tuple[io.StringIO, io.StringIO, SentryHandler]]:
+    """Every record down to DEBUG as any library gave it, the lines as we write them, reports by mail and to Sentry."""
     records, lines = io.StringIO(), io.StringIO()
     root, handlers = logging.getLogger(), [logging.StreamHandler(records), AdminEmailHandler(include_html=True)]
     handlers[1].setLevel(logging.ERROR)
+    sentry = SentryHandler()
+    handlers.append(sentry)
     for debug in (True, False):
         config = line_format(debug=debug)
         handlers.append(logging.StreamHandler(lines))
@@ -241,7 +246,7 @@ def logs() -> Iterator[tuple[io.StringIO, io.StringIO]]:
         handlers[-1].setLevel(logging.INFO)
     level, root.handlers = root.level, root.handlers + handlers
     root.setLevel(logging.DEBUG)
-    yield records, lines
+    yield records, lines, sentry
     root.setLevel(level)
     root.handlers = [handler for handler in root.handlers if handler not in handlers]
 
@@ -371,6 +376,9 @@ def test_no_secret_is_left_anywhere(scene, record_property):
     found += [f"something like a token lies in: {name}" for name, content in contents.items() if jwts(content)]
 
     assert found == []
+    unscrubbed = scene.sentry.raw.getvalue().encode()
+    leaks = {kind for kind, secret in secrets if secret.encode() in unscrubbed}
+    assert {"code", "invitation"} <= leaks, "what the scrubber takes out of reports to Sentry"
     assert [name for name, content in contents.items() if not content] == ["cache"], "we keep nothing there yet"
     figure = f"canary: {len(secrets)} secrets in {len(SHAPES)} shapes looked for in {len(SINKS)} places, none found"
     record_property("figure", f"{figure} ({settings.CPV_RESPONSE_MODE})")

@@ -224,7 +224,7 @@ def test_a_consent_that_was_on_its_way_through_a_stop_does_not_come_in_force(
     version = world.vault(VAULT).put(token.secret_name, "put late", {}, None)
 
     with pytest.raises(custody.NotOpen):
-        custody._pin(token, str(version), before, lambda _token: None)
+        custody._pin(token, version.version, before, lambda _token: None)
 
     assert state(partner) == "needs_consent"
     with later(minutes=11):

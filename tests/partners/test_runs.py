@@ -329,6 +329,7 @@ def test_a_run_that_had_its_time_keeps_what_it_read_and_goes_on_at_once(
     world.fail("partnercenter", "slow", times=1, seconds=1.1)
 
     first = run(job)
+    settings.CPV_TURN_SECONDS = 60
     second = run(job)
 
     assert (first.outcome, first.error_code, first.pages) == ("waiting", "turn_over", 1)

@@ -9,13 +9,17 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import pytest
 
 from sandbox import demo
+from sandbox.state import FileStore
+from sandbox.world import World
 
 pytestmark = pytest.mark.processes
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,8 +41,8 @@ class Running:
         return f"http://127.0.0.1:{self.port}"
 
 
-def start(state: Path) -> Running:
-    command = [sys.executable, "-m", "sandbox", "serve", "--port", "0", "--state", str(state)]
+def start(state: Path, *words: str) -> Running:
+    command = [sys.executable, "-m", "sandbox", "serve", "--port", "0", "--state", str(state), *words]
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("CPV_", "KEY_VAULT_"))}
     process = subprocess.Popen(command, cwd=ROOT, env=clean, stdout=subprocess.PIPE, text=True)
     assert process.stdout
@@ -98,6 +102,34 @@ def test_scenarios_by_command_line_survive_a_restart(running: Running, tmp_path:
     assert "429" in done.stdout
     assert f"python -m sandbox scenario healthy {demo.CONTOSO}" in done.stdout
     assert [(fault["kind"], fault["tenant"]) for fault in faults] == [("throttled", demo.CONTOSO)]
+
+
+def test_a_broken_connection_brings_no_answer_and_the_mode_of_the_start_counts(tmp_path: Path) -> None:
+    running = start(tmp_path, "--refresh-tokens", "strict")
+    ahead = run("scenario", "clock-skew", "--seconds", "-86400", "--url", running.url)
+    mild = run("scenario", "refresh-tokens", "--mode", "entra", "--url", running.url)
+    broken = run("scenario", "vault-fault", "--kind", "down", "--times", "1", "--url", running.url)
+    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=10)
+    to_vault = {"Host": "cpv-demo.vault.azure.net"}
+
+    connection.request("GET", "/secrets/a/?api-version=7.5", headers=to_vault)
+    with pytest.raises(http.client.RemoteDisconnected):
+        connection.getresponse()
+    connection.close()
+    connection.request("GET", "/secrets/a/?api-version=7.5", headers=to_vault)
+    answer = connection.getresponse()
+    connection.close()
+    running.process.terminate()
+    running.process.communicate()
+    again = World(store=FileStore(tmp_path), usual_refresh_mode="strict")
+    again.restore()
+
+    assert [done.returncode for done in (ahead, mild, broken)] == [0, 0, 0]
+    assert answer.status == 401
+    assert [name for name, _ in answer.getheaders()].count("Date") == 1
+    yesterday = parsedate_to_datetime(answer.headers["Date"]).timestamp()
+    assert yesterday < time.time() - 86_000
+    assert (again.refresh_mode, again.clock_skew) == ("entra", -86_400)
 
 
 def test_wrong_use_is_exit_2_with_a_reason(running: Running) -> None:

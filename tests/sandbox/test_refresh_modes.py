@@ -106,6 +106,14 @@ def test_of_many_who_bring_a_token_at_once_one_is_first(world: World, browser: B
     assert len(world.ledger.refreshes) == issued + 1
 
 
+def test_whoever_was_let_in_but_spends_second_is_refused_all_the_same(world: World, browser: Browser) -> None:
+    """Between looking at a token and spending it others may spend it: only the spending itself decides."""
+    token = world.ledger.refreshes[browser.tokens()["refresh_token"]]
+    assert not world.ledger.is_over(token, 0)
+
+    assert [world.ledger.spend(token, 0) for _ in range(2)] == [True, False]
+
+
 def test_the_notes_tell_when_a_spent_token_was_brought(world: World, browser: Browser) -> None:
     token = browser.tokens()["refresh_token"]
     refreshed(browser, token)

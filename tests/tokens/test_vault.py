@@ -149,6 +149,15 @@ def test_a_certificate_is_preferred_to_a_secret(microsoft, server):
     assert "client_secret" not in server.posts()[0]
 
 
+def test_a_federated_assertion_is_preferred_to_both(microsoft, server):
+    proof = {"certificate_pem": Secret(pem()), "secret": Secret("canary"), "assertion": lambda: "federated"}
+
+    made(microsoft, server, **proof).get("rt-1", "version1")
+
+    assert server.posts()[0]["client_assertion"] == "federated"
+    assert server.posts()[0]["scope"] == "https://vault.azure.net/.default"
+
+
 def error(code, inner=None):
     return {"error": {"code": code, "message": "canary", "innererror": inner}}
 
