@@ -206,6 +206,7 @@ def app_registration(suffix: str) -> dict[str, Any]:
         "certificate": env.str(f"CPV_APP_CERTIFICATE{suffix}", default="", multiline=True),
         "next_certificate": env.str(f"CPV_APP_CERTIFICATE_NEXT{suffix}", default="", multiline=True),
         "federated": env.bool(f"CPV_APP_FEDERATED{suffix}", default=False),
+        "federated_client_id": env.str(f"CPV_APP_FEDERATED_CLIENT_ID{suffix}", default=""),
         "secret": env.str(f"CPV_APP_SECRET{suffix}", default=DEMO_APP_SECRET if pretended else ""),
     }
 

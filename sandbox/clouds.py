@@ -24,6 +24,7 @@ class Cloud:
     partner_center: str
     management: str
     vault: str
+    federation: str  # what a token is for that proves an app in this cloud
 
     @property
     def login(self) -> str:
@@ -51,6 +52,7 @@ GLOBAL = Cloud(
     partner_center="api.partnercenter.microsoft.com",
     management="management.azure.com",
     vault="vault.azure.net",
+    federation="api://AzureADTokenExchange",
 )
 USGOV = Cloud(
     name="usgov",
@@ -60,6 +62,7 @@ USGOV = Cloud(
     partner_center="api.partnercenter.microsoft.com",  # US Government has no Partner Center host of its own
     management="management.usgovcloudapi.net",
     vault="vault.usgovcloudapi.net",
+    federation="api://AzureADTokenExchangeUSGov",
 )
 CHINA = Cloud(
     name="china",
@@ -69,6 +72,7 @@ CHINA = Cloud(
     partner_center="partner.partnercenterapi.microsoftonline.cn",
     management="management.chinacloudapi.cn",
     vault="vault.azure.cn",
+    federation="api://AzureADTokenExchangeChina",
 )
 CLOUDS = {cloud.name: cloud for cloud in (GLOBAL, USGOV, CHINA)}
 

@@ -149,6 +149,7 @@ class App:
     tenant_id: str | None = None
     secrets: set[str] = field(default_factory=set, repr=False)
     certificates: list[x509.Certificate] = field(default_factory=list, repr=False)
+    federated: set[tuple[str, str]] = field(default_factory=set)  # (issuer, subject) of tokens that prove it
     clouds: frozenset[str] = ALL_CLOUDS
     redirect_uris: set[str] | None = None
     permissions: tuple[tuple[str, str], ...] = STANDARD_PERMISSIONS

@@ -70,6 +70,8 @@ def _check_assertion(ask: Ask, app: App, assertion: str) -> None:
         raise EntraError(900144, "client_assertion_type")
     try:
         header, _ = jose.peek(assertion)
+        if not header.keys() & {"x5t", "x5t#S256"}:
+            return _check_federated(ask, app, assertion)
         certificate = _certificate(app, header)
         key = certificate.public_key()
         if not isinstance(key, rsa.RSAPublicKey):
@@ -78,6 +80,17 @@ def _check_assertion(ask: Ask, app: App, assertion: str) -> None:
     except jose.Invalid as error:
         raise EntraError(700027, str(error)) from error
     _check_claims(ask, app, certificate, claims)
+
+
+def _check_federated(ask: Ask, app: App, assertion: str) -> None:
+    """Microsoft's page "Configure an application to trust a managed identity": Entra's own token proves the app."""
+    claims = jose.verify(assertion, ask.world.key(ask.place.cloud.name).public_key())
+    if not ask.world.now() - 300 < claims.get("exp", 0):
+        raise EntraError(700024)
+    if claims.get("aud") != ask.place.cloud.federation:
+        raise EntraError(700212, str(claims.get("aud")))
+    if (claims.get("iss"), claims.get("sub")) not in app.federated:
+        raise EntraError(700213, str(claims.get("sub")))
 
 
 def _check_claims(ask: Ask, app: App, certificate: x509.Certificate, claims: jose.Claims) -> None:

@@ -75,7 +75,7 @@ def _certificates() -> Iterator[CheckMessage]:
             yield Error(f"{setting}: {wrong}", hint="private key first, then its certificate", id="tokens.E019")
             continue
         if found.warning(timezone.now()):
-            hint = "make a new one in time: docs/operations.md, Certificates; `manage.py rotatecredential` tries them"
+            hint = "make a new one in time: docs/certificates.md; `manage.py rotatecredential` tries them"
             until = f"{found.certificate.not_after:%Y-%m-%d %H:%M} UTC"
             yield Warning(f"{setting} is good until {until} only", hint=hint, id="tokens.W001")
     for cloud, app in settings.CPV_APPS.items():

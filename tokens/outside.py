@@ -7,6 +7,7 @@ Built once and on first use, so that they come into being after a worker has for
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -83,8 +84,12 @@ def app_registration(cloud: str) -> AppRegistration:
         secret=_secret(app["secret"]),
         certificate_pem=_secret(app["certificate"]),
         next_certificate_pem=_secret(app["next_certificate"]),
-        assertion=federated_assertion(cloud_named(cloud)) if app["federated"] else None,
+        assertion=_assertion(cloud) if app["federated"] else None,
     )
+
+
+def _assertion(cloud: str) -> Callable[[], str]:
+    return federated_assertion(cloud_named(cloud), client_id=settings.CPV_APPS[cloud]["federated_client_id"])
 
 
 def _secret(text: str) -> Secret | None:

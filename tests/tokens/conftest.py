@@ -1,6 +1,7 @@
 import pytest
 
 from tests.tokens.fake_entra import APP, FakeEntra, FakeServer
+from tests.tokens.proofs import FIRST, NEXT, accept, configure, pem
 from tokens.clouds import CLOUDS, GLOBAL
 from tokens.entra import AppRegistration, Entra
 from tokens.http import Network
@@ -44,3 +45,10 @@ def clock():
 def entra(network, clock):
     app = AppRegistration(client_id=APP, secret=Secret("app-secret"))
     return Entra(network=network, cloud=GLOBAL, app=app, clock=clock)
+
+
+@pytest.fixture
+def two(world, settings):
+    """Both certificates are configured and registered."""
+    configure(settings, certificate=pem(FIRST), next_certificate=pem(NEXT))
+    accept(world, FIRST, NEXT)

@@ -3,77 +3,23 @@
 from __future__ import annotations
 
 import datetime as dt
-import io
-import json
-import logging
-from typing import Any
 
 import pytest
 import time_machine
 from django.core.checks import run_checks
-from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from partners.models import Partner
 from partners.standing import current_token, standing
-from sandbox import demo
-from sandbox.directory import read_certificates
 from tests.conftest import CONTOSO, SERVICE
-from tests.pem import Pair, pair
-from tokens import broker, drill, expiry, outside, rotation, tasks
-from tokens.actors import SYSTEM
-from tokens.clouds import Audience
+from tests.pem import pair
+from tests.tokens.proofs import FIRST, NEXT, accept, ask, configure, lines, pem, requests_seen, used
+from tokens import broker, expiry, rotation, tasks
 from tokens.credential import InUse, Proof
 from tokens.entra import OurFault
 from tokens.models import Alarm, RefreshToken, TokenUse
 
 pytestmark = pytest.mark.django_db(transaction=True)
-FIRST, NEXT = pair("first", days=300), pair("next", days=400)
-WHERE = "/v1/profiles/organization"
-
-
-def pem(one: Pair) -> str:
-    return one.key + one.certificate
-
-
-def configure(settings: Any, **changes: Any) -> None:
-    """Our application proves itself with these; what this process remembers is forgotten, as with a restart."""
-    ours = {"certificate": "", "next_certificate": "", "federated": False, "secret": ""} | changes
-    settings.CPV_APPS = {**settings.CPV_APPS, "global": settings.CPV_APPS["global"] | ours}
-    outside.forget()
-    broker.forget()
-
-
-def accept(world: Any, *pairs: Pair) -> None:
-    """Microsoft knows these certificates of ours and no other, and no secret."""
-    app = world.apps[demo.APP_ID]
-    app.certificates, app.secrets = read_certificates(one.certificate for one in pairs), set()
-
-
-@pytest.fixture
-def two(world, settings):
-    """Both certificates are configured and registered."""
-    configure(settings, certificate=pem(FIRST), next_certificate=pem(NEXT))
-    accept(world, FIRST, NEXT)
-
-
-def ask() -> None:
-    broker.forget()
-    token = RefreshToken.objects.select_related("partner").get()
-    broker.session(token, Audience.PARTNER_CENTER, purpose="token.explain", actor=SYSTEM).get(WHERE)
-
-
-def used() -> str:
-    return outside.entra("global").credential.proof.kind
-
-
-def lines() -> list[tuple[str, str]]:
-    found = TokenUse.objects.filter(purpose="token.explain").order_by("pk")
-    return list(found.values_list("outcome", "code"))
-
-
-def requests_seen(world: Any) -> int:
-    return sum(call.client == demo.APP_ID and call.path.endswith("/token") for call in world.calls)
 
 
 def state() -> str:
@@ -278,131 +224,3 @@ def test_of_several_in_a_cloud_the_alarm_names_the_first_to_end_and_the_vaults_c
 
     codes = dict(Alarm.objects.values_list("cloud", "code"))
     assert codes == {"global": "CPV_APP_CERTIFICATE: ended", "china": "KEY_VAULT_CERTIFICATE_CHINA: ended"}
-
-
-# --- The drill ----------------------------------------------------------------------------------------------------
-def drilled(*words: str) -> tuple[Any, int]:
-    out, code = io.StringIO(), 0
-    try:
-        call_command("rotatecredential", *words, "--json", stdout=out)
-    except SystemExit as end:
-        code = int(end.code or 0)
-    return json.loads(out.getvalue()), code
-
-
-@pytest.mark.parametrize(
-    ("known", "results", "code", "step"),
-    [
-        ([FIRST, NEXT], ["accepted", "accepted"], 0, "Move CPV_APP_CERTIFICATE_NEXT into CPV_APP_CERTIFICATE"),
-        ([NEXT], ["refused", "accepted"], 1, "CPV_APP_CERTIFICATE is refused"),
-        ([FIRST], ["accepted", "refused"], 1, "CPV_APP_CERTIFICATE_NEXT is refused"),
-        ([], ["refused", "refused"], 1, "Nothing is accepted"),
-    ],
-)
-def test_the_drill_tries_each_certificate_and_says_what_next(two, world, known, results, code, step):
-    accept(world, *known)
-
-    ((document,), ended) = drilled()
-
-    rows = document["credentials"]
-    assert [row["result"] for row in rows] == results
-    assert [row["setting"] for row in rows] == ["CPV_APP_CERTIFICATE", "CPV_APP_CERTIFICATE_NEXT"]
-    assert [row["in_use"] for row in rows] == [True, False]
-    assert rows[0]["thumbprint"] == expiry.configured()[0].certificate.thumbprint
-    assert document["next"].startswith(step)
-    assert ended == code
-
-
-def test_the_drill_touches_no_partner_and_is_in_the_ledger(member, two, world):
-    before, seen = RefreshToken.objects.values().get(), len(world.calls)
-    accept(world, NEXT)
-
-    drilled()
-
-    calls = [call for call in world.calls[seen:] if call.path.endswith("/token")]
-    mine = TokenUse.objects.filter(purpose=drill.PURPOSE)
-    assert len(calls) == mine.count() == 3
-    assert {call.detail["grant_type"] for call in calls} == {"refresh_token"}, "never an app-only token"
-    assert all(f"/{demo.VENDOR_TENANT_ID}/" in call.path for call in calls)
-    assert set(mine.values_list("partner", "outcome", "actor_kind")) == {(None, "refused", "command")}
-    assert RefreshToken.objects.values().get() == before
-    assert not Alarm.objects.exists()
-
-
-def test_the_drill_shows_that_the_next_is_in_use_after_a_roll_over(member, two, world):
-    accept(world, NEXT)
-    ask()
-
-    ((document,), _) = drilled()
-
-    assert [row["in_use"] for row in document["credentials"]] == [False, True]
-
-
-def test_a_drill_for_people_names_thumbprint_and_end(two, world, capsys):
-    call_command("rotatecredential", "--cloud", "global")
-
-    printed = capsys.readouterr().out
-    certificate = expiry.configured()[0].certificate
-    assert f"CPV_APP_CERTIFICATE {certificate.thumbprint}: accepted" in printed
-    assert f"until {certificate.not_after:%Y-%m-%d}" in printed
-    assert "PRIVATE KEY" not in printed
-
-
-def test_a_secret_is_tried_too(world):
-    ((document,), code) = drilled()
-
-    (row,) = document["credentials"]
-    assert (row["setting"], row["result"], row["thumbprint"], code) == ("CPV_APP_SECRET", "accepted", None, 0)
-    assert document["next"] == "Nothing to do."
-
-
-def test_a_lone_certificate_near_its_end_needs_a_person(world, settings):
-    configure(settings, certificate=pem(pair("short", days=3)))
-    accept(world, FIRST)
-    world.apps[demo.APP_ID].certificates += read_certificates([settings.CPV_APPS["global"]["certificate"]])
-
-    ((document,), code) = drilled()
-
-    assert code == 1
-    assert document["credentials"][0]["warning"] == "CPV_APP_CERTIFICATE: 7 days"
-    assert document["next"].startswith("Make a new certificate")
-
-
-@pytest.mark.parametrize(
-    ("fault", "result"), [("503", "unavailable"), ("AADSTS700016", "unclear"), ("AADSTS70000", "unclear")]
-)
-def test_an_answer_that_says_nothing_about_the_certificate_is_told_apart(two, world, fault, result):
-    """The last is an Entra that would look at the refresh token first: then its answer proves nothing."""
-    world.fail("entra", fault, path="/oauth2/v2.0/token")
-
-    ((document,), code) = drilled()
-
-    assert [row["result"] for row in document["credentials"]] == [result, result]
-    assert code == 1
-    assert "look the codes up" in document["next"]
-
-
-def test_a_cloud_that_is_not_set_up_is_wrong_use(world):
-    with pytest.raises(CommandError, match="CPV_TENANT_ID_CHINA, CPV_APP_ID_CHINA, CPV_APP_CERTIFICATE_CHINA") as ended:
-        call_command("rotatecredential", "--cloud", "china")
-
-    assert ended.value.returncode == 2
-
-
-def test_without_any_cloud_there_is_nothing_to_try(world, settings):
-    settings.CPV_APPS = dict.fromkeys(settings.CPV_APPS, settings.CPV_APPS["china"])
-
-    with pytest.raises(CommandError, match="CPV_APP_ID") as ended:
-        call_command("rotatecredential")
-
-    assert ended.value.returncode == 2
-
-
-def test_a_certificate_that_cannot_work_is_wrong_use(world, settings):
-    configure(settings, certificate=FIRST.key + NEXT.certificate)
-
-    with pytest.raises(CommandError, match="does not belong") as ended:
-        call_command("rotatecredential", skip_checks=True)
-
-    assert ended.value.returncode == 2
-    assert logging.getLogger("msal").level >= logging.WARNING

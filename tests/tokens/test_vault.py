@@ -1,14 +1,13 @@
 import json
 import logging
 import socket
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
 
 from tests.tokens.fake_entra import OTHER_PARTNER, PARTNER, FakeServer, pem
+from tests.tokens.machine import identity_endpoint
 from tokens.clouds import CLOUDS, GLOBAL
 from tokens.errors import Permanent, Transient
 from tokens.http import HostRefused, Network
@@ -311,32 +310,8 @@ def test_a_client_id_needs_a_proof_and_an_identity_shows_none():
 # --- Managed identity ---------------------------------------------------------------------------------------------
 @pytest.fixture
 def machine(monkeypatch):
-    """The identity endpoint Azure gives a web app: plain http on the machine itself."""
-    asked_for = []
-
-    class Endpoint(BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked_for.append(parse_qs(urlsplit(self.path).query))
-            body = json.dumps(
-                {"access_token": "machine-token", "expires_on": "9999999999", "resource": "r", "token_type": "Bearer"}
-            ).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *args):
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Endpoint) as endpoint:
-        thread = threading.Thread(target=endpoint.serve_forever, daemon=True)
-        thread.start()
-        monkeypatch.setenv("IDENTITY_ENDPOINT", f"http://127.0.0.1:{endpoint.server_port}/token")
-        monkeypatch.setenv("IDENTITY_HEADER", "x")
+    with identity_endpoint(monkeypatch, lambda: "machine-token") as asked_for:
         yield asked_for
-        endpoint.shutdown()
-        thread.join(5)
 
 
 def test_without_a_client_id_the_machines_identity_opens_the_vault(microsoft, server, machine):

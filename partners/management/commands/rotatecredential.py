@@ -18,6 +18,7 @@ NEXT_STEPS = {
     "rolled": "{first} is refused and {next} carries the work: move {next} into {first} and restart everything.",
     "not yet": "{next} is refused: add its public part to the app registration, wait some minutes, run this again.",
     "none": "Nothing is accepted, and no partner can be served: add the public part of {first} to the registration.",
+    "no trust": "The machine's identity is refused: its object id belongs on the federated credential.",
     "unclear": "Entra's answers say nothing about what was tried: look the codes up in docs/errors.md, run this again.",
     "one": "Nothing to do now. A month before {first} ends, make another and set it as {next}.",
     "fine": "Nothing to do.",
@@ -75,7 +76,7 @@ def _next_step(tried: list[Tried], *, is_ending: bool) -> tuple[str, bool]:
     if not set(results) <= {Result.ACCEPTED, Result.REFUSED}:
         step, fine = "unclear", False
     elif Result.ACCEPTED not in results:
-        step, fine = "none", False
+        step, fine = ("no trust" if tried[0].proof.kind == "federated" else "none"), False
     elif len(results) == 1:
         step, fine = ("one" if is_certificate else "fine"), not is_ending
     else:
