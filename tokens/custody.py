@@ -22,6 +22,7 @@ from django.utils import timezone
 
 from tokens import audit, outside
 from tokens.actors import SYSTEM
+from tokens.envelope import NotOurs
 from tokens.errors import Permanent, Transient
 from tokens.models import BY_A_STOP, CONFIRM_WITHIN, RefreshToken, SecretVersion, open_to_consent
 from tokens.secret import Secret
@@ -197,14 +198,28 @@ def read_for_rotation(token: RefreshToken) -> Secret:
     if newest.version == token.pinned_version:
         return outside.keyring().open(newest.value, aad=additional_data(token))
     pinned = outside.vault(token.partner.cloud).look(token.secret_name, token.pinned_version)
+    later = _ours(token, newest) if _fence(newest) > _fence(pinned) else None
     with transaction.atomic():
         _note_version(token, newest.version)
-        adopted = _fence(newest) > _fence(pinned) and token.adopt(newest.version)
-    return outside.keyring().open((newest if adopted else pinned).value, aad=additional_data(token))
+        adopted = later is not None and token.adopt(newest.version)
+    if later is not None and adopted:
+        return later
+    return outside.keyring().open(pinned.value, aad=additional_data(token))
 
 
 def _fence(stored: StoredVersion) -> int:
-    return int(stored.tags["fence"])
+    """The fence under which a version was stored; less than any where somebody else than us stored it."""
+    tag = stored.tags.get("fence", "")
+    return int(tag) if tag.isdecimal() else -1
+
+
+def _ours(token: RefreshToken, stored: StoredVersion) -> Secret | None:
+    """The refresh token in a version; None where somebody else than us put something there."""
+    try:
+        return outside.keyring().open(stored.value, aad=additional_data(token))
+    except NotOurs:
+        logger.critical("the vault holds a version that is not ours", extra={"refresh_token": token.pk})
+        return None
 
 
 def store_interval() -> dt.timedelta:
@@ -225,8 +240,8 @@ def rotate(token: RefreshToken, successor: Secret) -> bool:
     """
     Store a successor under the same name and pin it while our lease's fence holds; False when we lost.
 
-    Whoever has lost the lease by now stores nothing: nobody would look for it. Whoever loses it later leaves its version
-    where it is: at Entra the earlier refresh token stays valid, so nothing is lost.
+    Whoever has lost the lease by now stores nothing: nobody would look for it. Whoever loses it later leaves
+    its version where it is: at Entra the earlier refresh token stays valid, so nothing is lost.
     """
     if not token.renew_lease():
         return False
@@ -305,7 +320,8 @@ def _end_rotation(token: RefreshToken) -> int:
     adopted = False
     if newest and token.fence == crashed + 1:  # or somebody rotated since we looked
         _note_version(token, newest.version)
-        if newest.version != token.pinned_version and newest.tags.get("fence") == str(crashed):
+        stored = newest.version != token.pinned_version and _fence(newest) == crashed and _ours(token, newest)
+        if stored:
             adopted = token.point_at(newest.version, next_refresh_at=next_refresh_at(timezone.now()))
             logger.warning("a version that a crash left unpinned was adopted", extra={"refresh_token": token.pk})
     token.release()

@@ -363,7 +363,7 @@ def test_who_loses_the_lease_while_storing_leaves_its_version_and_does_not_pin(m
 def test_a_version_that_the_next_holder_saw_first_breaks_nothing(member, world):
     token = RefreshToken.objects.select_related("partner").get()
     assert token.lease()
-    network = outside.network()
+    network = outside.network("global")
 
     def the_next_holder_looks() -> None:
         for version in world.vault(HOST).secrets[token.secret_name]:
@@ -394,6 +394,19 @@ def test_where_tokens_work_once_the_next_takes_up_a_version_whose_answer_was_los
     row = RefreshToken.objects.get()
     assert row.refused_at is None
     assert SecretVersion.objects.filter(token=row).count() == 4
+
+
+@pytest.mark.parametrize("tags", [{}, {"fence": "99"}, {"fence": "x"}, {"fence": "-1"}])
+def test_a_version_that_somebody_else_put_under_the_name_is_noted_and_never_pinned(member, world, tags, caplog):
+    token = RefreshToken.objects.get()
+    foreign = world.vault(HOST).put(token.secret_name, "not ours", tags, None).version
+
+    assert rotation.rotate(token.pk)
+
+    row = RefreshToken.objects.get()
+    assert row.pinned_version not in (foreign, token.pinned_version)
+    assert row.versions.filter(version=foreign).exists()
+    assert ("the vault holds a version that is not ours" in caplog.text) == (tags == {"fence": "99"})
 
 
 def test_a_holder_works_with_what_was_pinned_since_it_read_the_row(member, world):
@@ -555,6 +568,18 @@ def test_a_losers_version_is_noted_and_not_adopted(member, world):
     token = RefreshToken.objects.get()
     assert (token.pinned_version, token.leased_until) == (pinned, None)
     assert token.versions.filter(version=version, disabled_at=None).exists()
+
+
+def test_what_somebody_else_stored_after_a_crash_is_not_adopted(member, world):
+    token = RefreshToken.objects.get()
+    assert token.lease()
+    world.vault(HOST).put(token.secret_name, "not ours", {"fence": str(token.fence)}, None)
+    RefreshToken.objects.update(leased_until=timezone.now() - dt.timedelta(seconds=1))
+
+    custody.sweep()
+
+    row = RefreshToken.objects.get()
+    assert (row.pinned_version, row.leased_until) == (token.pinned_version, None)
 
 
 def test_a_crash_before_anything_was_stored_only_gives_the_lease_back(member, world):
