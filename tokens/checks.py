@@ -12,6 +12,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
 
 from tokens.envelope import Keyring
+from tokens.faultpoints import POINTS
 from tokens.permissions import SETS
 
 ROLES = ("web", "worker", "janitor")
@@ -53,6 +54,9 @@ def _values() -> Iterator[CheckMessage]:
     if not SHORTEST_TURN <= settings.CPV_TURN_SECONDS <= LONGEST_TURN:
         hint = f"seconds between {SHORTEST_TURN} and {LONGEST_TURN}"
         yield Error("CPV_TURN_SECONDS is out of bounds", hint=hint, id="tokens.E018")
+    if settings.CPV_FAULTPOINT and settings.CPV_FAULTPOINT not in POINTS:
+        hint = f"one of {', '.join(POINTS)}"
+        yield Error(f"CPV_FAULTPOINT is {settings.CPV_FAULTPOINT!r}", hint=hint, id="tokens.E021")
     if not any(app["app_id"] for app in settings.CPV_APPS.values()):
         yield Error("no application in any cloud", hint="set CPV_APP_ID and CPV_TENANT_ID", id="tokens.E006")
 
@@ -72,6 +76,9 @@ def _outside_development() -> Iterator[CheckMessage]:
     if settings.DEBUG:
         return
     yield from _parts()
+    if settings.CPV_FAULTPOINT and not settings.CPV_REHEARSAL:
+        hint = "unset it, or rehearse with CPV_REHEARSAL=1"
+        yield Error("CPV_FAULTPOINT has processes die", hint=hint, id="tokens.E022")
     for cloud, app in settings.CPV_APPS.items():
         if not app["app_id"]:
             continue

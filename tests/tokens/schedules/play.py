@@ -24,7 +24,6 @@ from django.utils import timezone
 from partners import lifecycle
 from partners.models import Partner
 from sandbox import demo
-from sandbox import demo
 from sandbox.directory import Account
 from sandbox.world import World
 from tests import pretend
