@@ -21,7 +21,7 @@ import django
 django.setup()
 
 from django.conf import settings  # noqa: E402
-from django.db import connections  # noqa: E402
+from django.db import connection, connections  # noqa: E402
 from django.utils import timezone  # noqa: E402
 
 from tokens import broker, custody, outside, rotation  # noqa: E402
@@ -63,6 +63,8 @@ def dies(point: str) -> bool:
     outside.forget()
     broker.forget()
     connections.close_all()
+    if connection.vendor == "postgresql":
+        connection.close_pool()  # or the child would speak over its parent's sockets
     child = os.fork()
     if child == 0:
         settings.CPV_FAULTPOINT = point
