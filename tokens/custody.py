@@ -24,6 +24,7 @@ from tokens import audit, outside
 from tokens.actors import SYSTEM
 from tokens.envelope import NotOurs
 from tokens.errors import Permanent, Transient
+from tokens.faultpoints import reached
 from tokens.models import BY_A_STOP, CONFIRM_WITHIN, RefreshToken, SecretVersion, open_to_consent
 from tokens.secret import Secret
 from tokens.vault import SecretMissing, StoredVersion, VersionDisabled
@@ -74,8 +75,10 @@ def store(
     :raises VaultUnavailable, VaultRefused: nothing is pinned; the reserved name is swept later
     """
     token = _reserve(partner, oid=oid, upn=upn, limits=limits, missing_scopes=missing_scopes)
+    reached("after reserve")
     sealed = outside.keyring().seal(refresh_token, aad=additional_data(token))
     version = outside.vault(partner.cloud).put(token.secret_name, sealed, tags=_tags(token))
+    reached("after first put")
     _pin(token, version, replaces, on_pin, pending=pending)
     return token
 
@@ -195,6 +198,7 @@ def read_for_rotation(token: RefreshToken) -> Secret:
         newest = outside.vault(token.partner.cloud).newest(token.secret_name)
     except VersionDisabled:  # whatever is disabled was known
         return read(token)
+    reached("after newest")
     if newest.version == token.pinned_version:
         return outside.keyring().open(newest.value, aad=additional_data(token))
     pinned = outside.vault(token.partner.cloud).look(token.secret_name, token.pinned_version)
@@ -240,16 +244,20 @@ def rotate(token: RefreshToken, successor: Secret) -> bool:
     """
     Store a successor under the same name and pin it while our lease's fence holds; False when we lost.
 
-    Whoever has lost the lease by now stores nothing: nobody would look for it. Whoever loses it later leaves
-    its version where it is: at Entra the earlier refresh token stays valid, so nothing is lost.
+    Whoever has lost the lease by now stores nothing: nobody would look for it. Who loses it later leaves the version
+    where it is: at Entra the earlier refresh token stays valid, so nothing is lost.
     """
     if not token.renew_lease():
         return False
     sealed = outside.keyring().seal(successor, aad=additional_data(token))
+    reached("before put")
     version = outside.vault(token.partner.cloud).put(token.secret_name, sealed, tags=_tags(token))
+    reached("after put")
     with transaction.atomic():
         _note_version(token, version)  # or the next holder saw it first
+        reached("before pin")
         won = token.point_at(version, next_refresh_at=next_refresh_at(timezone.now()))
+    reached("after pin")
     if won:
         token.refresh_from_db(fields=["pinned_version", "stored_at", "next_refresh_at"])
     return won
@@ -345,11 +353,14 @@ def _disable_aged(token: RefreshToken) -> int:
 
 def _close(token: RefreshToken) -> int:
     """Disable every version under a name that is over, the one we may not know of included."""
+    reached("before close")
     vault = outside.vault(token.partner.cloud)
     with contextlib.suppress(SecretMissing, VersionDisabled):  # nothing arrived, or everything is known
         _note_version(token, vault.newest(token.secret_name).version)
     disabled = sum(_disable(token, version) for version in token.versions.filter(disabled_at=None))
+    reached("after disable")
     RefreshToken.objects.filter(pk=token.pk).update(closed_at=timezone.now())
+    reached("after close")
     token.mark_refused("needs_consent", code=BY_A_STOP)  # where it is in force still: a stop came before
     return disabled
 
