@@ -96,12 +96,9 @@ KINDS: dict[int, Kind] = {
         "invalid_grant", "Provided Authorization Code is intended to use against other tenant, thus rejected."
     ),
     700016: Kind("unauthorized_client", "Application with identifier '{0}' was not found in the directory '{1}'."),
-    700024: Kind("invalid_client", "Client assertion is not within its valid time range.", status=401),
     700027: Kind("invalid_client", "Client assertion contains an invalid signature: {0}.", status=401),
     700054: Kind("unsupported_response_type", "response_type 'id_token' is not enabled for the application."),
     700082: Kind("invalid_grant", "The refresh token has expired due to inactivity.", "token_expired"),
-    700212: Kind("invalid_client", "No matching federated identity record found for audience '{0}'.", status=401),
-    700213: Kind("invalid_client", "No matching federated identity record found for subject '{0}'.", status=401),
     900144: Kind("invalid_request", "The request body must contain the following parameter: '{0}'."),
     901002: Kind("invalid_request", "The 'resource' request parameter isn't supported."),
     1002012: Kind("invalid_scope", "The provided value for scope {0} is not valid. Use '/.default'."),

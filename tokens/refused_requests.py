@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from urllib.parse import parse_qs
 
@@ -15,6 +16,9 @@ RETIRED = (
     "Azure AD Graph (graph.windows.net, application 00000002-0000-0000-c000-000000000000) is retired; ask for Microsoft"
     " Graph and its permissions instead."
 )
+
+# Whole names: in China the retired one is the end of Microsoft Graph's own, microsoftgraph.chinacloudapi.cn.
+_RETIRED_HOST = re.compile(rf"(?<![a-z0-9-])({'|'.join(map(re.escape, RETIRED_HOSTS))})(?![a-z0-9-])")
 
 
 class AppOnlyRefused(Permanent):
@@ -65,5 +69,5 @@ def refuse_retired(scopes: Iterable[str]) -> None:
     """:raises RetiredRefused: one of the scopes or resources is Azure AD Graph's, by address or by application id"""
     for scope in scopes:
         named = scope.casefold()
-        if RETIRED_APPLICATION in named or any(host in named for host in RETIRED_HOSTS):
+        if RETIRED_APPLICATION in named or _RETIRED_HOST.search(named):
             raise RetiredRefused(RETIRED, code="retired")

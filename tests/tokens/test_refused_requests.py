@@ -9,9 +9,9 @@ from azure.identity import ClientSecretCredential
 
 from tests.tokens.fake_entra import APP, PARTNER
 from tokens import permissions
-from tokens.clouds import CHINA, CLOUDS, GLOBAL, USGOV
+from tokens.clouds import CLOUDS, GLOBAL, Audience
 from tokens.http import HostRefused
-from tokens.refused_requests import AppOnlyRefused, GrantRefused, RetiredRefused
+from tokens.refused_requests import AppOnlyRefused, GrantRefused, RetiredRefused, refuse_retired
 
 AZURE_AD_GRAPH = "00000002-0000-0000-c000-000000000000"
 VAULT = "https://vault.azure.net/.default"
@@ -135,9 +135,15 @@ def test_azure_ad_graphs_addresses_are_refused_by_name(network, server, host):
     assert server.seen == []
 
 
+@pytest.mark.parametrize("cloud", CLOUDS.values(), ids=list(CLOUDS))
+def test_microsoft_graph_is_not_taken_for_it_in_any_cloud(cloud):
+    refuse_retired([cloud.scope(Audience.GRAPH, "User.Read.All")])
+
+
 @pytest.mark.parametrize(
     "form",
     [
+        {"scope": "https://graph.chinacloudapi.cn/.default"},
         {"scope": "https://graph.windows.net/.default"},
         {"scope": "openid https://GRAPH.windows.net/User.Read"},
         {"scope": f"{AZURE_AD_GRAPH}/.default offline_access"},
