@@ -33,7 +33,9 @@ def play(settings, world, connected_partner) -> Iterator[Player]:
         call_command("flush", verbosity=0, interactive=False)
 
         def one(seed: str, mode: str, **changes) -> str:
-            settings.CPV_REFRESH_STORE_INTERVAL = 86_400 if mode == "entra" else 0
+            interval = 86_400 if mode == "entra" else 0
+            if settings.CPV_REFRESH_STORE_INTERVAL != interval:  # each change is one more layer to look through
+                settings.CPV_REFRESH_STORE_INTERVAL = interval
             return through(world, clock, seed, mode, **changes)
 
         yield one
