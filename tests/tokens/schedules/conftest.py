@@ -26,7 +26,7 @@ def play(settings, world, connected_partner) -> Iterator[Player]:
     outside.forget()
     world.remember_secrets = False
     logging.disable(logging.CRITICAL)
-    gc.freeze()
+    gc.freeze()  # what is there already need not be looked through again and again
     with time_machine.travel(timezone.now(), tick=False) as clock:
         connected_partner()
         assert rotation.rotate(RefreshToken.objects.get().pk)
@@ -34,7 +34,7 @@ def play(settings, world, connected_partner) -> Iterator[Player]:
 
         def one(seed: str, mode: str, **changes) -> str:
             interval = 86_400 if mode == "entra" else 0
-            if settings.CPV_REFRESH_STORE_INTERVAL != interval:  # each change is one more layer to look through
+            if interval != settings.CPV_REFRESH_STORE_INTERVAL:  # each change is one more layer to look through
                 settings.CPV_REFRESH_STORE_INTERVAL = interval
             return through(world, clock, seed, mode, **changes)
 

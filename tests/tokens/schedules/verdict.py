@@ -154,7 +154,9 @@ def _next(play: Play, rows: list[RefreshToken], whole: bool) -> str:
         if token.pinned_version in good and not whole:
             return ""  # the next attempt brings what it takes
         if rotation.rotate(token.pk):
-            return "" if RefreshToken.objects.get(pk=token.pk).pinned_version != token.pinned_version else "lost: no pin"
+            return (
+                "" if RefreshToken.objects.get(pk=token.pk).pinned_version != token.pinned_version else "lost: no pin"
+            )
         token.refresh_from_db()
         if good:
             return "lost: a good one lay in the vault"
