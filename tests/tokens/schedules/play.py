@@ -138,7 +138,7 @@ class Play:
         """Stands around every statement of the database."""
         actor = self.me()
         if actor is None or not connection.in_atomic_block:
-            self.pause(" ".join(sql.split()[:3]))
+            self.pause(sql[:40])
         elif actor.dead:
             raise Crash
         done = execute(sql, params, many, context)
@@ -207,7 +207,7 @@ def cast(play: Play) -> None:
         ("mint", lambda: mint(token())),
         ("explain", lambda: explain(token())),
     ]
-    for name, act in rng.sample(workers, rng.choice((1, 2, 2))):
+    for name, act in rng.sample(workers, rng.choice((1, 1, 2, 2))):
         play.add(name, act)
     if rng.random() < 0.25:
         play.add("sweep", custody.sweep)

@@ -79,25 +79,38 @@ def settled(play: Play, clock: Any) -> str:
     whole = play.rng.random() < 0.05  # else what would find nothing, or what the ledger tells as well, is left out
     for wait in (LEASE + A_MOMENT, CONFIRM_WITHIN):
         clock.shift(wait)
-        if whole or _something_is_left():
+        if whole or _something_is_left(_rows()):
             custody.sweep()
         if whole or play.killed:
             custody.close_stopped()
-    return next((wrong for look in (_stuck, _pins, _generations, _enabled) if (wrong := look(play))), "") or _next(
-        play, whole
-    )
+    rows = _rows()
+    looks = (_stuck, _pins, _generations, _enabled)
+    return next((wrong for look in looks if (wrong := look(play, rows))), "") or _next(play, rows, whole)
+
+
+def _rows() -> list[RefreshToken]:
+    return list(RefreshToken.objects.order_by("generation"))
+
+
+def _is_current(row: RefreshToken) -> bool:
+    return row.stored_at is not None and row.superseded_at is None and row.pending_until is None
+
+
+def _something_is_left(rows: list[RefreshToken]) -> bool:
+    """Whether a sweep has anything to look at: a lease, or a name that is not in force and was not closed."""
+    return any(row.leased_until or not (_is_current(row) or row.closed_at) for row in rows)
 
 
 def _versions(play: Play, name: str) -> list[Version]:
     return play.world.vault(HOST).secrets.get(name, [])
 
 
-def _stuck(play: Play) -> str:
-    left = RefreshToken.objects.live(timezone.now()).filter(leased_until__isnull=False)
-    return "stuck: a lease was left" if left.exists() else ""
+def _stuck(play: Play, rows: list[RefreshToken]) -> str:
+    live = [row for row in rows if _is_current(row) and row.refused_at is None and not play.killed]
+    return "stuck: a lease was left" if any(row.leased_until for row in live) else ""
 
 
-def _pins(play: Play) -> str:
+def _pins(play: Play, rows: list[RefreshToken]) -> str:
     """Each pin names a version that was there, and carries a higher fence than the one before."""
     newest = {play.token.secret_name: 0}
     for name, version in play.pins:
@@ -111,38 +124,27 @@ def _pins(play: Play) -> str:
     return ""
 
 
-def _generations(play: Play) -> str:
-    current = list(RefreshToken.objects.current().values_list("generation", flat=True))
+def _generations(play: Play, rows: list[RefreshToken]) -> str:
+    current = [row.generation for row in rows if _is_current(row)]
     wanted = 2 if play.confirmed else 1
     return "" if current == [wanted] else f"stale: generation {current} in force, not {wanted}"
 
 
-def _enabled(play: Play) -> str:
+def _enabled(play: Play, rows: list[RefreshToken]) -> str:
     """Under a name that is over, nothing can be read; of one in force all versions but the newest are known."""
-    over = set(play.world.vault(HOST).secrets)
-    live = RefreshToken.objects.live(timezone.now()).first()
-    if live is not None:
-        over -= {live.secret_name}
-        known = set(SecretVersion.objects.filter(token=live).values_list("version", flat=True))
-        earlier = _versions(play, live.secret_name)[:-1]
-        if any(one.enabled and one.version not in known for one in earlier):
+    in_force = {row.secret_name for row in rows if _is_current(row) and not play.killed}
+    known = set(SecretVersion.objects.values_list("version", flat=True))
+    for name, versions in play.world.vault(HOST).secrets.items():
+        if name not in in_force and any(one.enabled for one in versions):
+            return "resurrected: a version that must be disabled is enabled"
+        if any(one.enabled and one.version not in known for one in versions[:-1]):
             return "resurrected: a version that nobody would find"
-    refused = RefreshToken.objects.current().filter(refused_at__isnull=False).exclude(refusal_code="secret-disabled")
-    over -= set(refused.filter(partner__killed_at=None).values_list("secret_name", flat=True))
-    if any(one.enabled for name in over for one in _versions(play, name)):
-        return "resurrected: a version that must be disabled is enabled"
     return ""
 
 
-def _something_is_left() -> bool:
-    """Whether a sweep has anything to look at: a lease, a second generation or a name without a pin."""
-    leased = RefreshToken.objects.exclude(leased_until=None)
-    return leased.exists() or RefreshToken.objects.filter(closed_at=None).count() != 1
-
-
-def _next(play: Play, whole: bool) -> str:
+def _next(play: Play, rows: list[RefreshToken], whole: bool) -> str:
     """The next attempt: it succeeds, or tells what strict mode has lost."""
-    token = RefreshToken.objects.select_related("partner").current().get()
+    token = next(row for row in rows if _is_current(row))
     calls = len(play.world.calls)
     if play.killed:
         succeeded = rotation.rotate(token.pk)
