@@ -235,6 +235,7 @@ CPV_REFRESH_STORE_INTERVAL = env.int("CPV_REFRESH_STORE_INTERVAL", default=86_40
 
 # --- Work -----------------------------------------------------------------------------------------------------------
 CPV_TURN_SECONDS = env.int("CPV_TURN_SECONDS", default=600)  # how long a job works before it lets others go on
+CPV_FAULTPOINT = env.str("CPV_FAULTPOINT", default="")  # a rehearsal: where this process shall die
 CPV_MESSAGE_KEY = env.str("CPV_MESSAGE_KEY", default="", multiline=True)
 CPV_MESSAGE_CERT = env.str("CPV_MESSAGE_CERT", default="", multiline=True)
 CPV_MESSAGE_CERT_STORE = env.str("CPV_MESSAGE_CERT_STORE", default="", multiline=True)

@@ -26,6 +26,7 @@ from tokens.actors import Actor
 from tokens.clouds import CLOUDS, Audience, Cloud, cloud_named
 from tokens.entra import BlockedByPartner, ConsentRequired, Grant, OurFault, Refused, authentication_methods
 from tokens.errors import Failure, Permanent, Transient
+from tokens.faultpoints import reached
 from tokens.http import same_origin
 from tokens.models import Halt, RefreshToken, TokenUse
 from tokens.secret import Secret
@@ -314,10 +315,13 @@ def _redeem(token: RefreshToken, audience: Audience, *, tenant: UUID | None, sto
     scopes = _scopes(cloud, audience, token.missing_scopes)
     if not scopes:
         raise AudienceNotAsked(f"no permission for {audience} was asked for and granted", code="audience-not-asked")
+    reached("before lease")
     rotating = tenant is None and (store or custody.is_store_due(token)) and token.lease()
+    reached("after lease")
     try:
         refresh_token = custody.read_for_rotation(token) if rotating else custody.read(token)
         check_gate(token)
+        reached("before redeem")
         with outside.network(cloud.name).last_word(lambda: check_gate(token)):
             grant = entra.redeem_refresh_token(
                 refresh_token=refresh_token,
@@ -325,6 +329,7 @@ def _redeem(token: RefreshToken, audience: Audience, *, tenant: UUID | None, sto
                 scopes=scopes,
                 claims=claims or None,
             )
+        reached("after redeem")
         if tenant is None:
             _check_holder(token, grant)
         if rotating and grant.refresh_token:

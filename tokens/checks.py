@@ -16,6 +16,7 @@ from tokens import expiry
 from tokens.clouds import cloud_named
 from tokens.credential import read_certificate
 from tokens.envelope import Keyring
+from tokens.faultpoints import POINTS
 from tokens.permissions import SETS
 
 ROLES = ("web", "worker", "janitor")
@@ -62,6 +63,9 @@ def _values() -> Iterator[CheckMessage]:
         yield Warning(
             "SENTRY_DSN is set, but sentry-sdk is not installed: no report leaves", hint=hint, id="tokens.W001"
         )
+    if settings.CPV_FAULTPOINT and settings.CPV_FAULTPOINT not in POINTS:
+        hint = f"one of {', '.join(POINTS)}"
+        yield Error(f"CPV_FAULTPOINT is {settings.CPV_FAULTPOINT!r}", hint=hint, id="tokens.E021")
     if not any(app["app_id"] for app in settings.CPV_APPS.values()):
         yield Error("no application in any cloud", hint="set CPV_APP_ID and CPV_TENANT_ID", id="tokens.E006")
 
@@ -99,6 +103,9 @@ def _outside_development() -> Iterator[CheckMessage]:
     if settings.DEBUG:
         return
     yield from _parts()
+    if settings.CPV_FAULTPOINT and not settings.CPV_REHEARSAL:
+        hint = "unset it, or rehearse with CPV_REHEARSAL=1"
+        yield Error("CPV_FAULTPOINT has processes die", hint=hint, id="tokens.E022")
     for cloud, app in settings.CPV_APPS.items():
         if not app["app_id"]:
             continue

@@ -22,10 +22,12 @@ from django.utils import timezone
 
 from tokens import audit, outside
 from tokens.actors import SYSTEM
+from tokens.envelope import NotOurs
 from tokens.errors import Permanent, Transient
+from tokens.faultpoints import reached
 from tokens.models import BY_A_STOP, CONFIRM_WITHIN, RefreshToken, SecretVersion, open_to_consent
 from tokens.secret import Secret
-from tokens.vault import SecretMissing, VersionDisabled
+from tokens.vault import SecretMissing, StoredVersion, VersionDisabled
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -73,8 +75,10 @@ def store(
     :raises VaultUnavailable, VaultRefused: nothing is pinned; the reserved name is swept later
     """
     token = _reserve(partner, oid=oid, upn=upn, limits=limits, missing_scopes=missing_scopes)
+    reached("after reserve")
     sealed = outside.keyring().seal(refresh_token, aad=additional_data(token))
     version = outside.vault(partner.cloud).put(token.secret_name, sealed, tags=_tags(token))
+    reached("after first put")
     _pin(token, version, replaces, on_pin, pending=pending)
     return token
 
@@ -185,18 +189,41 @@ def read(token: RefreshToken) -> Secret:
 
 def read_for_rotation(token: RefreshToken) -> Secret:
     """
-    The same, and the newest version is noted: a crash after an earlier PUT may have left one we do not know.
+    The same, for whoever holds the lease; a version that an earlier holder stored and could not pin is pinned first.
 
-    So at most one version is ever unknown, and `sweep()` finds that one as the newest.
+    A crash or a lost answer may have left one we do not know. At most one ever is, and it is the newest. It counts when
+    its fence is higher than the pinned one's: where refresh tokens work once, only that one still does.
     """
     try:
         newest = outside.vault(token.partner.cloud).newest(token.secret_name)
     except VersionDisabled:  # whatever is disabled was known
         return read(token)
+    reached("after newest")
     if newest.version == token.pinned_version:
         return outside.keyring().open(newest.value, aad=additional_data(token))
-    _note_version(token, newest.version)
-    return read(token)
+    pinned = outside.vault(token.partner.cloud).look(token.secret_name, token.pinned_version)
+    later = _ours(token, newest) if _fence(newest) > _fence(pinned) else None
+    with transaction.atomic():
+        _note_version(token, newest.version)
+        adopted = later is not None and token.adopt(newest.version)
+    if later is not None and adopted:
+        return later
+    return outside.keyring().open(pinned.value, aad=additional_data(token))
+
+
+def _fence(stored: StoredVersion) -> int:
+    """The fence under which a version was stored; less than any where somebody else than us stored it."""
+    tag = stored.tags.get("fence", "")
+    return int(tag) if tag.isdecimal() else -1
+
+
+def _ours(token: RefreshToken, stored: StoredVersion) -> Secret | None:
+    """The refresh token in a version; None where somebody else than us put something there."""
+    try:
+        return outside.keyring().open(stored.value, aad=additional_data(token))
+    except NotOurs:
+        logger.critical("the vault holds a version that is not ours", extra={"refresh_token": token.pk})
+        return None
 
 
 def store_interval() -> dt.timedelta:
@@ -217,13 +244,20 @@ def rotate(token: RefreshToken, successor: Secret) -> bool:
     """
     Store a successor under the same name and pin it while our lease's fence holds; False when we lost.
 
-    A loser leaves its version where it is: at Entra the earlier refresh token stays valid, so nothing is lost.
+    Whoever has lost the lease by now stores nothing: nobody would look for it. Who loses it later leaves the version
+    where it is: at Entra the earlier refresh token stays valid, so nothing is lost.
     """
+    if not token.renew_lease():
+        return False
     sealed = outside.keyring().seal(successor, aad=additional_data(token))
+    reached("before put")
     version = outside.vault(token.partner.cloud).put(token.secret_name, sealed, tags=_tags(token))
+    reached("after put")
     with transaction.atomic():
-        SecretVersion.objects.create(partner_id=token.partner_id, token=token, version=version)
+        _note_version(token, version)  # or the next holder saw it first
+        reached("before pin")
         won = token.point_at(version, next_refresh_at=next_refresh_at(timezone.now()))
+    reached("after pin")
     if won:
         token.refresh_from_db(fields=["pinned_version", "stored_at", "next_refresh_at"])
     return won
@@ -294,7 +328,8 @@ def _end_rotation(token: RefreshToken) -> int:
     adopted = False
     if newest and token.fence == crashed + 1:  # or somebody rotated since we looked
         _note_version(token, newest.version)
-        if newest.version != token.pinned_version and newest.tags.get("fence") == str(crashed):
+        stored = newest.version != token.pinned_version and _fence(newest) == crashed and _ours(token, newest)
+        if stored:
             adopted = token.point_at(newest.version, next_refresh_at=next_refresh_at(timezone.now()))
             logger.warning("a version that a crash left unpinned was adopted", extra={"refresh_token": token.pk})
     token.release()
@@ -318,11 +353,14 @@ def _disable_aged(token: RefreshToken) -> int:
 
 def _close(token: RefreshToken) -> int:
     """Disable every version under a name that is over, the one we may not know of included."""
+    reached("before close")
     vault = outside.vault(token.partner.cloud)
     with contextlib.suppress(SecretMissing, VersionDisabled):  # nothing arrived, or everything is known
         _note_version(token, vault.newest(token.secret_name).version)
     disabled = sum(_disable(token, version) for version in token.versions.filter(disabled_at=None))
+    reached("after disable")
     RefreshToken.objects.filter(pk=token.pk).update(closed_at=timezone.now())
+    reached("after close")
     token.mark_refused("needs_consent", code=BY_A_STOP)  # where it is in force still: a stop came before
     return disabled
 

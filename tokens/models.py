@@ -187,8 +187,23 @@ class RefreshToken(models.Model):
             .update(leased_until=now + LEASE, fence=F("fence") + 1)
         )
         if won:
-            self.refresh_from_db(fields=["leased_until", "fence"])
+            # Somebody may have rotated since this row was read: what is pinned now is what the holder works with.
+            self.refresh_from_db(fields=["leased_until", "fence", "pinned_version", "stored_at"])
         return won == 1
+
+    def renew_lease(self) -> bool:
+        """Have two minutes anew, longer than any request takes; False when the lease is another's or all is stopped."""
+        now = timezone.now()
+        ours = RefreshToken.objects.live(now).filter(pk=self.pk, fence=self.fence, generation=self.generation)
+        return ours.update(leased_until=now + LEASE) == 1
+
+    def adopt(self, version: str) -> bool:
+        """Pin what an earlier holder stored and could not pin, and keep our lease; False when we have lost it."""
+        ours = RefreshToken.objects.live(timezone.now()).filter(pk=self.pk, fence=self.fence)
+        adopted = ours.filter(pinned_version=self.pinned_version).update(pinned_version=version) == 1
+        if adopted:
+            self.pinned_version = version
+        return adopted
 
     def release(self) -> None:
         RefreshToken.objects.filter(pk=self.pk, fence=self.fence).update(leased_until=None)

@@ -111,8 +111,7 @@ class Vault:
         :raises SecretMissing: no such version
         :raises VersionDisabled: switched off
         """
-        with self._asking() as secrets:
-            return _value(secrets.get_secret(name, version))
+        return self.look(name, version).value
 
     def newest(self, name: str) -> StoredVersion:
         """
@@ -121,8 +120,12 @@ class Vault:
         :raises SecretMissing: nothing was ever stored under this name
         :raises VersionDisabled: the newest one is switched off
         """
+        return self.look(name)
+
+    def look(self, name: str, version: str | None = None) -> StoredVersion:
+        """Return one version with its tags, or the newest; raises as `get` and `newest` do."""
         with self._asking() as secrets:
-            found = secrets.get_secret(name)
+            found = secrets.get_secret(name, version)
             return StoredVersion(_version(found), _value(found), dict(found.properties.tags or {}))
 
     def disable(self, name: str, version: str) -> None:

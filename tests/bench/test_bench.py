@@ -29,10 +29,12 @@ def test_tiny_sizes_give_every_figure_and_its_ratio():
         assert re.search(rf"^{name} .* {RATIO}( !)?$", done.stdout, re.MULTILINE), done.stdout
     for name in ("limit: raw fetch", "limit: fetch + parse", "first sync", "unchanged re-sync"):
         assert re.search(rf"^{re.escape(name)} .* {RATIO} / {RATIO}$", done.stdout, re.MULTILINE), done.stdout
+    for name in ("the cache", "entra.redeem", "an MSAL app per call", "entra.redeem with a certificate"):
+        assert re.search(rf"^{name} .* {RATIO}$", done.stdout, re.MULTILINE), done.stdout
     assert re.search(rf"^the broker, with everything .* {RATIO}$", done.stdout, re.MULTILINE), done.stdout
     assert re.search(rf"^until the last call came in .* {RATIO} +1$", done.stdout, re.MULTILINE), done.stdout
     assert "\n0 calls came in after every process had said that it stopped." in done.stdout
-    assert done.stdout.count("PostgreSQL" if SERVER else "SQLite") == 4
+    assert done.stdout.count("PostgreSQL" if SERVER else "SQLite") == 6
 
 
 def test_what_it_cannot_measure_ends_with_its_cause():

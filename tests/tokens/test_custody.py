@@ -327,7 +327,7 @@ def test_what_lies_in_the_vault_is_sealed_and_names_its_key(member, world):
 
 
 # --- Rotation -------------------------------------------------------------------------------------------------------
-def test_a_loser_of_the_lease_stores_but_does_not_pin(member, world):
+def test_who_has_lost_the_lease_stores_nothing(member, world):
     token = RefreshToken.objects.get()
     assert token.lease()
     RefreshToken.objects.update(leased_until=None)
@@ -339,7 +339,94 @@ def test_a_loser_of_the_lease_stores_but_does_not_pin(member, world):
 
     row = RefreshToken.objects.get()
     assert row.pinned_version == winner.pinned_version
-    assert SecretVersion.objects.count() == 3
+    assert SecretVersion.objects.count() == len(puts(world)) == 2
+    assert custody.read(row) == Secret("the newest successor")
+
+
+def test_who_loses_the_lease_while_storing_leaves_its_version_and_does_not_pin(member, world):
+    token = RefreshToken.objects.get()
+    pinned = token.pinned_version
+    assert token.lease()
+
+    def somebody_else_leases(_seconds: float) -> None:
+        RefreshToken.objects.update(leased_until=None)
+        assert RefreshToken.objects.get().lease()
+
+    world.sleep = somebody_else_leases
+    world.fail("vault", "slow", times=1, method="PUT")
+    assert custody.rotate(token, Secret("a successor")) is False
+
+    assert RefreshToken.objects.get().pinned_version == pinned
+    assert SecretVersion.objects.count() == 2
+
+
+def test_a_version_that_the_next_holder_saw_first_breaks_nothing(member, world):
+    token = RefreshToken.objects.select_related("partner").get()
+    assert token.lease()
+    network = outside.network("global")
+
+    def the_next_holder_looks() -> None:
+        for version in world.vault(HOST).secrets[token.secret_name]:
+            custody._note_version(token, version.version)
+
+    class Witness(type(network.session.get_adapter("https://graph.microsoft.com"))):
+        def send(self, request, *args, **options):
+            answer = super().send(request, *args, **options)
+            if request.method == "PUT":
+                the_next_holder_looks()
+            return answer
+
+    network.session.get_adapter("https://graph.microsoft.com").__class__ = Witness
+    assert custody.rotate(token, Secret("a successor")) is True
+
+    assert SecretVersion.objects.count() == 2
+
+
+def test_where_tokens_work_once_the_next_takes_up_a_version_whose_answer_was_lost(member, world):
+    token = RefreshToken.objects.get()
+    assert rotation.rotate(token.pk)  # the first one was spent when the consent was checked
+    world.refresh_tokens("strict")
+    world.vault_fault("set", "lost", times=1)
+    assert not rotation.rotate(token.pk)
+
+    assert rotation.rotate(token.pk)
+
+    row = RefreshToken.objects.get()
+    assert row.refused_at is None
+    assert SecretVersion.objects.filter(token=row).count() == 4
+
+
+@pytest.mark.parametrize("tags", [{}, {"fence": "99"}, {"fence": "x"}, {"fence": "-1"}])
+def test_a_version_that_somebody_else_put_under_the_name_is_noted_and_never_pinned(member, world, tags, caplog):
+    token = RefreshToken.objects.get()
+    foreign = world.vault(HOST).put(token.secret_name, "not ours", tags, None).version
+
+    assert rotation.rotate(token.pk)
+
+    row = RefreshToken.objects.get()
+    assert row.pinned_version not in (foreign, token.pinned_version)
+    assert row.versions.filter(version=foreign).exists()
+    assert ("the vault holds a version that is not ours" in caplog.text) == (tags == {"fence": "99"})
+
+
+def test_a_holder_works_with_what_was_pinned_since_it_read_the_row(member, world):
+    early = RefreshToken.objects.select_related("partner").get()
+    assert rotation.rotate(early.pk)
+    world.refresh_tokens("strict")
+    assert rotation.rotate(early.pk)
+
+    broker.keep(early, Audience.PARTNER_CENTER, purpose="token.keep", actor=SYSTEM)
+
+    assert RefreshToken.objects.get().refused_at is None
+
+
+def test_who_has_lost_the_lease_adopts_nothing(member):
+    token = RefreshToken.objects.get()
+    assert token.lease()
+    RefreshToken.objects.update(fence=F("fence") + 1)
+
+    assert not token.adopt("a version")
+    assert RefreshToken.objects.get().pinned_version == token.pinned_version
 
 
 def test_only_one_of_two_gets_the_lease(member):
@@ -481,6 +568,18 @@ def test_a_losers_version_is_noted_and_not_adopted(member, world):
     token = RefreshToken.objects.get()
     assert (token.pinned_version, token.leased_until) == (pinned, None)
     assert token.versions.filter(version=version, disabled_at=None).exists()
+
+
+def test_what_somebody_else_stored_after_a_crash_is_not_adopted(member, world):
+    token = RefreshToken.objects.get()
+    assert token.lease()
+    world.vault(HOST).put(token.secret_name, "not ours", {"fence": str(token.fence)}, None)
+    RefreshToken.objects.update(leased_until=timezone.now() - dt.timedelta(seconds=1))
+
+    custody.sweep()
+
+    row = RefreshToken.objects.get()
+    assert (row.pinned_version, row.leased_until) == (token.pinned_version, None)
 
 
 def test_a_crash_before_anything_was_stored_only_gives_the_lease_back(member, world):
