@@ -13,6 +13,7 @@ from django.core.management import CommandError, call_command
 
 from sandbox import demo, jose
 from sandbox.directory import read_certificates
+from sandbox.ledger import Refresh
 from tests.conftest import SERVICE
 from tests.pem import pair
 from tests.tokens.machine import identity_endpoint
@@ -123,6 +124,16 @@ def test_an_answer_that_says_nothing_about_the_certificate_is_told_apart(two, wo
     assert [row["result"] for row in document["credentials"]] == [result, result]
     assert code == 1
     assert "look the codes up" in document["next"]
+
+
+def test_a_grant_for_what_never_was_proves_nothing(member, world):
+    never_was, session = drill.NEVER_WAS.reveal(), next(iter(world.ledger.sessions.values()))
+    world.ledger.refreshes[never_was] = Refresh(never_was, session.sid, world.now())
+    world.allow_foreign_accounts = True
+
+    ((document,), code) = drilled()
+
+    assert (document["credentials"][0]["result"], code) == ("unclear", 1)
 
 
 def test_a_cloud_that_is_not_set_up_is_wrong_use(world):

@@ -9,7 +9,7 @@ from azure.identity import ClientSecretCredential
 
 from tests.tokens.fake_entra import APP, PARTNER
 from tokens import permissions
-from tokens.clouds import CLOUDS, GLOBAL, Audience
+from tokens.clouds import CHINA, CLOUDS, GLOBAL, USGOV, Audience
 from tokens.http import HostRefused
 from tokens.refused_requests import AppOnlyRefused, GrantRefused, RetiredRefused, refuse_retired
 

@@ -17,7 +17,7 @@ from tests.tokens.proofs import FIRST, NEXT, accept, ask, configure, lines, pem,
 from tokens import broker, expiry, rotation, tasks
 from tokens.credential import InUse, Proof
 from tokens.entra import OurFault
-from tokens.models import Alarm, RefreshToken, TokenUse
+from tokens.models import Alarm, RefreshToken, TokenUse, UnknownAnswer
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -115,11 +115,13 @@ def test_what_does_not_concern_the_certificate_is_not_tried_again(member, two, w
     assert used() == "certificate"
 
 
-def test_a_number_of_a_refused_certificate_that_nobody_knows_is_kept(member, two, world):
-    world.fail("entra", "AADSTS7009999", times=1, path=CONTOSO)
-    with pytest.raises(broker.ConsentRequired):  # what an unknown number with invalid_grant is taken for
-        ask()
-    assert used() == "certificate"
+def test_a_refusal_of_the_certificate_by_a_number_nobody_knows_rolls_over_and_is_kept(member, two, world):
+    world.token_fault("AADSTS650053", times=1, tenant=CONTOSO)  # comes as invalid_client
+
+    ask()
+
+    assert used() == "next"
+    assert UnknownAnswer.objects.get().code == "AADSTS650053"
 
 
 def test_a_consent_goes_on_with_the_next_certificate(two, person, invited, contoso, world):
