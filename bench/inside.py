@@ -46,6 +46,7 @@ from tokens.credential import AppRegistration  # noqa: E402
 from tokens.http import StandInAdapter  # noqa: E402
 from tokens.models import RefreshToken  # noqa: E402
 from tokens.secret import Secret  # noqa: E402
+from tokens.sessions import ApiSession  # noqa: E402
 
 WARM_UP = 15  # requests or tokens before the clock starts
 PLACES = 20  # deep pages that are looked at
@@ -72,7 +73,7 @@ def reconnect(partner: Partner) -> None:
         demo._consent(partner, demo.Pretended(str(partner.tenant_id), partner.name))
 
 
-def _session(partner: Partner) -> broker.ApiSession:
+def _session(partner: Partner) -> ApiSession:
     token = current_token(partner)
     assert token
     return broker.session(token, Audience.PARTNER_CENTER, purpose="sync.customers", actor=WHO)

@@ -21,6 +21,7 @@ from tokens.entra import ConsentRequired, Grant, Identity
 from tokens.errors import Transient
 from tokens.permissions import Permission
 from tokens.secret import Secret
+from tokens.sessions import ApiSession, Probe
 
 # The groups of a partner's tenant that Partner Center's agent roles stand for; names as Microsoft creates them.
 # https://learn.microsoft.com/graph/auth-cloudsolutionprovider
@@ -78,7 +79,7 @@ def _refuse_missing(asked: Sequence[Permission], missing: list[str]) -> None:
 
 def _mint(
     grant: Grant, audience: Audience, asked: Sequence[Permission], partner: Partner, actor: Actor
-) -> tuple[broker.Probe, list[str]]:
+) -> tuple[Probe, list[str]]:
     """
     A token for one audience with whatever was granted, and the names of what was not.
 
@@ -86,7 +87,7 @@ def _mint(
     """
     of_audience = [permission.name for permission in asked if permission.audience == audience]
 
-    def mint(without: Collection[str]) -> broker.Probe:
+    def mint(without: Collection[str]) -> Probe:
         return broker.probe(grant, audience, partner=partner, actor=actor, without=without)
 
     try:
@@ -102,7 +103,7 @@ def _mint(
     return minted, permissions.missing(asked, audience, minted.scopes)
 
 
-def _is_granted(mint: Callable[[Collection[str]], broker.Probe], name: str, of_audience: list[str]) -> bool:
+def _is_granted(mint: Callable[[Collection[str]], Probe], name: str, of_audience: list[str]) -> bool:
     try:
         mint([other for other in of_audience if other != name])
     except ConsentRequired:
@@ -110,7 +111,7 @@ def _is_granted(mint: Callable[[Collection[str]], broker.Probe], name: str, of_a
     return True
 
 
-def _mfa(partner_center: broker.Probe) -> dict[str, Any]:
+def _mfa(partner_center: Probe) -> dict[str, Any]:
     """Partner Center's own word decides; the token's `amr` is evidence, and decides only when it gives none."""
     methods = partner_center.authentication_methods
     try:
@@ -131,7 +132,7 @@ def _mfa(partner_center: broker.Probe) -> dict[str, Any]:
     return {"compliant": True, "source": source, "amr": sorted(methods or ()), "at": timezone.now().isoformat()}
 
 
-def _role(graph: broker.ApiSession) -> str:
+def _role(graph: ApiSession) -> str:
     """The best role this account has, out of those the vendor accepts."""
     groups = Graph(graph).agent_groups()
     for role in ("admin_agent", "sales_agent"):

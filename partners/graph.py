@@ -33,7 +33,7 @@ class GraphRefused(Permanent):
 
 
 class Session(Protocol):
-    """What this module needs of `tokens.broker.ApiSession`."""
+    """What this module needs of `tokens.sessions.ApiSession`."""
 
     root: str
 

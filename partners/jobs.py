@@ -29,12 +29,13 @@ from partners.partnercenter import AccessRefused, MfaMissing
 from partners.standing import current_token, standing
 from tokens import broker, custody
 from tokens.actors import Actor, ActorKind
-from tokens.broker import ApiSession, Stopped
+from tokens.broker import Stopped
 from tokens.challenges import ChallengedAgain
 from tokens.clouds import Audience
 from tokens.entra import BlockedByPartner, ConsentRequired
 from tokens.errors import Failure, Permanent, Transient
 from tokens.models import Halt, RefreshToken
+from tokens.sessions import ApiSession
 
 logger = logging.getLogger(__name__)
 

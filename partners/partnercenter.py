@@ -76,7 +76,7 @@ class CursorRejected(CallRejected):
 
 
 class Session(Protocol):
-    """What this module needs of `tokens.broker.ApiSession`."""
+    """What this module needs of `tokens.sessions.ApiSession`."""
 
     root: str
 

@@ -11,25 +11,24 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-import requests
 from django.db.models import Exists
 from django.utils import timezone
 
-from tokens import alarms, audit, challenges, custody, lifetimes, outside, permissions, rollover
+from tokens import audit, custody, ledger, outside, permissions, rollover
 from tokens.access_cache import AccessCache, Key
 from tokens.actors import Actor
 from tokens.clouds import CLOUDS, Audience, Cloud, cloud_named
 from tokens.entra import BlockedByPartner, ConsentRequired, Grant, OurFault, Refused, authentication_methods
-from tokens.errors import Failure, Permanent, Transient
+from tokens.errors import Failure, Permanent
 from tokens.faultpoints import reached
-from tokens.http import same_origin
 from tokens.models import Halt, RefreshToken, TokenUse
 from tokens.secret import Secret
+from tokens.sessions import ApiSession, Probe
 
 if TYPE_CHECKING:
     from partners.models import Partner
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SNAPSHOT_AGE = 0.25  # seconds a "yes" of the gate may be reused within one process
-KEEP_LEDGER = dt.timedelta(days=400)
 NOT_CONSENTED = "AADSTS65001"
 EARLY = 300  # seconds before its end at which an access token is no longer handed out
 
@@ -71,10 +69,6 @@ class PurposeRefused(Permanent):
     """This purpose has no business at this audience; nothing was sent."""
 
 
-class Gate(Protocol):
-    def __call__(self) -> None: ...
-
-
 _cache = AccessCache()
 _snapshots: dict[tuple[int, int], float] = {}
 _gate_epoch = 0  # rises when this process learns of a stop
@@ -87,63 +81,6 @@ def forget() -> None:
 
 
 # --- Sending --------------------------------------------------------------------------------------------------------
-class ApiSession:
-    """Sends requests to one audience's API; each send passes the gate. It never shows the token it adds."""
-
-    def __init__(
-        self,
-        *,
-        cloud: str,
-        root: str,
-        gate: Gate,
-        bearer: Callable[[], Secret],
-        forget_bearer: Callable[[], None],
-        bearer_with: Callable[[Secret, str], Secret],
-    ) -> None:
-        """`bearer_with` gives another token in place of one that an API refused, made with the claims it asked for."""
-        self.root = root
-        self._cloud = cloud
-        self._gate = gate
-        self._bearer = bearer
-        self._forget_bearer = forget_bearer
-        self._bearer_with = bearer_with
-
-    def get(self, url: str, **options: Any) -> requests.Response:
-        return self.request("GET", url, **options)
-
-    def request(
-        self, method: str, url: str, *, headers: dict[str, str] | None = None, **options: Any
-    ) -> requests.Response:
-        """
-        Send to a path, or to an absolute address on the audience's own origin; a claims challenge is answered once.
-
-        :raises Stopped: the gate is shut
-        :raises HostRefused: the address lies elsewhere; nothing was sent
-        :raises ChallengedAgain: the API asks for further proof even of a token that has it
-        :raises Transient, Permanent: no token could be had, or nothing came back
-        """
-        address = same_origin(self.root, url)
-        bearer = self._bearer()
-
-        def send(with_token: Secret) -> requests.Response:
-            self._gate()
-            authorized = {**(headers or {}), "Authorization": f"Bearer {with_token.reveal()}"}
-            network = outside.network(self._cloud)
-            with network.last_word(self._gate):
-                return network.request(method, address, headers=authorized, **options)
-
-        try:
-            response = challenges.answer_once(
-                send(bearer), send_again=lambda claims: send(self._bearer_with(bearer, claims))
-            )
-        except challenges.ChallengedAgain:
-            self._forget_bearer()
-            raise
-        if response.status_code == 401:
-            self._forget_bearer()  # the next send mints anew; the caller decides whether there is one
-        return response
-
-
 def session(
     token: RefreshToken, audience: Audience, *, purpose: str, actor: Actor, tenant: UUID | None = None
 ) -> ApiSession:
@@ -165,13 +102,6 @@ def session(
         forget_bearer=lambda: _cache.drop(key),
         bearer_with=lambda refused, claims: _cache.replace(key, refused, lambda: mint(claims)),
     )
-
-
-class Probe(ApiSession):
-    """A session for a grant that is in memory only, while consent is being checked."""
-
-    scopes: frozenset[str]
-    authentication_methods: frozenset[str] | None
 
 
 def probe(
@@ -289,7 +219,9 @@ def _mint_grant(
     claims: str = "",
 ) -> Grant:
     check_gate(token)
-    use = _ledger(token.partner, audience, purpose=purpose, actor=actor, generation=token.generation, tenant=tenant)
+    use = ledger.begin(
+        token.partner, audience, purpose=purpose, actor=actor, generation=token.generation, tenant=tenant
+    )
     if audience not in permissions.audiences_for(purpose):
         use.close(TokenUse.Outcome.REFUSED, code="purpose")
         raise PurposeRefused(f"{purpose} may not ask for {audience}", code="purpose")
@@ -298,12 +230,12 @@ def _mint_grant(
             use, token.partner.cloud, lambda: _redeem(token, audience, tenant=tenant, store=store, claims=claims)
         )
     except Failure as failure:
-        _close_refused(use, failure, token.partner.cloud)
+        ledger.close_refused(use, failure, token.partner.cloud)
         if tenant is not None and isinstance(failure, Refused) and not isinstance(failure, OurFault):
             raise CustomerRefused(str(failure), code=failure.code, correlation_id=failure.correlation_id) from failure
         note_refusal(token, failure, audience)
         raise
-    _close_granted(use, grant, token.partner.cloud)
+    ledger.close_granted(use, grant, token.partner.cloud)
     token.mark_success()
     return grant
 
@@ -376,9 +308,9 @@ def redeem_code(
 ) -> Grant:
     """Spend a consent's code for Partner Center; the grant stays in memory until `store()`."""
     cloud = cloud_of(partner)
-    use = _ledger(partner, Audience.PARTNER_CENTER, purpose=purpose, actor=actor)
+    use = ledger.begin(partner, Audience.PARTNER_CENTER, purpose=purpose, actor=actor)
     scopes = permissions.scopes(outside.asked_permissions(), cloud, Audience.PARTNER_CENTER)
-    return _noted(
+    return ledger.noted(
         use,
         cloud.name,
         lambda: outside.entra(cloud.name).redeem_code(
@@ -400,8 +332,8 @@ def _redeem_in_memory(
     if grant.refresh_token is None:
         raise Permanent("the grant carries no refresh token", code="no-refresh-token")
     refresh_token, cloud = grant.refresh_token, cloud_of(partner)
-    use = _ledger(partner, audience, purpose=purpose, actor=actor)
-    return _noted(
+    use = ledger.begin(partner, audience, purpose=purpose, actor=actor)
+    return ledger.noted(
         use,
         cloud.name,
         lambda: outside.entra(cloud.name).redeem_refresh_token(
@@ -410,56 +342,7 @@ def _redeem_in_memory(
     )
 
 
-# --- The ledger -----------------------------------------------------------------------------------------------------
-def _ledger(
-    partner: Partner | None,
-    audience: Audience | str,
-    *,
-    purpose: str,
-    actor: Actor,
-    generation: int | None = None,
-    tenant: UUID | None = None,
-) -> TokenUse:
-    """Write the line before the request leaves."""
-    return TokenUse.objects.create(
-        partner=partner,
-        audience=str(audience),
-        purpose=purpose,
-        generation=generation,
-        customer_tenant=tenant,
-        actor_kind=actor.kind,
-        actor_id=actor.id[:150],
-        actor_label=actor.label[:320],
-    )
-
-
-def _noted(use: TokenUse, cloud: str, redeem: Callable[[], Grant]) -> Grant:
-    try:
-        grant = rollover.redeem(use, cloud, redeem)
-    except Failure as failure:
-        _close_refused(use, failure, cloud)
-        raise
-    _close_granted(use, grant, cloud)
-    return grant
-
-
-def _close_granted(use: TokenUse, grant: Grant, cloud: str) -> None:
-    use.close(TokenUse.Outcome.GRANTED, lives_s=grant.expires_in)
-    lifetimes.warn(use, cloud)
-    rollover.all_clear(cloud)
-
-
-def _close_refused(use: TokenUse, failure: Failure, cloud: str) -> None:
-    alarms.note(failure, cloud=cloud)
-    outcome = TokenUse.Outcome.UNAVAILABLE if isinstance(failure, Transient) else TokenUse.Outcome.REFUSED
-    use.close(outcome, code=failure.code)
-
-
-def forget_old() -> None:
-    """Let go of ledger lines after 400 days."""
-    TokenUse.objects.filter(at__lt=timezone.now() - KEEP_LEDGER).delete()
-
-
+# --- What a refusal means for the partner ---------------------------------------------------------------------------
 def note_refusal(token: RefreshToken, failure: Failure, audience: Audience) -> None:
     """Mark the row of the very generation that was refused; our own faults and passing trouble never touch it."""
     refusal = _refusal(failure)
@@ -486,8 +369,8 @@ def _refusal(failure: Failure) -> str:
 
 def redeem_sign_in(*, cloud: str, flow: dict[str, Any], answer: dict[str, str], actor: Actor) -> Grant:
     """Spend a sign-in's code, which carries `openid profile` only; nothing of the grant is kept."""
-    use = _ledger(None, "openid", purpose="signin", actor=actor)
-    return _noted(
+    use = ledger.begin(None, "openid", purpose="signin", actor=actor)
+    return ledger.noted(
         use,
         cloud,
         lambda: outside.entra(cloud).redeem_code(flow=flow, answer=answer, tenant="organizations", scopes=[]),

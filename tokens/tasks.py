@@ -4,7 +4,7 @@ from typing import Any
 
 from celery import shared_task
 
-from tokens import broker, custody, expiry, lifetimes, rotation, watch
+from tokens import broker, custody, expiry, ledger, lifetimes, rotation, watch
 
 
 @shared_task(name="tokens.sweep", ignore_result=True)
@@ -35,7 +35,7 @@ def close_stopped(**_future: Any) -> None:
 @shared_task(name="tokens.tidy", ignore_result=True)
 def tidy(**_future: Any) -> None:
     """Let go of what is old; look for sign-ins nobody uses, tokens that live too long, and certificates that end."""
-    broker.forget_old()
+    ledger.forget_old()
     watch.forget_old()
     rotation.watch_idle()
     lifetimes.watch(broker.clouds_in_use())

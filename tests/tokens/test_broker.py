@@ -15,7 +15,7 @@ from tokens.access_cache import AccessCache, Key
 from tokens.actors import SYSTEM
 from tokens.clouds import Audience
 from tokens.entra import Grant
-from tokens.errors import Permanent
+from tokens.errors import Permanent, Transient
 from tokens.http import HostRefused
 from tokens.models import RefreshToken, TokenUse
 from tokens.secret import Secret
@@ -75,7 +75,7 @@ class TestSending:
     def test_a_request_that_found_nobody_is_told_apart_from_a_refusal(self, member, world):
         world.fail("entra", "503", path="/token", tenant=CONTOSO)
 
-        with pytest.raises(broker.Transient):
+        with pytest.raises(Transient):
             session().get(WHERE)
 
         assert TokenUse.objects.get(purpose="token.explain").outcome == "unavailable"

@@ -1,0 +1,71 @@
+"""The ledger of token requests: a line before each request leaves, and its end; kept for 400 days."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from django.utils import timezone
+
+from tokens import alarms, lifetimes, rollover
+from tokens.actors import Actor
+from tokens.clouds import Audience
+from tokens.entra import Grant
+from tokens.errors import Failure, Transient
+from tokens.models import TokenUse
+
+if TYPE_CHECKING:
+    from partners.models import Partner
+
+KEEP_LEDGER = dt.timedelta(days=400)
+
+
+def begin(
+    partner: Partner | None,
+    audience: Audience | str,
+    *,
+    purpose: str,
+    actor: Actor,
+    generation: int | None = None,
+    tenant: UUID | None = None,
+) -> TokenUse:
+    """Write the line before the request leaves."""
+    return TokenUse.objects.create(
+        partner=partner,
+        audience=str(audience),
+        purpose=purpose,
+        generation=generation,
+        customer_tenant=tenant,
+        actor_kind=actor.kind,
+        actor_id=actor.id[:150],
+        actor_label=actor.label[:320],
+    )
+
+
+def noted(use: TokenUse, cloud: str, redeem: Callable[[], Grant]) -> Grant:
+    try:
+        grant = rollover.redeem(use, cloud, redeem)
+    except Failure as failure:
+        close_refused(use, failure, cloud)
+        raise
+    close_granted(use, grant, cloud)
+    return grant
+
+
+def close_granted(use: TokenUse, grant: Grant, cloud: str) -> None:
+    use.close(TokenUse.Outcome.GRANTED, lives_s=grant.expires_in)
+    lifetimes.warn(use, cloud)
+    rollover.all_clear(cloud)
+
+
+def close_refused(use: TokenUse, failure: Failure, cloud: str) -> None:
+    alarms.note(failure, cloud=cloud)
+    outcome = TokenUse.Outcome.UNAVAILABLE if isinstance(failure, Transient) else TokenUse.Outcome.REFUSED
+    use.close(outcome, code=failure.code)
+
+
+def forget_old() -> None:
+    """Let go of ledger lines after 400 days."""
+    TokenUse.objects.filter(at__lt=timezone.now() - KEEP_LEDGER).delete()
