@@ -17,6 +17,7 @@ from tests.tokens.proofs import FIRST, NEXT, accept, ask, configure, lines, pem,
 from tokens import broker, expiry, rotation, tasks
 from tokens.credential import InUse, Proof
 from tokens.entra import OurFault
+from tokens.errors import Transient
 from tokens.models import Alarm, RefreshToken, TokenUse, UnknownAnswer
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -108,7 +109,7 @@ def test_a_single_certificate_is_tried_once(member, world, settings):
 def test_what_does_not_concern_the_certificate_is_not_tried_again(member, two, world, code):
     world.fail("entra", code, times=1, path=CONTOSO)
 
-    with pytest.raises((OurFault, broker.Transient, broker.ConsentRequired)):
+    with pytest.raises((OurFault, Transient, broker.ConsentRequired)):
         ask()
 
     assert lines() == [(("unavailable" if code == "AADSTS90033" else "refused"), code)]
