@@ -15,7 +15,7 @@ from tokens import id_token
 from tokens.clouds import Cloud
 from tokens.credential import AppRegistration, InUse, Proof
 from tokens.errors import Failure
-from tokens.http import Network, Unreachable, retry_after
+from tokens.http import Network, Unreachable, ask_for_the_last_word, retry_after
 from tokens.id_token import BadIdToken, Identity, KeySet, authentication_methods
 from tokens.refusals import (
     AnswerMismatch,
@@ -288,6 +288,8 @@ class _Wire:
         return _Reply(200, json.dumps(self._discovery.document(self._tenant)))
 
     def post(self, url: str, **kwargs: Any) -> _Reply:
+        # The document, or a managed identity's proof, may have been fetched meanwhile, over a connection open by now.
+        ask_for_the_last_word()
         response = self._network.session.post(url, **kwargs)
         self.seen = Seen(response.status_code, retry_after(response), guid(kwargs["headers"]["client-request-id"]))
         return _Reply(response.status_code, json.dumps(answered(response, self.seen)))

@@ -51,6 +51,25 @@ class TestSending:
 
         assert (len(world.calls_to("partnercenter")), len(world.calls_to("entra", "/token"))) == calls
 
+    def test_a_stop_while_the_endpoints_are_looked_up_lets_no_token_request_leave(self, member, world):
+        outside.forget()  # a process that has not read Microsoft's document yet
+        redeemed = len(world.calls_to("entra", f"{CONTOSO}/oauth2/v2.0/token"))
+        looked_up: list[float] = []
+
+        def killed(seconds: float) -> None:
+            looked_up.append(seconds)
+            Partner.objects.update(killed_at=timezone.now())
+            broker.forget_gate()
+
+        world.sleep = killed
+        world.fail("entra", "slow", path=f"{CONTOSO}/v2.0/.well-known", seconds=1)
+
+        with pytest.raises(broker.Stopped):
+            session().get(WHERE)
+
+        assert looked_up == [1]
+        assert len(world.calls_to("entra", f"{CONTOSO}/oauth2/v2.0/token")) == redeemed
+
     def test_the_ledger_line_is_written_before_the_request_leaves(self, member, world):
         lines: list[str] = []
         world.latency["entra"] = 1
