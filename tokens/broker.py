@@ -308,15 +308,17 @@ def redeem_code(
 ) -> Grant:
     """Spend a consent's code for Partner Center; the grant stays in memory until `store()`."""
     cloud = cloud_of(partner)
+    check_open(partner)
     use = ledger.begin(partner, Audience.PARTNER_CENTER, purpose=purpose, actor=actor)
     scopes = permissions.scopes(outside.asked_permissions(), cloud, Audience.PARTNER_CENTER)
-    return ledger.noted(
-        use,
-        cloud.name,
-        lambda: outside.entra(cloud.name).redeem_code(
-            flow=flow, answer=answer, tenant=str(partner.tenant_id), scopes=scopes
-        ),
-    )
+    with outside.network(cloud.name).last_word(lambda: check_open(partner)):
+        return ledger.noted(
+            use,
+            cloud.name,
+            lambda: outside.entra(cloud.name).redeem_code(
+                flow=flow, answer=answer, tenant=str(partner.tenant_id), scopes=scopes
+            ),
+        )
 
 
 def _redeem_in_memory(
@@ -332,14 +334,16 @@ def _redeem_in_memory(
     if grant.refresh_token is None:
         raise Permanent("the grant carries no refresh token", code="no-refresh-token")
     refresh_token, cloud = grant.refresh_token, cloud_of(partner)
+    check_open(partner)
     use = ledger.begin(partner, audience, purpose=purpose, actor=actor)
-    return ledger.noted(
-        use,
-        cloud.name,
-        lambda: outside.entra(cloud.name).redeem_refresh_token(
-            refresh_token=refresh_token, tenant=str(partner.tenant_id), scopes=scopes, claims=claims or None
-        ),
-    )
+    with outside.network(cloud.name).last_word(lambda: check_open(partner)):
+        return ledger.noted(
+            use,
+            cloud.name,
+            lambda: outside.entra(cloud.name).redeem_refresh_token(
+                refresh_token=refresh_token, tenant=str(partner.tenant_id), scopes=scopes, claims=claims or None
+            ),
+        )
 
 
 # --- What a refusal means for the partner ---------------------------------------------------------------------------

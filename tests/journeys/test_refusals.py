@@ -17,9 +17,9 @@ from consent import checks_at_consent, invitations
 from consent.models import Consent, ConsentAttempt, Invitation
 from consent.refusals import REASONS, of_failure
 from partners import jobs
-from partners.models import Job, Member, Run, User
+from partners.models import Job, Member, Partner, Run, User
 from sandbox.world import ID_TOKEN_FAULTS
-from tests.conftest import SERVICE
+from tests.conftest import CONTOSO, SERVICE
 from tests.pretend import Person, text_of
 from tokens import custody, outside
 from tokens.aadsts import Kind, unknown
@@ -346,6 +346,19 @@ def test_with_entra_down_at_the_start_the_invitation_says_so(person, invited, wo
     world.fail("entra", "503")
 
     assert_refused(person.portal.post(invited[1]), world, "microsoft_down")
+
+
+def test_a_stop_while_a_consent_is_checked_lets_no_further_token_request_leave(person, invited, world):
+    def killed(_seconds: float) -> None:
+        Partner.objects.update(killed_at=timezone.now())
+
+    world.sleep = killed
+    world.fail("partnercenter", "slow", seconds=1)
+    before = len(world.calls_to("entra", f"{CONTOSO}/oauth2/v2.0/token"))
+
+    assert_refused(person.connect(invited[1], SERVICE), world, "stopped")
+
+    assert len(world.calls_to("entra", f"{CONTOSO}/oauth2/v2.0/token")) == before + 1, "the code, and nothing after"
 
 
 def test_a_stopped_partner_cannot_connect(person, invited, world):
