@@ -162,11 +162,14 @@ KINDS: dict[int, Kind] = {
     50194: Kind("unauthorized_client", "Application '{0}' is not configured as a multi-tenant application."),
     70002: Kind("invalid_client", "Error validating credentials.", status=401),
     700021: Kind("invalid_client", "Client assertion application identifier does not match '{0}'.", status=401),
+    700024: Kind("invalid_client", "Client assertion is not within its valid time range.", status=401),
     700025: Kind(
         "invalid_client", "Client is public, so neither assertion nor secret should be presented.", status=401
     ),
     700030: Kind("invalid_client", "Invalid certificate: its subject name is not authorized.", status=401),
     700211: Kind("invalid_client", "No matching federated identity record found for the issuer.", status=401),
+    700212: Kind("invalid_client", "No matching federated identity record found for audience '{0}'.", status=401),
+    700213: Kind("invalid_client", "No matching federated identity record found for subject '{0}'.", status=401),
     700229: Kind("invalid_client", "Only app tokens can be used as federated identity credentials.", status=401),
     900971: Kind("invalid_request", "No reply address provided."),
     # another national cloud

@@ -17,7 +17,7 @@ RATIO = r"\d+\.\d+"
 def bench(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if name != "CPV_BENCH_POSTGRES_URL"}
     command = [sys.executable, "-m", "bench", *words]
-    return subprocess.run(command, env=clean | env, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, env=clean | env, capture_output=True, text=True, timeout=400, check=False)
 
 
 @pytest.mark.processes

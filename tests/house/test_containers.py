@@ -17,6 +17,7 @@ from ruamel.yaml import YAML
 from cpvpanel import signing
 from sandbox import demo
 from tests.house.test_settings import names_in_settings
+from tests.pem import pair
 
 COMPOSE: dict[str, Any] = YAML(typ="safe").load(Path("docker-compose.yml"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -271,7 +272,8 @@ def test_each_process_starts_with_what_it_is_given(write, tmp_path, name, rehear
     if not rehearsal:
         given |= FILLED_IN
         for certificate in ("app_certificate", "vault_web_certificate", "vault_worker_certificate"):
-            (secrets / certificate).write_text("-----BEGIN CERTIFICATE-----\n")
+            made = pair(certificate, days=60)
+            (secrets / certificate).write_text(made.key + made.certificate)
     env = {"PATH": os.environ["PATH"], "CPV_ENV_FILE": "", "CPV_VAR_DIR": str(tmp_path / "var")}
     env |= resolved(name, given, secrets)
     checks = name in ("web", "worker")  # the two that speak to Microsoft
