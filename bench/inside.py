@@ -222,6 +222,17 @@ PAGES: dict[str, Callable[[Visitor], str]] = {
 }
 
 
+def _each(step: Callable[[], object], number: int) -> dict[str, Any]:
+    """What one of so many steps takes, once it is warm."""
+    for _ in range(min(WARM_UP, number)):
+        step()
+    figures: dict[str, Any] = {}
+    with clock(figures):
+        for _ in range(number):
+            step()
+    return {name: value if name == "memory" else value / number for name, value in figures.items()}
+
+
 # --- Tokens ---------------------------------------------------------------------------------------------------------
 def mint(tenant: str, tokens: int, plain: bool) -> dict[str, Any]:
     """
@@ -232,13 +243,7 @@ def mint(tenant: str, tokens: int, plain: bool) -> dict[str, Any]:
     token = current_token(Partner.objects.get(tenant_id=tenant))
     assert token
     step = _plain(token) if plain else _ours(token)
-    for _ in range(min(WARM_UP, tokens)):
-        step()
-    figures: dict[str, Any] = {}
-    with clock(figures):
-        for _ in range(tokens):
-            step()
-    return {name: value if name == "memory" else value / tokens for name, value in figures.items()}
+    return _each(step, tokens)
 
 
 def look_up(times: int, ours: bool) -> dict[str, Any]:
@@ -303,13 +308,7 @@ def redeem(tenant: str, tokens: int, way: str, certificate: bool) -> dict[str, A
             return application.acquire_token_by_refresh_token(refresh_token.reveal(), scopes)["access_token"]
 
     step = {"post": _plain(token), "ours": ours, "msal": by_msal}[way]
-    for _ in range(min(WARM_UP, tokens)):
-        step()
-    figures: dict[str, Any] = {}
-    with clock(figures):
-        for _ in range(tokens):
-            step()
-    return {name: value if name == "memory" else value / tokens for name, value in figures.items()}
+    return _each(step, tokens)
 
 
 def _ours(token: RefreshToken) -> Callable[[], object]:

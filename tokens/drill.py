@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from django.conf import settings
 from django.utils import timezone
 
-from tokens import outside
+from tokens import ledger, outside
 from tokens.aadsts import Kind
 from tokens.actors import Actor
 from tokens.clouds import Audience, cloud_named
@@ -89,10 +89,7 @@ def _alone(client_id: str, proof: Proof) -> AppRegistration:
 
 
 def _asked(cloud: str, app: AppRegistration, actor: Actor) -> tuple[Result, str]:
-    use = TokenUse.objects.create(
-        audience=str(Audience.PARTNER_CENTER), purpose=PURPOSE,
-        actor_kind=actor.kind, actor_id=actor.id[:150], actor_label=actor.label[:320],
-    )  # fmt: skip
+    use = ledger.begin(None, Audience.PARTNER_CENTER, purpose=PURPOSE, actor=actor)
     scope = cloud_named(cloud).default_scope(Audience.PARTNER_CENTER)
     tenant = settings.CPV_APPS[cloud]["tenant_id"] or "organizations"
     try:

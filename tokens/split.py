@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from django.conf import settings
 
-from tokens import aadsts, audit, broker, custody, envelope, outside
+from tokens import aadsts, audit, broker, custody, envelope, ledger, outside
 from tokens.actors import Actor
 from tokens.clouds import Audience, cloud_named
 from tokens.entra import Grant, OurFault, Refused
@@ -125,7 +125,7 @@ def _redeem(token: RefreshToken, actor: Actor, thing: Secret, holds: str, tried:
 def _open_the_vault_as_the_application(token: RefreshToken, actor: Actor) -> Attempt:
     """The application has no rights in the vault: either Entra gives it no token for one, or the vault says no."""
     tried = "read the secret as the application itself"
-    use = _ledger_line(actor)
+    use = ledger.begin(None, "vault", purpose=PURPOSE, actor=actor)  # no partner's credential is used here
     answered = "the vault: the secret"
     try:
         _vault_of_the_application(token).get(token.secret_name, token.pinned_version)
@@ -158,14 +158,6 @@ def _says_no(failure: Failure) -> bool:
     if numbers:
         return aadsts.classify(numbers, "", "", 0).kind is not aadsts.Kind.APP_CREDENTIAL
     return failure.code in ("vault-401", "vault-403")
-
-
-def _ledger_line(actor: Actor) -> TokenUse:
-    """No partner's credential is used here, so the line has no partner."""
-    kind, label = actor.kind, actor.label[:320]
-    return TokenUse.objects.create(
-        audience="vault", purpose=PURPOSE, actor_kind=kind, actor_id=actor.id[:150], actor_label=label
-    )
 
 
 def _close(use: TokenUse, failure: Failure) -> None:
