@@ -44,6 +44,7 @@ from tokens.access_cache import AccessCache, Key  # noqa: E402
 from tokens.clouds import Audience, cloud_named  # noqa: E402
 from tokens.credential import AppRegistration  # noqa: E402
 from tokens.http import StandInAdapter  # noqa: E402
+from tokens.minting import Wish  # noqa: E402
 from tokens.models import RefreshToken  # noqa: E402
 from tokens.secret import Secret  # noqa: E402
 from tokens.sessions import ApiSession  # noqa: E402
@@ -314,7 +315,7 @@ def redeem(tenant: str, tokens: int, way: str, certificate: bool) -> dict[str, A
 def _ours(token: RefreshToken) -> Callable[[], object]:
     def step() -> object:
         broker.forget()
-        return broker._mint(token, Audience.PARTNER_CENTER, purpose="sync.customers", actor=WHO, tenant=None)
+        return broker._mint(Wish(token, Audience.PARTNER_CENTER, "sync.customers", WHO))
 
     return step
 

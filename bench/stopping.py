@@ -118,7 +118,7 @@ def sender(tenant: str) -> None:
     """Send without a pause, from each "send" on, until the gate says no."""
     from partners.models import Partner
     from partners.standing import current_token
-    from tokens import actors, broker, watch
+    from tokens import actors, broker, gate, watch
     from tokens.clouds import Audience
 
     watch.start()
@@ -132,7 +132,7 @@ def sender(tenant: str) -> None:
         try:
             while True:
                 session.get("/v1/profiles/organization")
-        except broker.Stopped:
+        except gate.Stopped:
             _answer("stopped")
 
 

@@ -39,7 +39,15 @@ def callback_address(kind: str) -> str:
 
 # --- Leaving ----------------------------------------------------------------------------------------------------------
 def flow_to_microsoft(
-    cloud: str, *, tenant: str, scopes: list[str], kind: str, retry_path: str, hint: str = "", openid_only: bool = False
+    cloud: str,
+    *,
+    tenant: str,
+    scopes: list[str],
+    kind: str,
+    retry_path: str,
+    hint: str = "",
+    openid_only: bool = False,
+    claims: str = "",
 ) -> dict[str, Any]:
     """
     What MSAL needs to know again on the way back: state, nonce, verifier, and the address to send the browser to.
@@ -54,6 +62,7 @@ def flow_to_microsoft(
             login_hint=hint or None,
             response_mode=settings.CPV_RESPONSE_MODE,
             openid_only=openid_only,
+            claims=claims or None,
         )
     except Failure as failure:
         raise as_refusal(failure, retry_path) from failure

@@ -22,7 +22,7 @@ from consent.refusals import Refused, of_answer
 from partners import jobs
 from partners.models import Member, Partner, User
 from partners.standing import current_token, standing
-from tokens import audit, broker, custody, outside, permissions
+from tokens import audit, broker, custody, gate, outside, permissions
 from tokens.clouds import cloud_named
 from tokens.entra import Identity
 from tokens.errors import Failure
@@ -64,8 +64,8 @@ def begin(
     :raises Refused: the partner is stopped, or Microsoft cannot be reached
     """
     _check_open(partner, retry_path)
-    works = _works(partner, current_token(partner))
-    if works and not renewal:
+    token = current_token(partner)
+    if _works(partner, token) and not renewal:
         raise Refused("already_connected")
     flow = attempts.flow_to_microsoft(
         partner.cloud,
@@ -74,8 +74,9 @@ def begin(
         kind=ConsentAttempt.Kind.CONSENT,
         retry_path=retry_path,
         hint=hint,
+        claims=token.wanted_claims if token else "",
     )
-    flow["renewal"] = works  # what is in force and works is replaced only when an owner has seen by what
+    flow["renewal"] = _is_live(partner, token)  # what is in force is replaced only when an owner has seen by what
     return attempts.remember(
         flow, ConsentAttempt.Kind.CONSENT, partner.cloud, browser, partner=partner, invitation=invitation
     )
@@ -108,8 +109,8 @@ def begin_admin_consent(
 
 def _check_open(partner: Partner, retry_path: str) -> None:
     try:
-        broker.check_open(partner)
-    except broker.Stopped as stopped:
+        gate.check_open(partner)
+    except gate.Stopped as stopped:
         raise Refused("stopped", retry_path=retry_path) from stopped
 
 
@@ -154,7 +155,7 @@ def _complete(attempt: ConsentAttempt, flow: dict[str, Any], answer: dict[str, s
         raise Refused("wrong_tenant")
     evidence = checks.everything(partner=partner, grant=grant, identity=identity)
     replaces = _replaceable(attempt, partner, renewal=renewal)
-    pending = renewal and _works(partner, replaces)
+    pending = renewal and _is_live(partner, replaces)
     return _store(attempt, partner, identity, evidence, replaces=replaces, pending=pending)
 
 
@@ -168,9 +169,14 @@ def _replaceable(attempt: ConsentAttempt, partner: Partner, *, renewal: bool) ->
     return token
 
 
+def _is_live(partner: Partner, token: RefreshToken | None) -> bool:
+    """Whether a consent is in force and calls leave under it, be it with limits."""
+    return token is not None and standing(partner, token).is_live
+
+
 def _works(partner: Partner, token: RefreshToken | None) -> bool:
-    """Whether a consent is in force that no further one may replace unasked."""
-    return token is not None and standing(partner, token).is_live and not (token.limits or token.missing_scopes)
+    """The same without limits: an invitation has nothing to add to that."""
+    return token is not None and _is_live(partner, token) and not (token.limits or token.missing_scopes)
 
 
 def _store(

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tokens import aadsts
-from tokens.broker import Stopped
 from tokens.challenges import ChallengedAgain
 from tokens.entra import AnswerMismatch, BadIdToken
 from tokens.entra import Refused as EntraRefused
 from tokens.errors import Failure, Transient
+from tokens.gate import Stopped
 
 PARTNER_CENTER_APP = "fa3d9a0c-3fb0-42cc-9193-47c7ecd2edbd"
 
@@ -231,6 +231,16 @@ REASONS = {
         owner=VENDOR,
         status=502,
     ),
+    "unknown_tenant": Reason(
+        "Microsoft does not know this tenant",
+        "The invitation is for a tenant that Microsoft does not find: its id may be mistyped, or it was deleted.",
+        (
+            "Compare the tenant id with the one in your Entra admin center, and tell us the right one.",
+            "We send an invitation for that tenant.",
+        ),
+        owner=VENDOR,
+        status=502,
+    ),
     "microsoft_refused": Reason(
         "Microsoft refused the sign-in",
         "Microsoft ended the sign-in with an error.",
@@ -270,6 +280,7 @@ BY_KIND = {
     "partner_admin": "blocked",
     "app_credential": "our_fault",
     "config": "our_fault",
+    "tenant": "unknown_tenant",
     "retry": "microsoft_down",
     "mfa": "no_mfa",
 }

@@ -27,13 +27,13 @@ from partners import messages
 from partners.models import LEASE, Job, Partner, Run
 from partners.partnercenter import AccessRefused, MfaMissing
 from partners.standing import current_token, standing
-from tokens import broker, custody
+from tokens import audit, broker
 from tokens.actors import Actor, ActorKind
-from tokens.broker import Stopped
 from tokens.challenges import ChallengedAgain
 from tokens.clouds import Audience
-from tokens.entra import BlockedByPartner, ConsentRequired
+from tokens.entra import BlockedByPartner, ConsentRequired, NoSuchTenant
 from tokens.errors import Failure, Permanent, Transient
+from tokens.gate import Stopped
 from tokens.models import Halt, RefreshToken
 from tokens.sessions import ApiSession
 
@@ -45,7 +45,7 @@ KEEP_RUNS = dt.timedelta(days=90)
 AT_ONCE = 2  # jobs of one partner under way at the same time
 SHORTEST_WAIT, LONGEST_WAIT = 30.0, 6 * 3600.0  # seconds between tries, before jitter
 LONGEST_RETRY_AFTER = 24 * 3600.0  # seconds; what Microsoft asks beyond that is asked again
-NEEDS_A_PERSON = (Stopped, ConsentRequired, BlockedByPartner, ChallengedAgain, MfaMissing, AccessRefused)
+NEEDS_A_PERSON = (Stopped, ConsentRequired, BlockedByPartner, NoSuchTenant, ChallengedAgain, MfaMissing, AccessRefused)
 
 _dice = secrets.SystemRandom()
 _closing = threading.Event()  # this process is about to end
@@ -314,7 +314,7 @@ def note_missing_mfa(token: RefreshToken, failure: MfaMissing) -> None:
     """Partner Center's own word that this generation lacks MFA: mark it, and write it down."""
     with transaction.atomic():
         if token.mark_refused("mfa_missing", code=failure.code):
-            custody.note_connection_refused(token, "mfa_missing", code=failure.code)
+            audit.connection_refused(token, "mfa_missing", code=failure.code)
 
 
 def _finish(job: Job, run: Run, ending: Ending) -> None:

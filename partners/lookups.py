@@ -31,12 +31,12 @@ from partners.partnercenter import (
 )
 from partners.standing import current_token, standing
 from tokens import audit, broker, outside
-from tokens.broker import Stopped
 from tokens.challenges import ChallengedAgain
 from tokens.clouds import Audience
-from tokens.entra import BlockedByPartner, ConsentRequired
+from tokens.entra import BlockedByPartner, ConsentRequired, NoSuchTenant
 from tokens.envelope import NotOurs
 from tokens.errors import Failure, Transient
+from tokens.gate import Stopped
 from tokens.models import RefreshToken
 from tokens.secret import Secret
 
@@ -219,7 +219,7 @@ def _ask_microsoft(lookup: Lookup) -> dict[str, Any]:
 
 def _because(failure: Failure) -> dict[str, Any]:
     match failure:
-        case MfaMissing() | Stopped() | ConsentRequired() | BlockedByPartner():
+        case MfaMissing() | Stopped() | ConsentRequired() | BlockedByPartner() | NoSuchTenant():
             return _refused("stopped", failure)
         case Transient() | SessionRefused():  # a refused access token is dropped; the next look has a new one
             wait = failure.retry_after if isinstance(failure, Transient) else None

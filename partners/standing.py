@@ -15,7 +15,7 @@ from django.db.models import Prefetch, QuerySet
 from django.utils import timezone
 
 from partners.models import Partner
-from tokens.aadsts import BY_LOCATION, MEANINGS
+from tokens.aadsts import BY_LOCATION, MEANINGS, Kind, Meaning
 from tokens.models import REFUSALS, RefreshToken
 
 
@@ -83,7 +83,7 @@ class Standing:
     @property
     def wording(self) -> Wording:
         if self.state == "limited":
-            return _limited(self.limits, self.missing_scopes)
+            return _limited(self.limits, self.missing_scopes, self.code)
         return _refused(self.state, self.code) if self.state in REFUSALS else WORDINGS[self.state]
 
     @property
@@ -115,7 +115,7 @@ class Standing:
         return self.state in RECONNECTABLE and self.owner == "partner"
 
 
-def _limited(limits: str, missing_scopes: Sequence[str]) -> Wording:
+def _limited(limits: str, missing_scopes: Sequence[str], code: str = "") -> Wording:
     """What is less than it could be, and what would help; a role the vendor asked for and no more needs no help."""
     words, reasons, helps = WORDINGS["limited"], [], []
     if limits:
@@ -124,6 +124,10 @@ def _limited(limits: str, missing_scopes: Sequence[str]) -> Wording:
             helps.append("Reconnect with an account that is an admin agent.")
     if missing_scopes:
         reasons.append(f"Microsoft granted less than was asked for. Missing: {', '.join(missing_scopes)}.")
+        why = MEANINGS.get(_number(code))
+        if why and why.kind is not Kind.CONSENT:
+            reasons.append(why.summary)
+            helps.append(_help(why))
         helps.append("Agree again, and accept all the permissions shown.")
     if not helps:
         action = "Nothing to do: the vendor asks for this role."
@@ -134,17 +138,28 @@ def _limited(limits: str, missing_scopes: Sequence[str]) -> Wording:
 def _refused(state: str, code: str) -> Wording:
     """What Microsoft's number adds to the state: why, and for a policy what exactly helps."""
     words = WORDINGS[state]
-    number = int(code.removeprefix("AADSTS")) if code.startswith("AADSTS") else 0
-    meaning = MEANINGS.get(number)
+    meaning = MEANINGS.get(_number(code))
     if meaning is None:
         return words
-    words = replace(words, reason=f"{words.reason} {meaning.summary}")
-    if number in BY_LOCATION and settings.CPV_EGRESS_ADDRESSES:
-        ours = ", ".join(settings.CPV_EGRESS_ADDRESSES)
+    if meaning.kind is Kind.TENANT:
         return replace(
-            words, action=f"Ask your administrator to allow sign-ins from our addresses ({ours}), then reconnect."
-        )
-    return replace(words, action=f"{meaning.advice} Then reconnect.") if state == "blocked" else words
+            words, title="Tenant not found", reason=f"{meaning.summary} Work is parked.", owner="support",
+            action=meaning.advice,
+        )  # fmt: skip
+    words = replace(words, reason=f"{words.reason} {meaning.summary}")
+    return replace(words, action=f"{_help(meaning)} Then reconnect.") if state == "blocked" else words
+
+
+def _number(code: str) -> int:
+    return int(code.removeprefix("AADSTS")) if code.startswith("AADSTS") else 0
+
+
+def _help(meaning: Meaning) -> str:
+    """What exactly helps against a refusal."""
+    if meaning.code in BY_LOCATION and settings.CPV_EGRESS_ADDRESSES:
+        ours = ", ".join(settings.CPV_EGRESS_ADDRESSES)
+        return f"Ask your administrator to allow sign-ins from our addresses ({ours})."
+    return meaning.advice
 
 
 def standing(partner: Partner, token: RefreshToken | None) -> Standing:
@@ -166,7 +181,8 @@ def standing(partner: Partner, token: RefreshToken | None) -> Standing:
     if partner.lapses_at and partner.lapses_at <= timezone.now():
         return Standing("lapsed", partner.lapses_at)
     if token.limits or token.missing_scopes:
-        return Standing("limited", token.reserved_at, limits=token.limits, missing_scopes=tuple(token.missing_scopes))
+        missing = tuple(token.missing_scopes)
+        return Standing("limited", token.reserved_at, token.refusal_code, limits=token.limits, missing_scopes=missing)
     return Standing("active", token.reserved_at)
 
 

@@ -29,6 +29,11 @@ REACTIONS = {
     Kind.PARTNER_ADMIN: ("The partner's administrator acts", "partner", "state `blocked`, work is parked"),
     Kind.APP_CREDENTIAL: ("Our credential", "support", "one alarm, no partner is marked, work comes again by itself"),
     Kind.CONFIG: ("Our registration or request", "support", "one alarm, no partner is marked"),
+    Kind.TENANT: (
+        "The tenant is not there",
+        "support",
+        "that partner's work is parked; no alarm, nobody else is concerned",
+    ),
     Kind.RETRY: ("It passes", "nobody", "the run waits and comes again by itself"),
 }
 

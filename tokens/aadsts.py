@@ -15,6 +15,7 @@ class Kind(StrEnum):
     APP_CREDENTIAL = "app_credential"  # ours: an alarm for all partners, none of whom is to blame
     CONFIG = "config"  # ours: registration, cloud or address
     PARTNER_ADMIN = "partner_admin"  # a policy or switch in the partner's tenant; signing in again does not help
+    TENANT = "tenant"  # the tenant is not where we ask: deleted, mistyped, or of another cloud; no other is concerned
     RETRY = "retry"  # nobody: it passes
 
 
@@ -117,13 +118,13 @@ _TABLE: tuple[tuple[tuple[int, ...], Kind, str, str], ...] = (
     ((700054,), Kind.CONFIG, "The application asked for an answer its registration does not allow.", _SUPPORT),
     (
         (90002,),
-        Kind.CONFIG,
+        Kind.TENANT,
         "Microsoft knows no such tenant.",
         "Check the tenant id and the cloud; the tenant may be deleted.",
     ),
     (
         (ANOTHER_CLOUD, 900382, 900432, 90043),
-        Kind.CONFIG,
+        Kind.TENANT,
         "This tenant lives in another national cloud.",
         "The vendor's support must invite the partner again in the right cloud; the partner need do nothing.",
     ),
@@ -226,6 +227,7 @@ _UNKNOWN = {
     Kind.APP_CREDENTIAL: ("Our application's credential was refused.", _SUPPORT),
     Kind.CONFIG: ("Microsoft refused the request for a reason we do not know yet.", _SUPPORT),
     Kind.PARTNER_ADMIN: ("A policy of the partner's tenant refuses the access.", _POLICY),
+    Kind.TENANT: ("Microsoft knows no such tenant.", _SUPPORT),
     Kind.RETRY: ("Microsoft's sign-in service is not available right now.", _SOON),
 }
 

@@ -88,3 +88,7 @@ class AccessCache:
             self._entries.move_to_end(key)
             while len(self._entries) > self._size:
                 self._entries.popitem(last=False)
+
+
+held = AccessCache()
+"""What this process holds."""

@@ -97,7 +97,8 @@ class HaltAdmin(ReadOnlyAdmin):
 
 @admin.register(Alarm)
 class AlarmAdmin(ReadOnlyAdmin):
-    list_display = ("opened_at", "kind", "cloud", "code", "times", "last_at", "closed_at", "trace_id")
+    list_display = ("opened_at", "kind", "cloud", "partner", "code", "times", "last_at", "closed_at", "trace_id")
+    list_select_related = ("partner",)
     list_filter = ("kind", "cloud")
     ordering = ("-id",)
 

@@ -1,21 +1,25 @@
 """
 What Microsoft's refusals say about ourselves: an alarm where we are at fault, a line to look up where we do not know.
 
-Neither touches a partner. Both are rows, so that all processes raise one alarm and not one each.
+None touches a partner's connection. They are rows, so that all processes raise one alarm and not one each.
 """
 
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 from django.db import IntegrityError, transaction
-from django.db.models import F
+from django.db.models import F, Q
 from django.utils import timezone
 
 from tokens.aadsts import Kind
 from tokens.entra import OurFault, Refused
 from tokens.errors import Failure
-from tokens.models import Alarm, UnknownAnswer
+from tokens.models import Alarm, RefreshToken, UnknownAnswer
+
+if TYPE_CHECKING:
+    from partners.models import Partner
 
 logger = logging.getLogger(__name__)
 
@@ -33,22 +37,31 @@ def note(failure: Failure, *, cloud: str) -> None:
 def _sound(failure: OurFault, cloud: str) -> None:
     is_credential = failure.meaning.kind is Kind.APP_CREDENTIAL
     kind = Alarm.Kind.CREDENTIAL if is_credential else Alarm.Kind.REGISTRATION
-    traces = {"trace_id": failure.trace_id, "correlation_id": failure.correlation_id}
-    if _opened(kind, cloud, failure.code, **traces):
+    if _opened(kind, cloud, failure.code, trace_id=failure.trace_id, correlation_id=failure.correlation_id):
         logger.critical(
             "our own application is refused; no partner is to blame",
             extra={"kind": kind, "code": failure.code, "trace": failure.trace_id, "cloud": cloud},
         )
 
 
-def _opened(kind: Alarm.Kind, cloud: str, code: str, **traces: str) -> bool:
+def _opened(
+    kind: Alarm.Kind,
+    cloud: str,
+    code: str,
+    *,
+    partner: Partner | None = None,
+    trace_id: str = "",
+    correlation_id: str = "",
+) -> bool:
     """Whether this opened an alarm; one that is open already is counted up."""
-    again = Alarm.objects.filter(kind=kind, cloud=cloud, closed_at=None)
+    again = Alarm.objects.filter(kind=kind, cloud=cloud, partner=partner, closed_at=None)
     if again.update(last_at=timezone.now(), times=F("times") + 1, code=code):
         return False
     try:
         with transaction.atomic():
-            Alarm.objects.create(kind=kind, cloud=cloud, code=code, **traces)
+            Alarm.objects.create(
+                kind=kind, cloud=cloud, partner=partner, code=code, trace_id=trace_id, correlation_id=correlation_id
+            )
     except IntegrityError:  # another process was as fast
         return False
     return True
@@ -58,8 +71,8 @@ def note_rolled_over(failure: Refused, *, cloud: str, used: str) -> None:
     """Say that one of two certificates is refused, and the other, called `used` ("certificate" or "next"), is not."""
     if not failure.meaning.known and failure.meaning.code:
         _note_unknown(failure)
-    traces = {"trace_id": failure.trace_id, "correlation_id": failure.correlation_id}
-    if _opened(Alarm.Kind.ROLLED_OVER, cloud, failure.code, **traces):
+    traced = (failure.trace_id, failure.correlation_id)
+    if _opened(Alarm.Kind.ROLLED_OVER, cloud, failure.code, trace_id=traced[0], correlation_id=traced[1]):
         logger.critical(
             "one of our application's certificates is refused; the other is in use",
             extra={"cloud": cloud, "code": failure.code, "used": used, "trace": failure.trace_id},
@@ -94,6 +107,27 @@ def note_long_lived(cloud: str, number: int) -> None:
         _opened(Alarm.Kind.LIFETIME, cloud, f"{number} partners")
 
 
+def note_unreadable(token: RefreshToken, failure: Failure) -> None:
+    """
+    Say that the version a row points at is gone, disabled, or not ours.
+
+    The row stays as it is: a wrong address of the vault or a wrong key would otherwise end every connection at once.
+    """
+    if _opened(Alarm.Kind.UNREADABLE, token.partner.cloud, failure.code, partner=token.partner):
+        logger.critical("a stored sign-in cannot be read", extra={"refresh_token": token.pk, "code": failure.code})
+
+
+def note_wrong_holder(token: RefreshToken) -> None:
+    """Say that Entra answered for somebody else than the row names; it stays open until there is a new consent."""
+    _opened(Alarm.Kind.WRONG_HOLDER, token.partner.cloud, "wrong-holder", partner=token.partner)
+    logger.critical("a refresh answered for another holder", extra={"refresh_token": token.pk})
+
+
+def close_those_of(partner: Partner) -> None:
+    """A new sign-in is in force: what was wrong with the one before it is over."""
+    Alarm.objects.filter(partner=partner, closed_at=None).update(closed_at=timezone.now())
+
+
 def _note_unknown(failure: Refused) -> None:
     known = UnknownAnswer.objects.filter(code=failure.code, suberror=failure.suberror)
     traces = {"trace_id": failure.trace_id, "correlation_id": failure.correlation_id}
@@ -106,9 +140,16 @@ def _note_unknown(failure: Refused) -> None:
     )
 
 
-def all_clear(cloud: str, *, by_first_proof: bool = True) -> None:
-    """A token came: whatever was wrong with us in this cloud is over; but a roll-over only with the first again."""
+def all_clear(cloud: str, *, partner_id: int | None = None, by_first_proof: bool = True) -> None:
+    """
+    A token came: whatever was wrong with us in this cloud is over; but a roll-over only with the first again.
+
+    With `partner_id` it came of that partner's stored sign-in, which can be read, then.
+    """
     about_us = [Alarm.Kind.CREDENTIAL, Alarm.Kind.REGISTRATION]
     about_us += [Alarm.Kind.ROLLED_OVER] if by_first_proof else []
-    if Alarm.objects.filter(kind__in=about_us, cloud=cloud, closed_at=None).update(closed_at=timezone.now()):
+    over = Q(kind__in=about_us, cloud=cloud)
+    if partner_id is not None:
+        over |= Q(kind=Alarm.Kind.UNREADABLE, partner=partner_id)
+    if Alarm.objects.filter(over, closed_at=None).update(closed_at=timezone.now()):
         logger.warning("our own application is accepted again", extra={"cloud": cloud})

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tokens.actors import Actor
-from tokens.models import AuditEvent
+from tokens.actors import SYSTEM, Actor
+from tokens.models import AuditEvent, RefreshToken
 
 if TYPE_CHECKING:
     from partners.models import Partner
@@ -35,3 +36,23 @@ def record(
         request_id=request_id[:64],
         detail=detail,
     )
+
+
+def connection_refused(token: RefreshToken, refusal: str, *, code: str) -> None:
+    """Microsoft takes a stored sign-in no more; `refusal` is one of `REFUSALS`."""
+    record(
+        "connection.refused", actor=SYSTEM, partner=token.partner, object=token.secret_name, refusal=refusal, code=code
+    )
+
+
+def connection_limited(token: RefreshToken, missing: Sequence[str], *, code: str) -> None:
+    """Microsoft takes it still, but no longer for these permissions."""
+    record(
+        "connection.limited", actor=SYSTEM, partner=token.partner, object=token.secret_name, missing=list(missing),
+        code=code,
+    )  # fmt: skip
+
+
+def wrong_holder(token: RefreshToken) -> None:
+    """Microsoft answered for somebody else than the row names."""
+    record("connection.wrong_holder", actor=SYSTEM, partner=token.partner, object=token.secret_name)

@@ -20,8 +20,7 @@ from django.db import transaction
 from django.db.models import Exists, Max, OuterRef, QuerySet
 from django.utils import timezone
 
-from tokens import audit, outside
-from tokens.actors import SYSTEM
+from tokens import alarms, outside
 from tokens.envelope import NotOurs
 from tokens.errors import Permanent, Transient
 from tokens.faultpoints import reached
@@ -142,6 +141,8 @@ def _pin(
         raise NotOpen("the partner was stopped while it connected", code="stopped")
     token.refresh_from_db()
     SecretVersion.objects.create(partner_id=token.partner_id, token=token, version=version)
+    if not pending:
+        alarms.close_those_of(token.partner)
     on_pin(token)
 
 
@@ -171,6 +172,7 @@ def confirm(token: RefreshToken, *, on_confirm: Callable[[RefreshToken], None]) 
     if waiting.update(pending_until=None) != 1:
         raise NotOpen("this renewal is over", code="renewal-over")
     token.refresh_from_db()
+    alarms.close_those_of(token.partner)
     on_confirm(token)
 
 
@@ -236,6 +238,11 @@ def next_refresh_at(now: dt.datetime) -> dt.datetime:
     return now + min(store_interval() or DAY, DAY) * spread
 
 
+def is_single_use() -> bool:
+    """Whether each refresh token works once here, so that every successor must be stored."""
+    return not store_interval()
+
+
 def is_store_due(token: RefreshToken) -> bool:
     return token.stored_at is not None and timezone.now() - token.stored_at >= store_interval()
 
@@ -263,13 +270,13 @@ def rotate(token: RefreshToken, successor: Secret) -> bool:
     return won
 
 
+def keep_as_it_is(token: RefreshToken) -> None:
+    """Entra took the stored one and sent no successor: it stays, and is used again within a day."""
+    due = next_refresh_at(timezone.now())
+    RefreshToken.objects.filter(pk=token.pk, fence=token.fence).update(next_refresh_at=due)
+
+
 # --- Ends -----------------------------------------------------------------------------------------------------------
-def note_connection_refused(token: RefreshToken, refusal: str, *, code: str) -> None:
-    audit.record(
-        "connection.refused", actor=SYSTEM, partner=token.partner, object=token.secret_name, refusal=refusal, code=code
-    )
-
-
 def sweep() -> int:
     """
     Disable what must not stay enabled: names reserved but never pinned, generations a later consent replaced, versions

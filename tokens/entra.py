@@ -22,6 +22,7 @@ from tokens.refusals import (
     BlockedByPartner,
     ConsentRequired,
     EntraUnavailable,
+    NoSuchTenant,
     OurFault,
     Refused,
     Seen,
@@ -45,6 +46,7 @@ __all__ = [
     "EntraUnavailable",
     "Grant",
     "Identity",
+    "NoSuchTenant",
     "OurFault",
     "Refused",
     "authentication_methods",
@@ -145,7 +147,7 @@ class Entra:
         address = urlsplit(endpoint)
         base, found, rest = address.path.rpartition(_AUTHORIZE)
         if not found or rest:
-            raise misdirected("authorization endpoint")
+            raise misdirected("authorization endpoint", own_host=self._cloud.login_host)
         query = {
             "client_id": self._app.client_id,
             "scope": " ".join(scopes),
@@ -224,7 +226,7 @@ class Entra:
         if {address.netloc, address.hostname} & self._authorization_hosts:
             return
         if (address.scheme, address.netloc) != ("https", self._cloud.login_host):
-            raise misdirected("authorization endpoint", address.netloc)
+            raise misdirected("authorization endpoint", own_host=self._cloud.login_host, host=address.netloc)
 
     def _check_answer(self, flow: Mapping[str, Any], answer: Mapping[str, str]) -> None:
         if not answer.get("state") or answer["state"] != flow["state"]:
@@ -343,7 +345,7 @@ class _Discovery:
         token_endpoint = urlsplit(endpoints["token_endpoint"])
         # Another cloud's token endpoint would be sent this cloud's credential (mix-up).
         if (token_endpoint.scheme, token_endpoint.netloc) != ("https", self._cloud.login_host):
-            raise misdirected("token endpoint", token_endpoint.netloc)
+            raise misdirected("token endpoint", own_host=self._cloud.login_host, host=token_endpoint.netloc)
         return endpoints
 
 

@@ -57,7 +57,8 @@ def noted(use: TokenUse, cloud: str, redeem: Callable[[], Grant]) -> Grant:
 def close_granted(use: TokenUse, grant: Grant, cloud: str) -> None:
     use.close(TokenUse.Outcome.GRANTED, lives_s=grant.expires_in)
     lifetimes.warn(use, cloud)
-    rollover.all_clear(cloud)
+    of_stored = use.generation is not None
+    rollover.all_clear(cloud, partner_id=use.partner_id if of_stored else None)
 
 
 def close_refused(use: TokenUse, failure: Failure, cloud: str) -> None:

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from django.db import models
+from django.db import models, transaction
 from django.db.models import Exists, F, OuterRef, Q
 from django.utils import timezone
 
@@ -140,10 +140,12 @@ class RefreshToken(models.Model):
     fence = models.BigIntegerField(default=0)
     leased_until = models.DateTimeField(null=True, blank=True)
     next_refresh_at = models.DateTimeField(null=True, blank=True)
+    claimed_at = models.DateTimeField(null=True, blank=True)  # somebody is to use and store it anew, once
     last_success_at = models.DateTimeField(null=True, blank=True)
     refused_at = models.DateTimeField(null=True, blank=True)
     refusal = models.CharField(max_length=20, blank=True)
-    refusal_code = models.CharField(max_length=40, blank=True)
+    refusal_code = models.CharField(max_length=40, blank=True)  # without a refusal: why permissions are missing
+    wanted_claims = models.TextField(blank=True)  # what Entra wants of the next sign-in, as it said it
     limits = models.CharField(max_length=200, blank=True)  # a lesser role, in words
     missing_scopes = models.JSONField(default=list, blank=True)  # names of permissions asked for and not granted
     pending_until = models.DateTimeField(null=True, blank=True)  # a renewal that nobody has confirmed yet
@@ -222,16 +224,32 @@ class RefreshToken(models.Model):
         self.last_success_at = timezone.now()
         RefreshToken.objects.filter(pk=self.pk).update(last_success_at=self.last_success_at)
 
-    def mark_refused(self, refusal: str, *, code: str, missing: Sequence[str] = ()) -> bool:
+    def mark_refused(self, refusal: str, *, code: str, missing: Sequence[str] = (), claims: str = "") -> bool:
         """
         Entra or Partner Center no longer take it. A newer consent is never touched: only this very row is.
 
-        `missing` names permissions whose lack was the reason.
+        `missing` names permissions whose lack was the reason, `claims` what Entra wants of the next sign-in.
         """
         refused = RefreshToken.objects.current().filter(pk=self.pk, refused_at=None)
         lacks = sorted({*self.missing_scopes, *missing})
         facts = {"refused_at": timezone.now(), "refusal": refusal, "refusal_code": code, "missing_scopes": lacks}
-        return refused.update(**facts) == 1
+        return refused.update(**facts, wanted_claims=claims) == 1
+
+    def note_missing(self, missing: Sequence[str], *, code: str, claims: str = "") -> bool:
+        """
+        Entra takes it still, but no longer for these permissions; False when this row is refused or replaced by now.
+
+        `code` says why, such as "AADSTS65001"; `claims` is what Entra wants of the next sign-in.
+        """
+        with transaction.atomic():
+            row = RefreshToken.objects.current().select_for_update().filter(pk=self.pk, refused_at=None).first()
+            if row is None:
+                return False
+            self.missing_scopes = sorted({*row.missing_scopes, *missing})
+            RefreshToken.objects.filter(pk=self.pk).update(
+                missing_scopes=self.missing_scopes, refusal_code=code, wanted_claims=claims
+            )
+        return True
 
 
 class SecretVersion(models.Model):
@@ -300,7 +318,11 @@ class Sender(models.Model):
 
 
 class Alarm(models.Model):
-    """A fault of our own that hits every partner of a cloud; opened once, closed by the next success."""
+    """
+    A fault of our own: of every partner of a cloud, or with a `partner` of one stored sign-in.
+
+    Opened once; the next success closes it, but for another holder's answer, after which only a new consent does.
+    """
 
     class Kind(models.TextChoices):
         CREDENTIAL = "credential", "Microsoft refuses our application's credential"
@@ -309,8 +331,11 @@ class Alarm(models.Model):
         REGISTRATION = "registration", "Microsoft refuses how our application is registered or asks"
         ROLLED_OVER = "rolled_over", "Microsoft refuses one of our application's certificates; the other is in use"
         EXPIRING = "expiring", "A certificate of ours ends soon"
+        UNREADABLE = "unreadable", "A stored sign-in cannot be read: check vault and keys, or send a fresh consent link"
+        WRONG_HOLDER = "wrong_holder", "Microsoft answered a stored sign-in for another account; nothing of it was used"
 
     kind = models.CharField(max_length=20, choices=Kind.choices)
+    partner = models.ForeignKey("partners.Partner", models.PROTECT, null=True, blank=True, related_name="alarms")
     cloud = models.CharField(max_length=10)
     code = models.CharField(max_length=40)
     trace_id = models.CharField(max_length=36, blank=True)
@@ -323,12 +348,18 @@ class Alarm(models.Model):
     class Meta:
         constraints: ClassVar = [
             models.UniqueConstraint(
-                fields=["kind", "cloud"], condition=Q(closed_at=None), name="alarm_one_open_of_a_kind"
-            )
+                fields=["kind", "cloud"], condition=Q(closed_at=None, partner=None), name="alarm_one_open_of_a_kind"
+            ),
+            models.UniqueConstraint(
+                fields=["kind", "partner"],
+                condition=Q(closed_at=None, partner__isnull=False),
+                name="alarm_one_open_of_a_partner",
+            ),
         ]
 
     def __str__(self) -> str:
-        return f"{self.get_kind_display()} ({self.code}, {self.cloud}) since {self.opened_at:%Y-%m-%d %H:%M} UTC"
+        whose = self.partner.name if self.partner else self.cloud
+        return f"{self.get_kind_display()} ({self.code}, {whose}) since {self.opened_at:%Y-%m-%d %H:%M} UTC"
 
 
 class UnknownAnswer(models.Model):

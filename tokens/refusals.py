@@ -1,5 +1,6 @@
 """Entra's refusals as exceptions, each named for whoever acts."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from tokens import aadsts
 from tokens.aadsts import Kind, Meaning
 from tokens.clouds import CLOUDS
 from tokens.errors import Failure, Permanent, Transient
+
+LONGEST_CLAIMS = 4096  # characters
 
 
 class EntraUnavailable(Transient):
@@ -51,6 +54,10 @@ class BlockedByPartner(Refused):
     """A policy or switch in the tenant refuses us; its administrator acts, signing in again does not help."""
 
 
+class NoSuchTenant(Refused):
+    """The tenant is not where we ask: deleted, mistyped, or of another cloud. It concerns no other tenant."""
+
+
 class OurFault(Refused):
     """Our credential, registration or address is wrong: an alarm, and no partner is to blame."""
 
@@ -65,6 +72,7 @@ _LEAVES: dict[Kind, type[Refused]] = {
     Kind.MFA: ConsentRequired,
     Kind.CONSENT: ConsentRequired,
     Kind.PARTNER_ADMIN: BlockedByPartner,
+    Kind.TENANT: NoSuchTenant,
     Kind.APP_CREDENTIAL: OurFault,
     Kind.CONFIG: OurFault,
 }
@@ -109,11 +117,11 @@ def _unavailable(code: str, seen: Seen, wait: int = 0) -> EntraUnavailable:
     )
 
 
-def misdirected(what: str, host: str = "") -> OurFault:
+def misdirected(what: str, *, own_host: str, host: str = "") -> Refused:
     """An address that is not where it must be; at the login host of another cloud, that is where the tenant lives."""
-    if host in {cloud.login_host for cloud in CLOUDS.values()}:
+    if host in {cloud.login_host for cloud in CLOUDS.values()} - {own_host}:
         code = aadsts.ANOTHER_CLOUD
-        return OurFault(f"The {what} is another cloud's.", meaning=aadsts.MEANINGS[code], code=f"AADSTS{code}")
+        return NoSuchTenant(f"The {what} is another cloud's.", meaning=aadsts.MEANINGS[code], code=f"AADSTS{code}")
     meaning = aadsts.unknown(Kind.CONFIG)
     return OurFault(f"The {what} is not on the cloud's login host.", meaning=meaning, code="endpoint-host")
 
@@ -126,12 +134,11 @@ def refusal(answer: Mapping[str, Any], seen: Seen) -> Failure:
     code = _code([meaning.code] if meaning.code else [], error or "refused")
     if meaning.kind is Kind.RETRY:
         return _unavailable(code, seen, meaning.wait)
-    claims = answer.get("claims")
     return _LEAVES[meaning.kind](
         f"Entra refused: {code}.",
         meaning=meaning,
         code=code,
-        claims=claims if isinstance(claims, str) else "",
+        claims=_claims(answer.get("claims")),
         suberror=suberror,
         trace_id=guid(answer.get("trace_id")),
         correlation_id=guid(answer.get("correlation_id")) or seen.correlation_id,
@@ -146,6 +153,15 @@ def _codes(answer: Mapping[str, Any]) -> list[int]:
 
 def _code(codes: Sequence[int], otherwise: str) -> str:
     return f"AADSTS{codes[0]}" if codes else otherwise
+
+
+def _claims(value: object) -> str:
+    """A JSON object as text, as it goes into the next sign-in's address; nothing else, and nothing endless."""
+    try:
+        said = json.loads(value) if isinstance(value, str) and len(value) <= LONGEST_CLAIMS else None
+    except (ValueError, RecursionError):
+        said = None
+    return str(value) if isinstance(said, dict) else ""
 
 
 def _word(value: object) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from django.conf import settings
 
-from tokens import aadsts, audit, broker, custody, envelope, ledger, outside
+from tokens import aadsts, audit, broker, custody, envelope, gate, ledger, outside
 from tokens.actors import Actor
 from tokens.clouds import Audience, cloud_named
 from tokens.entra import Grant, OurFault, Refused
@@ -45,7 +45,7 @@ def prove(token: RefreshToken, *, actor: Actor) -> list[Attempt]:
 
     :raises Stopped: calls for this partner are stopped, so nothing is tried
     """
-    broker.check_gate(token)
+    gate.check(token)
     attempts = [
         _read_as_a_stranger(token),
         *_with_the_content(token, actor),

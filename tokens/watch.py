@@ -19,7 +19,7 @@ import time
 from django.db import DatabaseError, connections
 from django.utils import timezone
 
-from tokens import broker, custody
+from tokens import custody, gate
 from tokens.models import Halt, Sender
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ def _watch(name: str) -> None:
         try:
             epoch = Halt.objects.epoch()
             if epoch != seen:
-                broker.forget_gate()
+                gate.forget()
                 _disable_secrets()
                 _ending.wait(ON_ITS_WAY)
             if epoch != seen or time.monotonic() - said >= SAY_EVERY:

@@ -11,7 +11,7 @@ from partners.models import Job
 from tests.conftest import SERVICE
 from tests.journeys.test_roles import listed
 from tests.pretend import text_of
-from tokens import broker
+from tokens import broker, minting
 from tokens.actors import SYSTEM
 from tokens.clouds import Audience
 from tokens.models import AuditEvent, RefreshToken, TokenUse
@@ -86,8 +86,11 @@ def test_agreeing_again_ends_the_limits(person, invited, contoso):
     person.connect(invited[1], SERVICE)
     contoso.unconsented.clear()
 
-    person.connect("/connection/renew", SERVICE)
+    shown = text_of(person.connect("/connection/renew", SERVICE))
 
+    assert USERS in shown
+    assert listed()["missing_scopes"] == [USERS], "until an owner has said yes"
+    person.portal.post("/connection/renewal", {"answer": "yes"})
     row = listed()
     assert (row["state"], row["missing_scopes"]) == ("active", [])
 
@@ -126,7 +129,7 @@ def test_a_whole_audience_missing_is_named_and_never_asked_again(person, invited
     assert listed()["missing_scopes"] == ["arm/user_impersonation"]
     broker.forget()
     before = len(person.world.calls)
-    with pytest.raises(broker.AudienceNotAsked):
+    with pytest.raises(minting.AudienceNotAsked):
         broker.session(RefreshToken.objects.get(), Audience.ARM, purpose="token.explain", actor=SYSTEM).get(
             "/subscriptions"
         )

@@ -18,7 +18,7 @@ from partners.standing import Standing, current_token, standing
 from sandbox.scenarios import play
 from tests.conftest import CONTOSO
 from tests.pretend import text_of
-from tokens import actors, broker
+from tokens import actors, broker, minting
 from tokens.aadsts import BY_LOCATION, MEANINGS, Kind
 from tokens.clouds import Audience
 from tokens.entra import OurFault
@@ -122,7 +122,7 @@ def test_what_passes_is_waited_out(member, world):
 @pytest.mark.parametrize("kind", Kind)
 def test_in_a_customers_tenant_nothing_ever_marks_the_partner(member, world, kind):
     token = RefreshToken.objects.select_related("partner").get()
-    expected = {Kind.RETRY: Transient, **dict.fromkeys(OURS, OurFault)}.get(kind, broker.CustomerRefused)
+    expected = {Kind.RETRY: Transient, **dict.fromkeys(OURS, OurFault)}.get(kind, minting.CustomerRefused)
     for code in codes_of(kind):
         customer = uuid.UUID(int=code)
         refused_with(world, code, at=str(customer))

@@ -16,7 +16,7 @@ from tests.canary import in_any_shape, jwts
 from tests.conftest import CONTOSO, FABRIKAM
 from tests.partners.test_commands import STRANGER, Ran
 from tests.pem import pair
-from tokens import broker, outside, split
+from tokens import broker, gate, outside, split
 from tokens.actors import SYSTEM
 from tokens.models import Alarm, AuditEvent, Halt, RefreshToken, SecretVersion, TokenUse
 
@@ -262,7 +262,7 @@ def test_nothing_is_tried_for_a_partner_that_was_stopped(member, world):
     assert "is not connected now" in named.document["error"]
     assert "nothing to try" in unnamed.document["error"]
     assert len(world.calls) == before
-    with pytest.raises(broker.Stopped):
+    with pytest.raises(gate.Stopped):
         split.prove(RefreshToken.objects.get(), actor=SYSTEM)
 
 

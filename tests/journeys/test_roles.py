@@ -94,8 +94,11 @@ def test_an_admin_agent_may_take_the_place_of_a_lesser_role(person, invited, con
     contoso.add_account("sales@contoso.test", groups={"SalesAgents"})
     person.connect(invited[1], "sales@contoso.test")
 
-    person.connect("/connection/renew", "svc-cpv@contoso.test")
+    shown = person.connect("/connection/renew", "svc-cpv@contoso.test")
 
+    assert "Role changes Sales agent Admin agent" in text_of(shown)
+    assert listed()["state"] == "limited", "until an owner has said yes"
+    person.portal.post("/connection/renewal", {"answer": "yes"})
     assert listed()["state"] == "active"
 
 

@@ -24,7 +24,7 @@ from partners.standing import current_token, standing
 from sandbox.world import World
 from tests.conftest import CONTOSO, FABRIKAM, SERVICE
 from tests.pretend import Person
-from tokens import broker, custody, tasks, watch
+from tokens import broker, custody, gate, tasks, watch
 from tokens.actors import SYSTEM
 from tokens.models import LEASE, AuditEvent, Halt, RefreshToken, SecretVersion, Sender
 from tokens.secret import Secret
@@ -307,15 +307,15 @@ def test_a_yes_from_before_a_stop_is_not_kept(connected_partner: Connect) -> Non
 
     def learns(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
         answer = execute(sql, params, many, context)
-        broker.forget_gate()
+        gate.forget()
         return answer
 
     with connection.execute_wrapper(learns):
-        broker.check_gate(token)
+        gate.check(token)
     Partner.objects.update(killed_at=timezone.now())
 
-    with pytest.raises(broker.Stopped):
-        broker.check_gate(token)
+    with pytest.raises(gate.Stopped):
+        gate.check(token)
 
 
 # --- The end of access ----------------------------------------------------------------------------------------------

@@ -10,11 +10,11 @@ from django.utils import timezone
 
 from partners.models import Partner
 from tests.conftest import CONTOSO
-from tokens import broker, outside
+from tokens import broker, gate, minting, outside
 from tokens.access_cache import AccessCache, Key
 from tokens.actors import SYSTEM
 from tokens.clouds import Audience
-from tokens.entra import Grant
+from tokens.entra import ConsentRequired, Grant
 from tokens.errors import Permanent, Transient
 from tokens.http import HostRefused
 from tokens.models import RefreshToken, TokenUse
@@ -43,10 +43,10 @@ class TestSending:
 
         def killed() -> None:
             Partner.objects.update(killed_at=timezone.now())
-            broker.forget_gate()
+            gate.forget()
 
         outside.network("global").session.get_adapter("https://graph.microsoft.com").while_opening = killed
-        with pytest.raises(broker.Stopped):
+        with pytest.raises(gate.Stopped):
             opened.get(WHERE)
 
         assert (len(world.calls_to("partnercenter")), len(world.calls_to("entra", "/token"))) == calls
@@ -59,12 +59,12 @@ class TestSending:
         def killed(seconds: float) -> None:
             looked_up.append(seconds)
             Partner.objects.update(killed_at=timezone.now())
-            broker.forget_gate()
+            gate.forget()
 
         world.sleep = killed
         world.fail("entra", "slow", path=f"{CONTOSO}/v2.0/.well-known", seconds=1)
 
-        with pytest.raises(broker.Stopped):
+        with pytest.raises(gate.Stopped):
             session().get(WHERE)
 
         assert looked_up == [1]
@@ -85,7 +85,7 @@ class TestSending:
     def test_a_refused_request_closes_its_line_with_the_code(self, member, contoso):
         contoso.revoke()
 
-        with pytest.raises(broker.ConsentRequired):
+        with pytest.raises(ConsentRequired):
             session().get(WHERE)
 
         line = TokenUse.objects.get(purpose="token.explain")
@@ -129,17 +129,17 @@ class TestSending:
         Partner.objects.update(killed_at=timezone.now())
         killed = time.monotonic()
 
-        with pytest.raises(broker.Stopped):
+        with pytest.raises(gate.Stopped):
             send_until(opened, killed + 2)
 
-        assert time.monotonic() - killed < 4 * broker.SNAPSHOT_AGE
+        assert time.monotonic() - killed < 4 * gate.SNAPSHOT_AGE
 
     def test_a_generation_that_was_replaced_sends_nothing_more(self, member, world):
         opened = session()
         RefreshToken.objects.update(superseded_at=timezone.now())
         before = len(world.calls)
 
-        with pytest.raises(broker.Stopped):
+        with pytest.raises(gate.Stopped):
             opened.get(WHERE)
 
         assert len(world.calls) == before
@@ -259,7 +259,7 @@ def test_a_purpose_that_has_no_business_at_an_audience_is_refused_before_anythin
     calls = len(world.calls)
     session = broker.session(RefreshToken.objects.get(), Audience.GRAPH, purpose="sync.customers", actor=SYSTEM)
 
-    with pytest.raises(broker.PurposeRefused):
+    with pytest.raises(minting.PurposeRefused):
         session.get("/v1.0/me")
 
     line = TokenUse.objects.get(purpose="sync.customers", audience="graph")
@@ -268,5 +268,5 @@ def test_a_purpose_that_has_no_business_at_an_audience_is_refused_before_anythin
 
 
 def test_a_purpose_that_no_permission_names_mints_nothing(member, world):
-    with pytest.raises(broker.PurposeRefused):
+    with pytest.raises(minting.PurposeRefused):
         broker.session(RefreshToken.objects.get(), Audience.PARTNER_CENTER, purpose="mine", actor=SYSTEM).get("/v1/x")

@@ -14,10 +14,11 @@ from partners.models import Customer, Job, Lookup
 from sandbox.challenges import CLAIMS
 from tests.conftest import SERVICE
 from tests.pretend import text_of
-from tokens import broker
+from tokens import broker, gate
 from tokens.actors import SYSTEM
 from tokens.challenges import ChallengedAgain, claims_in
 from tokens.clouds import Audience
+from tokens.entra import ConsentRequired
 from tokens.errors import Transient
 from tokens.models import RefreshToken, TokenUse
 
@@ -74,8 +75,8 @@ def test_what_is_no_challenge_asks_for_nothing(header):
 
 
 # --- Answering ------------------------------------------------------------------------------------------------------
-def session(audience=Audience.GRAPH, **options):
-    return broker.session(RefreshToken.objects.get(), audience, purpose=PURPOSE, actor=SYSTEM, **options)
+def session(audience=Audience.GRAPH, *, purpose=PURPOSE, **options):
+    return broker.session(RefreshToken.objects.get(), audience, purpose=purpose, actor=SYSTEM, **options)
 
 
 def redeemed(world):
@@ -151,14 +152,16 @@ class TestAnswering:
 
     def test_where_entra_refuses_the_claims_the_partner_is_told_what_to_do(self, quiet, world):
         world.fail("graph", "claims")
-        session_ = session()
+        session_ = session(purpose="consent.check")
         world.latency["graph"] = 1
         world.sleep = lambda _seconds: world.fail("entra", "AADSTS50076", times=1, path="/token")
 
-        with pytest.raises(broker.ConsentRequired):
+        with pytest.raises(ConsentRequired):
             session_.get(ME)
 
-        assert RefreshToken.objects.get().refusal == "mfa_missing"
+        row = RefreshToken.objects.get()
+        assert (row.refused_at, row.refusal_code) == (None, "AADSTS50076"), "Partner Center goes on"
+        assert row.missing_scopes, "what Graph was asked for is out of reach until the next consent"
 
     def test_while_entra_is_away_the_challenge_waits(self, quiet, world):
         world.fail("graph", "claims")
@@ -179,11 +182,11 @@ class TestAnswering:
 
         def stop(_seconds):
             RefreshToken.objects.update(superseded_at="2026-01-01T00:00:00Z")
-            broker.forget_gate()
+            gate.forget()
 
         world.sleep = stop
 
-        with pytest.raises(broker.Stopped):
+        with pytest.raises(gate.Stopped):
             session().get(ME)
 
         assert len(world.calls_to("graph")) == 1

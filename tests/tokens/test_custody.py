@@ -15,7 +15,7 @@ from django.utils import timezone
 from partners import jobs
 from partners.models import Job, Partner
 from tests.conftest import CONTOSO, FABRIKAM, SERVICE
-from tokens import broker, custody, outside, rotation
+from tokens import broker, custody, gate, minting, outside, rotation
 from tokens.actors import SYSTEM
 from tokens.clouds import Audience
 from tokens.envelope import NotOurs
@@ -450,7 +450,7 @@ def test_a_kill_while_the_vault_is_read_stops_the_redeem(member, world):
 
     world.latency["vault"], world.sleep = 1, kill
 
-    with pytest.raises(broker.Stopped):
+    with pytest.raises(gate.Stopped):
         session(RefreshToken.objects.get()).get("/v1/profiles/organization")
 
     assert not [call for call in world.calls_to("entra", "/token")[2:] if call.tenant == CONTOSO]
@@ -498,7 +498,7 @@ def test_a_refresh_that_answers_for_another_holder_is_used_for_nothing(member, w
     world.id_token_fault = "wrong_tenant"
     asked = len(world.calls_to("partnercenter"))
 
-    with pytest.raises(broker.WrongHolder):
+    with pytest.raises(minting.WrongHolder):
         session(RefreshToken.objects.get()).get("/v1/profiles/organization")
 
     assert len(world.calls_to("partnercenter")) == asked

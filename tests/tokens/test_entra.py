@@ -33,6 +33,7 @@ from tokens.entra import (
     ConsentRequired,
     Entra,
     EntraUnavailable,
+    NoSuchTenant,
     OurFault,
     Refused,
 )
@@ -102,22 +103,22 @@ def test_claims_prompt_and_response_mode_are_passed_on(entra):
 
 
 @pytest.mark.parametrize(
-    "endpoint",
+    ("endpoint", "kind"),
     [
-        "https://login.microsoftonline.us/x/oauth2/v2.0/authorize",
-        "http://login.microsoftonline.com/x/oauth2/v2.0/authorize",
-        "https://login.microsoftonline.com.evil.example/x/oauth2/v2.0/authorize",
-        "https://login.microsoftonline.com@evil.example/x",
+        ("https://login.microsoftonline.us/x/oauth2/v2.0/authorize", Kind.TENANT),
+        ("http://login.microsoftonline.com/x/oauth2/v2.0/authorize", Kind.CONFIG),
+        ("https://login.microsoftonline.com.evil.example/x/oauth2/v2.0/authorize", Kind.CONFIG),
+        ("https://login.microsoftonline.com@evil.example/x", Kind.CONFIG),
     ],
 )
-def test_the_browser_is_sent_to_the_clouds_login_host_only(entra, microsoft, endpoint):
+def test_the_browser_is_sent_to_the_clouds_login_host_only(entra, microsoft, endpoint, kind):
     token = f"https://login.microsoftonline.com/{PARTNER}/oauth2/v2.0/token"
     microsoft.discovery = (200, {"authorization_endpoint": endpoint, "token_endpoint": token})
 
-    with pytest.raises(OurFault, match="authorization endpoint") as caught:
+    with pytest.raises(Refused, match="authorization endpoint") as caught:
         begin(entra)
 
-    assert caught.value.meaning.kind is Kind.CONFIG
+    assert caught.value.meaning.kind is kind
 
 
 def admin_consent(entra):
@@ -161,13 +162,17 @@ def test_a_stand_ins_address_is_fine_where_it_was_allowed(network, microsoft, al
 
 
 @pytest.mark.parametrize(
-    "endpoint", ["https://login.microsoftonline.us/x/token", "http://login.microsoftonline.com/x/token"]
+    ("endpoint", "failure"),
+    [
+        ("https://login.microsoftonline.us/x/token", NoSuchTenant),
+        ("http://login.microsoftonline.com/x/token", OurFault),
+    ],
 )
-def test_no_credential_goes_to_another_clouds_token_endpoint(entra, microsoft, server, endpoint):
+def test_no_credential_goes_to_another_clouds_token_endpoint(entra, microsoft, server, endpoint, failure):
     page = f"https://login.microsoftonline.com/{PARTNER}/oauth2/v2.0/authorize"
     microsoft.discovery = (200, {"authorization_endpoint": page, "token_endpoint": endpoint})
 
-    with pytest.raises(OurFault, match="token endpoint"):
+    with pytest.raises(failure, match="token endpoint"):
         redeem(entra)
 
     assert server.posts() == []
@@ -197,10 +202,10 @@ def test_a_document_that_does_not_name_its_tenant_is_not_used_for_others(entra, 
     assert len(server.gets()) == 2
 
 
-def test_an_unknown_tenant_is_our_fault_to_correct(entra, microsoft):
+def test_an_unknown_tenant_is_told_apart_from_a_fault_of_ours(entra, microsoft):
     microsoft.discovery = (400, no(90002, "invalid_tenant"))
 
-    with pytest.raises(OurFault) as caught:
+    with pytest.raises(NoSuchTenant) as caught:
         begin(entra)
 
     assert caught.value.code == "AADSTS90002"

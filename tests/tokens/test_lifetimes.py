@@ -13,6 +13,7 @@ from tests.conftest import CONTOSO, FABRIKAM
 from tokens import broker, lifetimes
 from tokens.actors import SYSTEM
 from tokens.clouds import Audience
+from tokens.entra import ConsentRequired
 from tokens.models import LONGEST_LIFE, LONGEST_NUMBER, Alarm, RefreshToken, TokenUse
 from tokens.tasks import tidy
 
@@ -101,7 +102,7 @@ def test_a_life_beyond_all_measure_is_kept_as_the_longest_there_is(member, world
 def test_a_refused_request_has_no_life(member, world, contoso):
     contoso.revoke()
 
-    with pytest.raises(broker.ConsentRequired):
+    with pytest.raises(ConsentRequired):
         mint(world, A_DAY)
 
     assert TokenUse.objects.latest("pk").lives_s is None

@@ -14,9 +14,9 @@ from partners.standing import current_token, standing
 from tests.conftest import CONTOSO, SERVICE
 from tests.pem import pair
 from tests.tokens.proofs import FIRST, NEXT, accept, ask, configure, lines, pem, requests_seen, used
-from tokens import broker, expiry, rotation, tasks
+from tokens import expiry, gate, rotation, tasks
 from tokens.credential import InUse, Proof
-from tokens.entra import OurFault
+from tokens.entra import ConsentRequired, OurFault
 from tokens.errors import Transient
 from tokens.models import Alarm, RefreshToken, TokenUse, UnknownAnswer
 
@@ -109,7 +109,7 @@ def test_a_single_certificate_is_tried_once(member, world, settings):
 def test_what_does_not_concern_the_certificate_is_not_tried_again(member, two, world, code):
     world.fail("entra", code, times=1, path=CONTOSO)
 
-    with pytest.raises((OurFault, Transient, broker.ConsentRequired)):
+    with pytest.raises((OurFault, Transient, ConsentRequired)):
         ask()
 
     assert lines() == [(("unavailable" if code == "AADSTS90033" else "refused"), code)]
@@ -154,10 +154,10 @@ def test_a_stop_between_the_two_tries_lets_the_second_not_leave(two, member, wor
 
     def killed(_seconds: float) -> None:
         Partner.objects.update(killed_at=timezone.now())
-        broker.forget_gate()
+        gate.forget()
 
     world.sleep = killed
-    with pytest.raises(broker.Stopped):
+    with pytest.raises(gate.Stopped):
         ask()
 
     assert lines() == [("refused", "AADSTS700027"), ("refused", "stopped")]

@@ -55,7 +55,7 @@ def _run_jobs() -> Iterator[dict[str, Any]]:
 def _keep_sign_ins() -> Iterator[dict[str, Any]]:
     while claimed := rotation.claim_due():
         for token in RefreshToken.objects.filter(pk__in=claimed).select_related("partner"):
-            outcome = "kept" if rotation.rotate(token.pk) else Run.Outcome.WAITING
+            outcome = "kept" if rotation.rotate_claimed(token.pk) else Run.Outcome.WAITING
             yield {"kind": "sign-in", "tenant_id": token.partner.tenant_id, "outcome": outcome}
 
 

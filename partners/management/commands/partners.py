@@ -25,7 +25,7 @@ class Command(PanelCommand):
         rows = Partner.objects.living().order_by("name", "pk")
         if tenant_id:
             rows = rows.filter(pk=self.partner(tenant_id).pk)
-        for alarm in Alarm.objects.filter(closed_at=None):
+        for alarm in Alarm.objects.filter(closed_at=None).select_related("partner"):
             self.stderr.write(f"Ours to repair: {alarm}. No partner is to blame; docs/errors.md says what to do.")
         described = [_described(partner) for partner in with_tokens(_counted(rows))]
         self.answer(described, _table(described) if described else ["No partner yet: `manage.py invite` invites one."])

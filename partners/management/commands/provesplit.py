@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from partners.commands import PanelCommand
 from tokens import actors, split
-from tokens.broker import Stopped
+from tokens.gate import Stopped
 from tokens.models import RefreshToken
 
 

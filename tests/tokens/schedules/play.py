@@ -29,7 +29,7 @@ from sandbox.world import World
 from tests import pretend
 from tests.conftest import CONTOSO
 from tests.standin import InProcessAdapter
-from tokens import broker, custody, outside, rotation
+from tokens import broker, custody, gate, outside, rotation
 from tokens.actors import SYSTEM
 from tokens.clouds import Audience
 from tokens.errors import Failure
@@ -75,9 +75,10 @@ class Play:
     pins: list[tuple[str, str]] = field(default_factory=list)  # name and version, as they were pinned
     confirmed: bool = False
     killed: bool = False
-    crashes: int = 0
+    crashes: int = 0  # to come still, like lapses
     lapses: int = 0
-    faults: int = 0
+    faults: int = 0  # that were drawn; whether one comes depends on who sends what
+    harmed: bool = False  # somebody died, was frozen for longer than a lease lasts, or got no answer
 
     # --- Turns ------------------------------------------------------------------------------------------------------
     def add(self, name: str, act: Callable[[], Any]) -> None:
@@ -105,7 +106,7 @@ class Play:
             actor = rng.choice(moving)
             if self.crashes and actor.name != "kill" and rng.random() < 0.06:
                 self.crashes -= 1
-                actor.dead = True
+                actor.dead = self.harmed = True
             actor.thread.switch()
 
     def me(self) -> Actor | None:
@@ -131,6 +132,7 @@ class Play:
         held = RefreshToken.objects.filter(leased_until__gt=now)
         if held.update(leased_until=now - BEFORE_LEASE_ENDS):
             self.lapses -= 1
+            self.harmed = True
             self.told.append("the lease is over early")
 
     # --- What the actors do -----------------------------------------------------------------------------------------
@@ -241,7 +243,7 @@ def kill(play: Play) -> None:
     lifecycle.kill(partner=play.token.partner, by=SYSTEM, reason="a schedule")
     play.killed = True
     if play.rng.random() < 0.5:  # or this process hears of it a little later
-        broker.forget_gate()
+        gate.forget()
 
 
 def renew(play: Play) -> bool:

@@ -14,7 +14,7 @@ from sandbox.vaultstore import Version
 from tests.conftest import CONTOSO
 from tests.tokens.schedules.play import GRACE, HOST, Play, cast, connected, playing
 from tokens import broker, custody, outside, rotation
-from tokens.models import CONFIRM_WITHIN, LEASE, AuditEvent, Halt, RefreshToken, SecretVersion, TokenUse
+from tokens.models import CONFIRM_WITHIN, LEASE, Alarm, AuditEvent, Halt, RefreshToken, SecretVersion, TokenUse
 
 A_MOMENT = dt.timedelta(seconds=1)
 REPORTED = "reported"
@@ -55,7 +55,7 @@ def through(
 
 def begin(world: Any, seed: str, mode: str) -> None:
     """An empty strong-room, and a Microsoft that knows nobody's sign-in."""
-    for model in (TokenUse, AuditEvent, SecretVersion, RefreshToken, Halt, Partner):
+    for model in (Alarm, TokenUse, AuditEvent, SecretVersion, RefreshToken, Halt, Partner):
         rows = model._default_manager.all()
         rows._raw_delete(rows.db)
     world.heal()
@@ -73,6 +73,7 @@ def settled(play: Play, clock: Any) -> str:
     broke = [actor.ended for actor in play.actors if actor.ended.startswith("broke")]
     if broke:
         return f"{broke[0]}"
+    play.harmed |= any(fault.times == 0 for fault in play.world.faults)
     play.world.heal()
     play.actors.clear()
     broker.forget()
@@ -162,6 +163,8 @@ def _next(play: Play, rows: list[RefreshToken], whole: bool) -> str:
             return "lost: a good one lay in the vault"
     if play.mode != "strict":
         return f"lost: the sign-in in force is refused ({token.refusal_code or 'unsaid'})"
+    if not play.harmed:
+        return "lost: though nobody died, was frozen or went without an answer"
     return REPORTED if token.refused_at else "lost: and nobody was told"
 
 
