@@ -169,7 +169,11 @@ def redeem_code(
             use,
             cloud.name,
             lambda: outside.entra(cloud.name).redeem_code(
-                flow=flow, answer=answer, tenant=str(partner.tenant_id), scopes=scopes
+                flow=flow,
+                answer=answer,
+                tenant=str(partner.tenant_id),
+                scopes=scopes,
+                leaving=use.note_leaving,
             ),
         )
 
@@ -194,7 +198,11 @@ def _redeem_in_memory(
             use,
             cloud.name,
             lambda: outside.entra(cloud.name).redeem_refresh_token(
-                refresh_token=refresh_token, tenant=str(partner.tenant_id), scopes=scopes, claims=claims or None
+                refresh_token=refresh_token,
+                tenant=str(partner.tenant_id),
+                scopes=scopes,
+                claims=claims or None,
+                leaving=use.note_leaving,
             ),
         )
 
@@ -205,5 +213,7 @@ def redeem_sign_in(*, cloud: str, flow: dict[str, Any], answer: dict[str, str], 
     return ledger.noted(
         use,
         cloud,
-        lambda: outside.entra(cloud).redeem_code(flow=flow, answer=answer, tenant="organizations", scopes=[]),
+        lambda: outside.entra(cloud).redeem_code(
+            flow=flow, answer=answer, tenant="organizations", scopes=[], leaving=use.note_leaving
+        ),
     )

@@ -58,6 +58,10 @@ _AUTHORIZE = "/oauth2/v2.0/authorize"
 _ADMIN_CONSENT = "/v2.0/adminconsent"
 
 
+def _unnoted() -> None:
+    """Nobody keeps a ledger of this request."""
+
+
 @dataclass(frozen=True)
 class Grant:
     """What Entra handed out; `expires_in` is in seconds and counts from the answer."""
@@ -157,20 +161,27 @@ class Entra:
         return address._replace(path=base + _ADMIN_CONSENT, query=urlencode(query)).geturl()
 
     def redeem_code(
-        self, *, flow: Mapping[str, Any], answer: Mapping[str, str], tenant: str, scopes: Sequence[str]
+        self,
+        *,
+        flow: Mapping[str, Any],
+        answer: Mapping[str, str],
+        tenant: str,
+        scopes: Sequence[str],
+        leaving: Callable[[], None] = _unnoted,
     ) -> Grant:
         """
         Spend the code in the browser's answer; `scopes` are a subset of the flow's for one audience, [] for openid.
 
         `tenant` is the one the flow began with: a code is valid there only. Entra's copy of the nonce is checked
-        when the id_token goes through `validate` with `flow["nonce"]`.
+        when the id_token goes through `validate` with `flow["nonce"]`. `leaving` is called just before the request
+        leaves; after a failure without that, nothing was spent.
 
         :raises AnswerMismatch: another attempt's state, or no code
         :raises Refused: Entra or the user said no
         :raises EntraUnavailable: try again later
         """
         self._check_answer(flow, answer)
-        wire, app = self._msal(tenant, openid_only=_OFFLINE not in flow["scope"])
+        wire, app = self._msal(tenant, openid_only=_OFFLINE not in flow["scope"], leaving=leaving)
         # Only these two: MSAL would decode further fields, and they come from the address bar.
         return self._granted(
             wire,
@@ -180,17 +191,25 @@ class Entra:
         )
 
     def redeem_refresh_token(
-        self, *, refresh_token: Secret, tenant: str, scopes: Sequence[str], claims: str | None = None
+        self,
+        *,
+        refresh_token: Secret,
+        tenant: str,
+        scopes: Sequence[str],
+        claims: str | None = None,
+        leaving: Callable[[], None] = _unnoted,
     ) -> Grant:
         """
         Spend a refresh token at a tenant for scopes of one audience; the grant may or may not bring its successor.
 
         https://learn.microsoft.com/entra/identity-platform/refresh-tokens
 
+        `leaving` is called just before the request leaves; after a failure without that, nothing was spent.
+
         :raises Refused: Entra said no
         :raises EntraUnavailable: try again later
         """
-        wire, app = self._msal(tenant, openid_only=False)
+        wire, app = self._msal(tenant, openid_only=False, leaving=leaving)
         body = {"claims": claims} if claims else {}
         return self._granted(
             wire, lambda: app.acquire_token_by_refresh_token(refresh_token.reveal(), list(scopes), data=body)
@@ -205,10 +224,10 @@ class Entra:
         """
         return id_token.validate(self._keys, self._cloud, self._app.client_id, id_token_, nonce=nonce, now=now)
 
-    def _msal(self, tenant: str, openid_only: bool) -> tuple["_Wire", Any]:
+    def _msal(self, tenant: str, openid_only: bool, *, leaving: Callable[[], None] = _unnoted) -> tuple["_Wire", Any]:
         # New each time: MSAL keeps refresh tokens, and replays a refusal for 60 seconds, for as long as an app lives.
         proof = self.credential.proof
-        wire = _Wire(self._network, self._discovery, tenant, proof)
+        wire = _Wire(self._network, self._discovery, tenant, proof, leaving)
         app = msal.ConfidentialClientApplication(
             self._app.client_id,
             client_credential=proof.for_msal(),
@@ -281,8 +300,11 @@ class _Wire:
     body of what is not JSON, and would replay a 200 that carries Retry-After.
     """
 
-    def __init__(self, network: Network, discovery: "_Discovery", tenant: str, proof: Proof) -> None:
+    def __init__(
+        self, network: Network, discovery: "_Discovery", tenant: str, proof: Proof, leaving: Callable[[], None]
+    ) -> None:
         self._network, self._discovery, self._tenant, self.proof = network, discovery, tenant, proof
+        self._leaving = leaving
         self.seen = Seen()
 
     def get(self, url: str, **kwargs: Any) -> _Reply:
@@ -292,6 +314,7 @@ class _Wire:
     def post(self, url: str, **kwargs: Any) -> _Reply:
         # The document, or a managed identity's proof, may have been fetched meanwhile, over a connection open by now.
         ask_for_the_last_word()
+        self._leaving()
         response = self._network.session.post(url, **kwargs)
         self.seen = Seen(response.status_code, retry_after(response), guid(kwargs["headers"]["client-request-id"]))
         return _Reply(response.status_code, json.dumps(answered(response, self.seen)))

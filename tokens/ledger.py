@@ -64,7 +64,7 @@ def close_granted(use: TokenUse, grant: Grant, cloud: str) -> None:
 def close_refused(use: TokenUse, failure: Failure, cloud: str) -> None:
     alarms.note(failure, cloud=cloud)
     outcome = TokenUse.Outcome.UNAVAILABLE if isinstance(failure, Transient) else TokenUse.Outcome.REFUSED
-    use.close(outcome, code=failure.code)
+    use.close(outcome if use.has_left else TokenUse.Outcome.WITHHELD, code=failure.code)
 
 
 def forget_old() -> None:

@@ -169,7 +169,7 @@ def _request(wish: Wish, names: Sequence[str]) -> Grant:
     try:
         use = _begin(wish)
         try:
-            granted = rollover.redeem(use, wish.cloud.name, lambda: _redeem(wish, names, leased=leased))
+            granted = rollover.redeem(use, wish.cloud.name, lambda: _redeem(wish, names, use, leased=leased))
         except Failure as failure:
             ledger.close_refused(use, failure, wish.cloud.name)
             if wish.tenant is not None and isinstance(failure, Refused) and not isinstance(failure, OurFault):
@@ -197,10 +197,10 @@ def _refuse_unfit(wish: Wish, names: Sequence[str]) -> None:
     :raises PurposeRefused, AudienceNotAsked: nothing is sent
     """
     if wish.audience not in permissions.audiences_for(wish.purpose):
-        _begin(wish).close(TokenUse.Outcome.REFUSED, code="purpose")
+        _begin(wish).close(TokenUse.Outcome.WITHHELD, code="purpose")
         raise PurposeRefused(f"{wish.purpose} may not ask for {wish.audience}", code="purpose")
     if not names:
-        _begin(wish).close(TokenUse.Outcome.REFUSED, code="audience-not-asked")
+        _begin(wish).close(TokenUse.Outcome.WITHHELD, code="audience-not-asked")
         raise AudienceNotAsked(
             f"no permission for {wish.audience} was asked for and granted", code="audience-not-asked"
         )
@@ -236,7 +236,7 @@ def _take_turn(wish: Wish) -> bool:
     return leased
 
 
-def _redeem(wish: Wish, names: Sequence[str], *, leased: bool) -> Grant:
+def _redeem(wish: Wish, names: Sequence[str], use: TokenUse, *, leased: bool) -> Grant:
     """The one place where a stored refresh token is spent."""
     token, cloud = wish.token, wish.cloud
     entra = outside.entra(cloud.name)
@@ -250,6 +250,7 @@ def _redeem(wish: Wish, names: Sequence[str], *, leased: bool) -> Grant:
             tenant=str(wish.tenant or token.partner.tenant_id),
             scopes=permissions.scopes(asked, cloud, wish.audience),
             claims=wish.claims or None,
+            leaving=use.note_leaving,
         )
     reached("after redeem")
     if wish.tenant is None:

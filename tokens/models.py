@@ -389,6 +389,9 @@ class TokenUse(models.Model):
         GRANTED = "granted"
         REFUSED = "refused"
         UNAVAILABLE = "unavailable"
+        WITHHELD = "withheld", "never sent"
+
+    has_left = False  # in memory only: the request is on its way, or was
 
     partner = models.ForeignKey("partners.Partner", models.PROTECT, null=True, blank=True, related_name="token_uses")
     at = models.DateTimeField(default=timezone.now)
@@ -416,8 +419,11 @@ class TokenUse(models.Model):
     def start_over(self) -> None:
         """Become a new line, for a request that is sent once more; what was written stays."""
         self.pk, self.at, self.correlation_id = None, timezone.now(), uuid.uuid4()
-        self.outcome, self.code = self.Outcome.SENT, ""
+        self.outcome, self.code, self.has_left = self.Outcome.SENT, "", False
         self.save(force_insert=True)
+
+    def note_leaving(self) -> None:
+        self.has_left = True
 
     def close(self, outcome: str, *, code: str = "", lives_s: int | None = None) -> None:
         self.outcome, self.code = outcome, code

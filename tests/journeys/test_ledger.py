@@ -1,4 +1,4 @@
-"""The ledger has one line for each token request that Microsoft saw, and answers what was touched."""
+"""The ledger has one line for each token request that Microsoft saw, and of those that never left; it answers what was touched."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from partners import jobs
 from partners.models import Job, Partner
 from sandbox import demo
 from tests.conftest import CONTOSO, SERVICE
-from tokens import broker, rotation
+from tokens import broker, gate, rotation
 from tokens.actors import SYSTEM
 from tokens.clouds import Audience
 from tokens.errors import Failure
@@ -43,6 +43,7 @@ def everything(person: Any, world: Any, url: str, contoso: Any) -> None:
         Job.objects.update(next_run_at=timezone.now(), claimed_until=None)
         jobs.run_job(Job.objects.get().pk)
     rotation.rotate(token.pk)
+    what_never_leaves(world, token)
     for refused in (False, True):
         broker.forget()
         if refused:
@@ -53,6 +54,29 @@ def everything(person: Any, world: Any, url: str, contoso: Any) -> None:
     person.connect("/connection/renew", SERVICE)
     person.portal.post("/signout")
     person.sign_in(SERVICE)
+
+
+def what_never_leaves(world: Any, token: RefreshToken) -> None:
+    """The vault is away, nobody was asked for this audience, a purpose has no business there, a stop comes between."""
+    broker.forget()
+    world.vault_fault("get", "503", times=1)
+    explained(token, Audience.PARTNER_CENTER)
+    explained(token, Audience.ARM)
+    explained(token, Audience.GRAPH, purpose="sync.customers")
+
+    def stop(_seconds: float) -> None:
+        world.latency.clear()
+        Partner.objects.update(suspended_at=timezone.now())
+        gate.forget()
+
+    world.latency["vault"], world.sleep = 1, stop
+    explained(token, Audience.PARTNER_CENTER)
+    Partner.objects.update(suspended_at=None)
+
+
+def explained(token: RefreshToken, audience: Audience, *, purpose: str = "token.explain") -> None:
+    with pytest.raises(Failure):
+        broker.session(token, audience, purpose=purpose, actor=SYSTEM).get("/")
 
 
 def with_customer(token: RefreshToken) -> None:
@@ -67,7 +91,9 @@ def test_every_token_request_has_its_line_and_no_line_is_without_one(person, inv
     everything(person, world, invited[1], contoso)
 
     assert token_requests(world) > 10
-    assert TokenUse.objects.count() == token_requests(world)
+    assert TokenUse.objects.exclude(outcome="withheld").count() == token_requests(world)
+    withheld = TokenUse.objects.filter(outcome="withheld").order_by("pk").values_list("code", flat=True)
+    assert list(withheld) == ["vault-503", "audience-not-asked", "purpose", "stopped"]
     assert not TokenUse.objects.filter(outcome="sent").exists(), "each line says how it ended"
 
 

@@ -263,7 +263,7 @@ def test_a_purpose_that_has_no_business_at_an_audience_is_refused_before_anythin
         session.get("/v1.0/me")
 
     line = TokenUse.objects.get(purpose="sync.customers", audience="graph")
-    assert (line.outcome, line.code) == ("refused", "purpose")
+    assert (line.outcome, line.code) == ("withheld", "purpose")
     assert len(world.calls) == calls
 
 

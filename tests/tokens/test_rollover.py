@@ -107,7 +107,7 @@ def test_a_single_certificate_is_tried_once(member, world, settings):
 
 @pytest.mark.parametrize("code", ["AADSTS50173", "AADSTS700084", "AADSTS90033"])
 def test_what_does_not_concern_the_certificate_is_not_tried_again(member, two, world, code):
-    world.fail("entra", code, times=1, path=CONTOSO)
+    world.fail("entra", code, times=1, path=f"{CONTOSO}/oauth2/v2.0/token")
 
     with pytest.raises((OurFault, Transient, ConsentRequired)):
         ask()
@@ -160,7 +160,7 @@ def test_a_stop_between_the_two_tries_lets_the_second_not_leave(two, member, wor
     with pytest.raises(gate.Stopped):
         ask()
 
-    assert lines() == [("refused", "AADSTS700027"), ("refused", "stopped")]
+    assert lines() == [("refused", "AADSTS700027"), ("withheld", "stopped")]
 
 
 def test_threads_that_were_refused_together_move_on_once():
