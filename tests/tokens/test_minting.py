@@ -198,6 +198,16 @@ def test_a_session_that_is_over_ends_the_connection_whichever_audience_heard_it(
     assert state().state == "needs_consent"
 
 
+def test_a_refusal_that_no_single_permission_explains_changes_nothing(member, world):
+    world.fail("entra", "AADSTS65001", path="/token", times=1)
+
+    with pytest.raises(ConsentRequired):
+        graph()
+
+    assert state().state == "active"
+    assert not AuditEvent.objects.filter(action="connection.limited").exists()
+
+
 def test_somebodys_test_of_an_audience_changes_nothing(member, contoso):
     contoso.unconsented.add(USERS)
 
@@ -273,7 +283,7 @@ def test_a_partners_tenant_that_is_not_there_parks_that_partner_and_support_acts
     token = current_token(contoso)
 
     with pytest.raises(NoSuchTenant):
-        broker.keep(token, Audience.PARTNER_CENTER, purpose="token.keep", actor=SYSTEM)
+        broker.session(token, Audience.GRAPH, purpose="consent.check", actor=SYSTEM).get("/v1.0/me")
 
     stands = standing(contoso, current_token(contoso))
     assert (stands.state, stands.title, stands.owner) == ("needs_consent", "Tenant not found", "support")
@@ -298,7 +308,9 @@ def foreign(world: Any, token: RefreshToken) -> None:
 
 
 @pytest.mark.parametrize(
-    ("harm", "failure"), [(purged, SecretMissing), (disabled, VersionDisabled), (foreign, NotOurs)], ids=str
+    ("harm", "failure"),
+    [(purged, SecretMissing), (disabled, VersionDisabled), (foreign, NotOurs)],
+    ids=["purged", "disabled", "foreign"],
 )
 @pytest.mark.parametrize("aged", [False, True], ids=["read", "rotated"])
 def test_a_secret_that_nobody_can_read_raises_an_alarm_and_ends_with_a_new_consent(
