@@ -1,4 +1,4 @@
-"""The ledger has one line for each token request that Microsoft saw, and of those that never left; it answers what was touched."""
+"""The ledger has one line for each token request, those that never left too, and answers what was touched."""
 
 from __future__ import annotations
 
