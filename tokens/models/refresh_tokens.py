@@ -1,10 +1,9 @@
-"""Where refresh tokens lie, what was done with them, and what was decided. Never a token itself."""
+"""Where refresh tokens lie, and who may be called for right now. Never a token itself."""
 
 from __future__ import annotations
 
 import datetime as dt
 import secrets
-import uuid
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -12,17 +11,12 @@ from django.db import models, transaction
 from django.db.models import Exists, F, OuterRef, Q
 from django.utils import timezone
 
+from tokens.models.stops import Halt
+
 LEASE = dt.timedelta(seconds=120)
 BY_A_STOP = "secret-disabled"  # the code of a refusal of our own: after a stop only a new consent helps
 ABANDONED_AFTER = dt.timedelta(minutes=10)  # a name that was reserved and not pinned by then never will be
 CONFIRM_WITHIN = dt.timedelta(minutes=30)
-LONGEST_LIFE = 7_200
-"""
-Seconds an access token lives at most unless somebody made it live longer: Entra's own choice is 60 to 90 minutes, two
-hours in tenants without conditional access. A lifetime policy allows a day, continuous access evaluation 28 hours.
-https://learn.microsoft.com/entra/identity-platform/access-tokens#token-lifetime
-"""
-LONGEST_NUMBER = 2**31 - 1  # what the column takes; an answer from outside may say anything
 REFUSALS = {
     "needs_consent": "Microsoft no longer accepts the sign-in",
     "mfa_missing": "the sign-in does not carry MFA",
@@ -269,186 +263,3 @@ class SecretVersion(models.Model):
 
     def __str__(self) -> str:
         return f"version {self.version} of {self.token}"
-
-
-class HaltQuerySet(models.QuerySet["Halt"]):
-    def in_force(self) -> HaltQuerySet:
-        """The all-stops that hold now; a stop of one partner is on the partner's own row."""
-        return self.filter(ended_at=None, partner=None)
-
-    def epoch(self) -> int:
-        """Rises with every stop; a process that has seen it sends for nobody who was stopped before."""
-        return self.aggregate(newest=models.Max("pk"))["newest"] or 0
-
-
-class Halt(models.Model):
-    """A stop for security, kept for ever: of one partner, or without a partner of all work."""
-
-    partner = models.ForeignKey("partners.Partner", models.PROTECT, null=True, blank=True, related_name="halts")
-    reason = models.CharField(max_length=500)
-    started_by = models.CharField(max_length=320)
-    started_at = models.DateTimeField(default=timezone.now)
-    ended_by = models.CharField(max_length=320, blank=True)
-    ended_at = models.DateTimeField(null=True, blank=True)
-
-    objects = HaltQuerySet.as_manager()
-
-    def __str__(self) -> str:
-        return f"{f'stop of {self.partner}' if self.partner else 'all-stop'} since {self.started_at:%Y-%m-%d %H:%M} UTC"
-
-    def end(self, *, by: str) -> bool:
-        """Lift it; False when somebody did already."""
-        lifted = Halt.objects.filter(pk=self.pk, ended_at=None)
-        return lifted.update(ended_at=timezone.now(), ended_by=by[:320]) == 1
-
-
-class Sender(models.Model):
-    """A process that may send in partners' names: that it lives, and the newest stop it acts upon."""
-
-    name = models.CharField(max_length=200, unique=True)
-    seen_at = models.DateTimeField(default=timezone.now)
-    epoch = models.BigIntegerField(default=0)
-
-    def __str__(self) -> str:
-        return self.name
-
-    @classmethod
-    def report(cls, name: str, epoch: int) -> None:
-        cls._default_manager.update_or_create(name=name[:200], defaults={"seen_at": timezone.now(), "epoch": epoch})
-
-
-class Alarm(models.Model):
-    """
-    A fault of our own: of every partner of a cloud, or with a `partner` of one stored sign-in.
-
-    Opened once; the next success closes it, but for another holder's answer, after which only a new consent does.
-    """
-
-    class Kind(models.TextChoices):
-        CREDENTIAL = "credential", "Microsoft refuses our application's credential"
-        LIFETIME = "lifetime", "Access tokens live longer than two hours, so they go on working after a stop elsewhere"
-        IDLE = "idle", "Stored sign-ins have not been used for two weeks; Microsoft lets them die after 90 days"
-        REGISTRATION = "registration", "Microsoft refuses how our application is registered or asks"
-        ROLLED_OVER = "rolled_over", "Microsoft refuses one of our application's certificates; the other is in use"
-        EXPIRING = "expiring", "A certificate of ours ends soon"
-        UNREADABLE = "unreadable", "A stored sign-in cannot be read: check vault and keys, or send a fresh consent link"
-        WRONG_HOLDER = "wrong_holder", "Microsoft answered a stored sign-in for another account; nothing of it was used"
-
-    kind = models.CharField(max_length=20, choices=Kind.choices)
-    partner = models.ForeignKey("partners.Partner", models.PROTECT, null=True, blank=True, related_name="alarms")
-    cloud = models.CharField(max_length=10)
-    code = models.CharField(max_length=40)
-    trace_id = models.CharField(max_length=36, blank=True)
-    correlation_id = models.CharField(max_length=36, blank=True)
-    opened_at = models.DateTimeField(default=timezone.now)
-    last_at = models.DateTimeField(default=timezone.now)
-    times = models.PositiveIntegerField(default=1)
-    closed_at = models.DateTimeField(null=True, blank=True)
-
-    class Meta:
-        constraints: ClassVar = [
-            models.UniqueConstraint(
-                fields=["kind", "cloud"], condition=Q(closed_at=None, partner=None), name="alarm_one_open_of_a_kind"
-            ),
-            models.UniqueConstraint(
-                fields=["kind", "partner"],
-                condition=Q(closed_at=None, partner__isnull=False),
-                name="alarm_one_open_of_a_partner",
-            ),
-        ]
-
-    def __str__(self) -> str:
-        whose = self.partner.name if self.partner else self.cloud
-        return f"{self.get_kind_display()} ({self.code}, {whose}) since {self.opened_at:%Y-%m-%d %H:%M} UTC"
-
-
-class UnknownAnswer(models.Model):
-    """A refusal whose number our table does not have, for somebody to look up and add."""
-
-    code = models.CharField(max_length=40)
-    suberror = models.CharField(max_length=40, blank=True)
-    taken_for = models.CharField(max_length=20)  # what it was handled as meanwhile
-    first_at = models.DateTimeField(default=timezone.now)
-    last_at = models.DateTimeField(default=timezone.now)
-    times = models.PositiveIntegerField(default=1)
-    trace_id = models.CharField(max_length=36, blank=True)
-    correlation_id = models.CharField(max_length=36, blank=True)
-
-    class Meta:
-        constraints: ClassVar = [models.UniqueConstraint(fields=["code", "suberror"], name="unknown_answer_once")]
-
-    def __str__(self) -> str:
-        return f"{self.code} {self.suberror}".strip()
-
-
-class TokenUse(models.Model):
-    """The ledger: one line per token request to Entra, written before the request leaves; refusals of ours too."""
-
-    class Outcome(models.TextChoices):
-        SENT = "sent"
-        GRANTED = "granted"
-        REFUSED = "refused"
-        UNAVAILABLE = "unavailable"
-        WITHHELD = "withheld", "never sent"
-
-    has_left = False  # in memory only: the request is on its way, or was
-
-    partner = models.ForeignKey("partners.Partner", models.PROTECT, null=True, blank=True, related_name="token_uses")
-    at = models.DateTimeField(default=timezone.now)
-    actor_kind = models.CharField(max_length=10)
-    actor_id = models.CharField(max_length=150, blank=True)
-    actor_label = models.CharField(max_length=320, blank=True)
-    purpose = models.CharField(max_length=60)
-    audience = models.CharField(max_length=20)
-    customer_tenant = models.UUIDField(null=True, blank=True)
-    generation = models.PositiveIntegerField(null=True, blank=True)
-    outcome = models.CharField(max_length=12, choices=Outcome.choices, default=Outcome.SENT)
-    code = models.CharField(max_length=40, blank=True)
-    lives_s = models.PositiveIntegerField("seconds to live", null=True, blank=True)  # of what was granted
-    correlation_id = models.UUIDField(default=uuid.uuid4)
-
-    class Meta:
-        indexes: ClassVar = [
-            models.Index(fields=["partner", "-at"], name="token_use_recent"),
-            models.Index(fields=["-at"], condition=Q(lives_s__gt=LONGEST_LIFE), name="token_use_long_lived"),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.purpose} for {self.audience} at {self.at:%Y-%m-%d %H:%M} UTC: {self.outcome}"
-
-    def start_over(self) -> None:
-        """Become a new line, for a request that is sent once more; what was written stays."""
-        self.pk, self.at, self.correlation_id = None, timezone.now(), uuid.uuid4()
-        self.outcome, self.code, self.has_left = self.Outcome.SENT, "", False
-        self.save(force_insert=True)
-
-    def note_leaving(self) -> None:
-        self.has_left = True
-
-    def close(self, outcome: str, *, code: str = "", lives_s: int | None = None) -> None:
-        self.outcome, self.code = outcome, code
-        self.lives_s = None if lives_s is None else min(max(lives_s, 0), LONGEST_NUMBER)
-        TokenUse.objects.filter(pk=self.pk).update(outcome=outcome, code=code[:40], lives_s=self.lives_s)
-
-
-class AuditEvent(models.Model):
-    """A decision somebody took. Lines are added by `audit.record` and never changed."""
-
-    partner = models.ForeignKey("partners.Partner", models.PROTECT, null=True, blank=True, related_name="audit_events")
-    at = models.DateTimeField(default=timezone.now)
-    actor_kind = models.CharField(max_length=10)
-    actor_id = models.CharField(max_length=150, blank=True)
-    actor_label = models.CharField(max_length=320, blank=True)
-    action = models.CharField(max_length=60)
-    object = models.CharField(max_length=200, blank=True)
-    detail = models.JSONField(default=dict)
-    request_id = models.CharField(max_length=64, blank=True)
-
-    class Meta:
-        indexes: ClassVar = [
-            models.Index(fields=["partner", "-at"], name="audit_recent"),
-            models.Index(fields=["-at"], name="audit_recent_all"),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.action} by {self.actor_label or self.actor_kind} at {self.at:%Y-%m-%d %H:%M} UTC"
