@@ -9,3 +9,10 @@ accesslog = "-"
 access_log_format = '%(t)s "%(m)s %(U)s" %(s)s %(b)s %(M)s ms'
 logger_class = "cpvpanel.accesslog.AccessLogger"
 control_socket_disable = True
+
+
+def post_worker_init(_worker: object) -> None:
+    """Let each process that serves, not the one that forks them, see a stop in half a second and say that it did."""
+    from tokens import watch  # now that the application is loaded
+
+    watch.start()

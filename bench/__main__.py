@@ -179,14 +179,16 @@ def kill(options: argparse.Namespace) -> None:
         _title(f"Kill, {options.trials} trials, 4 processes", where)
     say(ROW.format("seconds from the stop", "p50", "p99", "most", "goal"))
     words = {
-        "last": "until the last call came in", "seen": "until all have said so", "secrets": "until secrets are disabled"
+        "last": "until the last send came in", "seen": "until all have said so", "secrets": "until secrets are disabled"
     }  # fmt: skip
     for name, goal in (("last", 1.0), ("seen", 5.0), ("secrets", 10.0)):
         values = sorted(one[name] for one in found)
         p99 = values[min(len(values) - 1, int(0.99 * len(values)))]
         judged = "" if p99 <= goal else " !"
         say(ROW.format(words[name], f"{median(values):.2f}", f"{p99:.2f}{judged}", f"{values[-1]:.2f}", f"{goal:.0f}"))
-    say(f"{sum(one['late'] for one in found):.0f} calls came in after every process had said that it stopped.")
+    late, calls, tokens = (sum(one[name] for one in found) for name in ("late", "calls", "tokens"))
+    sent = f"{calls:,} calls and {tokens:,} token requests"
+    say(f"{late:.0f} of {sent} came in after every process had said that it stopped.")
 
 
 BENCHES: dict[str, Callable[[argparse.Namespace], None]] = {"list": pages, "tokens": tokens, "sync": sync, "kill": kill}

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
 
 from partners.models import Partner
@@ -22,6 +22,7 @@ from tokens.models import Halt, RefreshToken
 CALLS_WITHIN = 5.0  # seconds a stop waits for every living process to say that it has seen it
 SECRETS_WITHIN = 10.0  # seconds it waits for a worker to disable the secrets
 LOOK_EVERY = 0.05  # seconds
+STOPS = 0x53544F50  # which of PostgreSQL's advisory locks is the one for stops
 
 
 # --- Stopping -------------------------------------------------------------------------------------------------------
@@ -33,7 +34,7 @@ def kill(*, partner: Partner, by: Actor, reason: str) -> Halt:
     if stopped is not None:
         return stopped
     partner.mark_killed()
-    halt = Halt.objects.create(partner=partner, reason=reason[:500], started_by=str(by)[:320])
+    halt = _write_down(partner, by=by, reason=reason)
     audit.record("partner.killed", actor=by, partner=partner, object=f"stop {halt.pk}", reason=reason[:200])
     return halt
 
@@ -44,9 +45,21 @@ def kill_all(*, by: Actor, reason: str) -> Halt:
     stopped = Halt.objects.in_force().order_by("-pk").first()
     if stopped is not None:
         return stopped
-    halt = Halt.objects.create(reason=reason[:500], started_by=str(by)[:320])
+    halt = _write_down(None, by=by, reason=reason)
     audit.record("everything.killed", actor=by, object=f"stop {halt.pk}", reason=reason[:200])
     return halt
+
+
+def _write_down(partner: Partner | None, *, by: Actor, reason: str) -> Halt:
+    """
+    The row of a stop. Of several at once each gets its number when the one before is committed.
+
+    So whoever sees a number sees every stop below it, which is what a process says when it reports that number.
+    """
+    if connection.vendor == "postgresql":  # elsewhere writers take turns anyway
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [STOPS])
+    return Halt.objects.create(partner=partner, reason=reason[:500], started_by=str(by)[:320])
 
 
 @transaction.atomic

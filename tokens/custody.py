@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SWEEP_BATCH = 500
+SWEEP_BATCH = 500  # rows in memory at a time
 DAY = dt.timedelta(days=1)
 ENOUGH_TROUBLE = 3
 
@@ -304,21 +304,36 @@ def _close_all(tokens: QuerySet[RefreshToken]) -> int:
 
 
 def _for_each(tokens: QuerySet[RefreshToken], act: Callable[[RefreshToken], int]) -> int:
-    """Act on row after row; the sum of what it did. A vault that is down is not asked about every row."""
-    done = 0
+    """
+    Act on row after row, each once; the sum of what it did. A vault that is down is not asked about every row.
+
+    Batch follows batch by key until none is left, so that rows which fail each time hold up none behind them.
+    """
+    done, after = 0, 0
     troubles: Counter[str] = Counter()
-    batch = list(tokens.select_related("partner")[:SWEEP_BATCH])
-    random.shuffle(batch)  # several workers may be at it; each begins elsewhere
-    for token in batch:
-        if troubles[token.partner.cloud] >= ENOUGH_TROUBLE or not tokens.filter(pk=token.pk).exists():
-            continue
-        try:
-            done += act(token)
-        except Transient:
-            troubles[token.partner.cloud] += 1
-        except (Permanent, ValueError) as failure:
-            logger.error("a secret could not be swept", extra={"refresh_token": token.pk, "why": str(failure)})
+    while batch := _batch(tokens, after=after, but=_given_up(troubles)):
+        after = batch[-1].pk
+        random.shuffle(batch)  # several workers may be at it; each begins elsewhere
+        for token in batch:
+            if token.partner.cloud in _given_up(troubles) or not tokens.filter(pk=token.pk).exists():
+                continue
+            try:
+                done += act(token)
+            except Transient:
+                troubles[token.partner.cloud] += 1
+            except (Permanent, ValueError) as failure:
+                logger.error("a secret could not be swept", extra={"refresh_token": token.pk, "why": str(failure)})
     return done
+
+
+def _batch(tokens: QuerySet[RefreshToken], *, after: int, but: Sequence[str]) -> list[RefreshToken]:
+    """The next rows behind one of them, in all clouds but these."""
+    rows = tokens.filter(pk__gt=after).exclude(partner__cloud__in=but)
+    return list(rows.select_related("partner").order_by("pk")[:SWEEP_BATCH])
+
+
+def _given_up(troubles: Counter[str]) -> list[str]:
+    return [cloud for cloud, times in troubles.items() if times >= ENOUGH_TROUBLE]
 
 
 def _end_rotation(token: RefreshToken) -> int:

@@ -1,5 +1,5 @@
 """
-Each process that sends in partners' names looks for stops, and writes down the newest it has seen.
+Each process that sends in partners' names, web or worker, looks for stops and writes down the newest it has seen.
 
 The gate would notice a stop by itself within a quarter of a second. What this adds is the proof: whoever stops somebody
 can wait until every living process has said that it acts upon it, and knows who is silent.
@@ -16,6 +16,7 @@ import socket
 import threading
 import time
 
+from django.conf import settings
 from django.db import DatabaseError, connections
 from django.utils import timezone
 
@@ -36,7 +37,11 @@ _ending = threading.Event()
 
 
 def start() -> str:
-    """Begin to watch in a thread of this process, once; returns the name under which it reports."""
+    """
+    Begin to watch in a thread of this process, once; returns the name under which it reports.
+
+    A thread does not survive a fork, so whatever forks lets its children start, and does not start itself.
+    """
     global _watching
     with _lock:
         if _watching is None:
@@ -70,7 +75,8 @@ def _watch(name: str) -> None:
             epoch = Halt.objects.epoch()
             if epoch != seen:
                 gate.forget()
-                _disable_secrets()
+                if settings.CPV_ROLE == "worker":  # nobody else's vault identity may read, or switch a version off
+                    _disable_secrets()
                 _ending.wait(ON_ITS_WAY)
             if epoch != seen or time.monotonic() - said >= SAY_EVERY:
                 Sender.report(name, epoch)

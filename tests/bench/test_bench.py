@@ -9,6 +9,12 @@ import sys
 
 import pytest
 
+from bench.stopping import sends
+from partners.standing import current_token
+from tokens import broker, outside
+from tokens.actors import SYSTEM
+from tokens.clouds import Audience
+
 SERVER = os.environ.get("CPV_TEST_POSTGRES_URL", "")
 TINY = ("--rounds", "1", "--sizes", "12", "--rows", "60,80", "--requests", "2", "--tokens", "1", "--trials", "1")
 RATIO = r"\d+\.\d+"
@@ -32,8 +38,9 @@ def test_tiny_sizes_give_every_figure_and_its_ratio():
     for name in ("the cache", "entra.redeem", "an MSAL app per call", "entra.redeem with a certificate"):
         assert re.search(rf"^{name} .* {RATIO}$", done.stdout, re.MULTILINE), done.stdout
     assert re.search(rf"^the broker, with everything .* {RATIO}$", done.stdout, re.MULTILINE), done.stdout
-    assert re.search(rf"^until the last call came in .* {RATIO} +1$", done.stdout, re.MULTILINE), done.stdout
-    assert "\n0 calls came in after every process had said that it stopped." in done.stdout
+    assert re.search(rf"^until the last send came in .* {RATIO} +1$", done.stdout, re.MULTILINE), done.stdout
+    late = r"^0 of [\d,]+ calls and [\d,]+ token requests came in after every process had said that it stopped\.$"
+    assert re.search(late, done.stdout, re.MULTILINE), done.stdout
     assert done.stdout.count("PostgreSQL" if SERVER else "SQLite") == 6
 
 
@@ -43,3 +50,25 @@ def test_what_it_cannot_measure_ends_with_its_cause():
     assert done.returncode == 1
     assert "refused" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.django_db(transaction=True)
+def test_token_requests_in_a_partners_name_are_sends_and_those_for_our_own_vault_are_not(connected_partner, world):
+    partner = connected_partner()
+    outside.forget()
+    broker.forget()
+    before = len(world.calls)
+
+    token = current_token(partner)
+    session = broker.session(token, Audience.PARTNER_CENTER, purpose="sync.customers", actor=SYSTEM)
+    assert session.get("/v1/profiles/organization").status_code == 200
+
+    came_in = [call.as_row() for call in world.calls[before:]]
+    assert [row["detail"]["grant_type"] for row in came_in if row["path"].endswith("/token")] == [
+        "client_credentials",
+        "refresh_token",
+    ]
+    assert [(row["service"], row["detail"].get("grant_type")) for row in sends(came_in)] == [
+        ("entra", "refresh_token"),
+        ("partnercenter", None),
+    ]

@@ -6,13 +6,15 @@ import contextlib
 import datetime as dt
 import io
 import json
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import time_machine
 from django.core.management import CommandError, call_command
-from django.db import connection
+from django.db import connection, connections, transaction
 from django.utils import timezone
 
 from consent import invitations
@@ -23,6 +25,7 @@ from partners.models import Partner
 from partners.standing import current_token, standing
 from sandbox.world import World
 from tests.conftest import CONTOSO, FABRIKAM, SERVICE
+from tests.live import until
 from tests.pretend import Person
 from tokens import broker, custody, gate, tasks, watch
 from tokens.actors import SYSTEM
@@ -288,6 +291,52 @@ def test_a_living_process_that_says_nothing_is_named(connected_partner: Connect)
     assert watch.silent(halt.pk) == ["host:1:silent"]
     Sender.report("host:1:silent", halt.pk)
     assert watch.silent(halt.pk) == []
+
+
+@pytest.mark.postgresql
+def test_whoever_has_seen_a_stop_has_seen_every_stop_of_a_lower_number() -> None:
+    """Of two at once the second gets its number when the first is committed."""
+    partner = Partner.objects.create(cloud="global", tenant_id=CONTOSO, name="Contoso")
+    written, may_commit = threading.Event(), threading.Event()
+
+    def stop_one() -> None:
+        with transaction.atomic():
+            lifecycle.kill(partner=partner, by=SYSTEM, reason="written first")
+            written.set()
+            may_commit.wait(30)
+        connections.close_all()
+
+    def stop_all() -> None:
+        written.wait(30)
+        lifecycle.kill_all(by=SYSTEM, reason="written second")
+        connections.close_all()
+
+    with ThreadPoolExecutor(2) as pool:
+        ends = [pool.submit(stop_one), pool.submit(stop_all)]
+        try:
+            until(lambda: ends[1].done() or somebody_waits_for_a_turn(), what="the second is committed or waits")
+            epoch, seen = Halt.objects.epoch(), stops_up_to(Halt.objects.epoch())
+        finally:
+            may_commit.set()
+        for end in ends:
+            end.result(30)
+
+    assert stops_up_to(epoch) == seen
+    assert stops_up_to(Halt.objects.epoch()) == ["written first", "written second"]
+
+
+def stops_up_to(epoch: int) -> list[str]:
+    return list(Halt.objects.filter(pk__lte=epoch).order_by("pk").values_list("reason", flat=True))
+
+
+def somebody_waits_for_a_turn() -> bool:
+    """Whether PostgreSQL has somebody waiting for an advisory lock in this database."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted "
+            "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        )
+        return bool(cursor.fetchone()[0])
 
 
 def test_a_process_that_ended_without_a_word_is_forgotten_after_an_hour() -> None:

@@ -142,6 +142,13 @@ def test_a_partner_connects_and_its_customers_are_there(stack, connected):
     }
 
 
+def test_a_kill_would_wait_for_web_and_workers_alike(stack):
+    serving = 2  # processes, as gunicorn.conf.py says
+    fresh = "SELECT name FROM tokens_sender WHERE seen_at > now() - interval '15 seconds'"
+
+    until(lambda: len(stack.rows(fresh)) == serving + len(WORKERS), what="all that may send are on the list")
+
+
 def test_web_and_worker_speak_to_the_vault_as_two_identities(stack, connected):
     ended = stack.command("sync", FABRIKAM, "--json", CPV_ROLE="web")
     assert ended.returncode == 2

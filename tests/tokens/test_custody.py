@@ -7,12 +7,13 @@ import datetime as dt
 import pytest
 import time_machine
 from django.conf import settings as django_settings
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import F
 from django.test import override_settings
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from partners import jobs
+from partners import jobs, lifecycle
 from partners.models import Job, Partner
 from tests.conftest import CONTOSO, FABRIKAM, SERVICE
 from tokens import broker, custody, gate, minting, outside, rotation
@@ -254,6 +255,51 @@ def test_one_clouds_broken_vault_holds_up_no_other(member, world, settings):
 
     ours.refresh_from_db()
     assert ours.closed_at
+
+
+def reserved_in_vain(partner: Partner, number: int) -> None:
+    """So many rows of names that were never pinned."""
+    then = timezone.now() - LATER
+    RefreshToken.objects.bulk_create(
+        RefreshToken(
+            partner=partner,
+            generation=generation,
+            oid=SYSTEM_OID,
+            secret_name=RefreshToken.new_secret_name(),
+            reserved_at=then,
+        )
+        for generation in range(1, number + 1)
+    )
+
+
+def test_an_all_stop_disables_what_lies_behind_a_batch_of_rows_that_cannot_be_closed(connected_partner, world, caplog):
+    elsewhere = Partner.objects.create(cloud="china", tenant_id=FABRIKAM, name="Of a cloud that was given up")
+    reserved_in_vain(elsewhere, custody.SWEEP_BATCH + 1)
+    connected_partner()
+    lifecycle.kill_all(by=SYSTEM, reason="a drill")
+
+    assert custody.close_stopped() == 1
+
+    assert enabled(world) == []
+    assert caplog.text.count("a secret could not be swept") == custody.SWEEP_BATCH + 1, "each was tried once"
+
+
+def test_a_vault_that_is_down_is_left_alone_behind_the_first_batch_too(member, world, settings):
+    there = settings.CPV_VAULTS["global"] | {"url": "https://c.vault.azure.cn"}
+    settings.CPV_VAULTS = {**settings.CPV_VAULTS, "china": there}
+    elsewhere = Partner.objects.create(cloud="china", tenant_id=FABRIKAM, name="Elsewhere")
+    reserved_in_vain(elsewhere, 4 * custody.SWEEP_BATCH)
+    reserved_in_vain(Partner.objects.create(cloud="global", tenant_id=SYSTEM_OID, name="Behind"), 1)
+    world.fail("vault", "503", path="rt-", times=custody.ENOUGH_TROUBLE)
+
+    with CaptureQueriesContext(connection) as asked:
+        custody.sweep()
+
+    assert RefreshToken.objects.get(partner__name="Behind").closed_at
+    assert not elsewhere.refresh_tokens.exclude(closed_at=None).exists()
+    assert len(asked) < 30, "its rows were neither asked about nor read again"
+    reads = [query for query in asked.captured_queries if f"LIMIT {custody.SWEEP_BATCH}" in query["sql"]]
+    assert len(reads) == len(["crashed", "over", "over, behind", "over, none left", "with aged versions"])
 
 
 def test_a_rotation_reads_the_pin_when_the_newest_is_disabled_or_another(member, world, settings):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -112,6 +113,25 @@ def test_secrets_are_disabled_without_waiting_for_a_tick(name, connected_partner
         return disabled()
 
     until(stopped_and_disabled, what="the secrets are disabled")
+
+
+@pytest.fixture
+def web(settings) -> None:
+    """This process may only set secrets."""
+    settings.CPV_ROLE = "web"
+
+
+def test_a_process_that_may_not_disable_secrets_leaves_that_to_those_that_may(web, name, connected_partner, world):
+    until(there, what="it reports")
+    partner = until(lambda: read(connected_partner))
+    before = len(world.calls_to("vault"))
+
+    until(lambda: read(lambda: partner.mark_killed() or True), what="it is killed")
+    halt = until(lambda: read(lambda: Halt.objects.create(partner=partner, reason="a drill", started_by="a test")))
+    until(lambda: reported() == halt.pk, what="it has seen the stop")
+
+    assert "disables secrets" not in [thread.name for thread in threading.enumerate()]
+    assert len(world.calls_to("vault")) == before
 
 
 def test_where_the_database_is_away_the_next_tick_disables(name, caplog):
