@@ -287,7 +287,7 @@ def sweep() -> int:
     """
     now = timezone.now()
     _for_each(RefreshToken.objects.crashed(now), _end_rotation)
-    return _close_all(RefreshToken.objects.over(now)) + _for_each(_with_aged_versions(now), _disable_aged)
+    return _for_each(RefreshToken.objects.over(now), _close) + _for_each(_with_aged_versions(now), _disable_aged)
 
 
 def close_stopped() -> int:
@@ -296,11 +296,7 @@ def close_stopped() -> int:
 
     Such a generation is refused from then on: work may resume after a new consent only.
     """
-    return _close_all(RefreshToken.objects.stopped(timezone.now()))
-
-
-def _close_all(tokens: QuerySet[RefreshToken]) -> int:
-    return _for_each(tokens, _close)
+    return _for_each(RefreshToken.objects.stopped(timezone.now()), _close)
 
 
 def _for_each(tokens: QuerySet[RefreshToken], act: Callable[[RefreshToken], int]) -> int:
@@ -309,7 +305,7 @@ def _for_each(tokens: QuerySet[RefreshToken], act: Callable[[RefreshToken], int]
 
     Batch follows batch by key until none is left, so that rows which fail each time hold up none behind them.
     """
-    done, after = 0, 0
+    done, after, failed = 0, 0, 0
     troubles: Counter[str] = Counter()
     while batch := _batch(tokens, after=after, but=_given_up(troubles)):
         after = batch[-1].pk
@@ -322,7 +318,11 @@ def _for_each(tokens: QuerySet[RefreshToken], act: Callable[[RefreshToken], int]
             except Transient:
                 troubles[token.partner.cloud] += 1
             except (Permanent, ValueError) as failure:
-                logger.error("a secret could not be swept", extra={"refresh_token": token.pk, "why": str(failure)})
+                failed += 1
+                if failed == 1:  # a vault that refuses us altogether would fill the log
+                    logger.error("a secret could not be swept", extra={"refresh_token": token.pk, "why": str(failure)})
+    if failed > 1:
+        logger.error("further secrets could not be swept", extra={"number": failed - 1})
     return done
 
 
