@@ -282,8 +282,7 @@ def sweep() -> int:
     Disable what must not stay enabled: names reserved but never pinned, generations a later consent replaced, versions
     that later ones replaced more than a day ago; and end what a crash left half done.
 
-    Safe at any time and twice. A row that cannot be closed now is left for the next sweep and holds up no other.
-    Returns how many versions it disabled.
+    Safe at any time and twice. What cannot be closed now holds up no other. Returns how many versions it disabled.
     """
     now = timezone.now()
     _for_each(RefreshToken.objects.crashed(now), _end_rotation)

@@ -281,7 +281,9 @@ def test_an_all_stop_disables_what_lies_behind_a_batch_of_rows_that_cannot_be_cl
     assert custody.close_stopped() == 1
 
     assert enabled(world) == []
-    assert caplog.text.count("a secret could not be swept") == custody.SWEEP_BATCH + 1, "each was tried once"
+    assert caplog.text.count("a secret could not be swept") == 1
+    [others] = [record for record in caplog.records if record.message == "further secrets could not be swept"]
+    assert others.number == custody.SWEEP_BATCH, "each was tried once"
 
 
 def test_a_vault_that_is_down_is_left_alone_behind_the_first_batch_too(member, world, settings):
