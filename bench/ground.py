@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from bench.standin import TLS, TLS_URL
 from sandbox import demo
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,11 +55,14 @@ def ground(partners: dict[str, int]) -> Iterator[Ground]:
     """A stand-in with these partners (tenant id → number of customers) and a migrated database; both end with us."""
     with ExitStack() as ends:
         folder = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="cpv-bench-")))
-        stand_in = ends.enter_context(_stand_in(partners))
+        tls = folder / "tls.pem"
+        tls.write_text(a_certificate())
+        stand_in, over_tls = ends.enter_context(_stand_in(partners, tls))
         url = ends.enter_context(_database(folder))
         env = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
         made = Ground(
-            env | environment(folder, stand_in, url), "PostgreSQL" if url.startswith("postgres") else "SQLite"
+            env | environment(folder, stand_in, url) | {TLS: str(tls), TLS_URL: over_tls},
+            "PostgreSQL" if url.startswith("postgres") else "SQLite",
         )
         made.measure("migrate")
         yield made
@@ -96,19 +100,22 @@ def a_certificate() -> str:
     who = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "bench")])
     now = dt.datetime.now(dt.UTC)
     made = x509.CertificateBuilder(who, who, key.public_key(), x509.random_serial_number(), now, now + dt.timedelta(1))
+    made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
     plain = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     return (plain + made.sign(key, SHA256()).public_bytes(Encoding.PEM)).decode()
 
 
 @contextmanager
-def _stand_in(partners: dict[str, int]) -> Iterator[str]:
+def _stand_in(partners: dict[str, int], tls: Path) -> Iterator[tuple[str, str]]:
+    """Its address, and its address over TLS."""
     command = [sys.executable, "-m", "bench.standin", json.dumps(partners)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    env = os.environ | {TLS: str(tls)}
+    with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True) as process:
         try:
-            port = process.stdout.readline().strip() if process.stdout else ""
-            if not port:
+            ports = process.stdout.readline().split() if process.stdout else []
+            if not ports:
                 raise Broken("The stand-in did not start; what it said stands above.")
-            yield f"http://localhost:{port}"
+            yield f"http://localhost:{ports[0]}", f"https://localhost:{ports[1]}"
         finally:
             process.terminate()
 

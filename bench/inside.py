@@ -32,7 +32,7 @@ from django.db import connection  # noqa: E402
 from django.test import Client  # noqa: E402
 from django.utils import timezone  # noqa: E402
 
-from bench.standin import CERTIFICATE, PARTNER_CENTER  # noqa: E402
+from bench.standin import CERTIFICATE, PARTNER_CENTER, TLS, TLS_URL  # noqa: E402
 from cpvpanel import demo  # noqa: E402
 from partners import jobs, listing  # noqa: E402
 from partners.models import Customer, Job, Member, Partner, Run, User  # noqa: E402
@@ -42,8 +42,9 @@ from sandbox.customers import Customers  # noqa: E402
 from tokens import actors, broker, custody, outside, permissions  # noqa: E402
 from tokens.access_cache import AccessCache, Key  # noqa: E402
 from tokens.clouds import Audience, cloud_named  # noqa: E402
-from tokens.credential import AppRegistration  # noqa: E402
-from tokens.http import StandInAdapter  # noqa: E402
+from tokens.credential import AppRegistration, Signer  # noqa: E402
+from tokens.entra import Entra  # noqa: E402
+from tokens.http import Network, StandInAdapter  # noqa: E402
 from tokens.minting import Wish  # noqa: E402
 from tokens.models import RefreshToken  # noqa: E402
 from tokens.secret import Secret  # noqa: E402
@@ -52,6 +53,7 @@ from tokens.sessions import ApiSession  # noqa: E402
 WARM_UP = 15  # requests or tokens before the clock starts
 PLACES = 20  # deep pages that are looked at
 WHO = actors.command("bench")
+JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 
 # --- The ground -----------------------------------------------------------------------------------------------------
@@ -243,7 +245,7 @@ def mint(tenant: str, tokens: int, plain: bool) -> dict[str, Any]:
     """
     token = current_token(Partner.objects.get(tenant_id=tenant))
     assert token
-    step = _plain(token) if plain else _ours(token)
+    step = _plain(token, _trusting(settings.CPV_SANDBOX_URL)) if plain else _ours(token)
     return _each(step, tokens)
 
 
@@ -279,26 +281,30 @@ class _Patient:
 
 
 def redeem(tenant: str, tokens: int, way: str, certificate: bool) -> dict[str, Any]:
-    """A refresh token spent at Entra: by one POST of a warm session, by us, or by a new MSAL application each time."""
+    """
+    A refresh token spent at Entra, over TLS: by one POST of a warm session, by us, or by MSAL as people write it.
+
+    That is a new application with a session of its own each time, which opens a connection and asks for endpoints.
+    """
     token = current_token(Partner.objects.get(tenant_id=tenant))
     assert token
-    scopes = permissions.scopes(outside.asked_permissions(), cloud_named("global"), Audience.PARTNER_CENTER)
+    cloud, app = cloud_named("global"), settings.CPV_APPS["global"]
+    scopes = permissions.scopes(outside.asked_permissions(), cloud, Audience.PARTNER_CENTER)
     refresh_token = custody.read(token)
-    app = settings.CPV_APPS["global"]
     pem = os.environ[CERTIFICATE] if certificate else ""
     proof = AppRegistration(
         client_id=app["app_id"],
         secret=None if certificate else Secret(app["secret"]),
         certificate_pem=Secret(pem) if certificate else None,
     )
-    entra = outside.entra_as("global", proof)
+    adapter = StandInAdapter(os.environ[TLS_URL])
+    entra = Entra(network=Network(clouds=[cloud], adapter=adapter, verify=os.environ[TLS]), cloud=cloud, app=proof)
 
     def ours() -> object:
         return entra.redeem_refresh_token(refresh_token=refresh_token, tenant=tenant, scopes=scopes)
 
     def by_msal() -> object:
-        with requests.Session() as http:
-            http.mount("https://", StandInAdapter(settings.CPV_SANDBOX_URL))
+        with _trusting(os.environ[TLS_URL]) as http:
             application = msal.ConfidentialClientApplication(
                 app["app_id"],
                 client_credential={"private_key": pem, "public_certificate": pem} if certificate else app["secret"],
@@ -308,8 +314,23 @@ def redeem(tenant: str, tokens: int, way: str, certificate: bool) -> dict[str, A
             )
             return application.acquire_token_by_refresh_token(refresh_token.reveal(), scopes)["access_token"]
 
-    step = {"post": _plain(token), "ours": ours, "msal": by_msal}[way]
-    return _each(step, tokens)
+    plain = _plain(token, _trusting(os.environ[TLS_URL]), assertion=_assertion(proof, tenant) if certificate else "")
+    return _each({"post": plain, "ours": ours, "msal": by_msal}[way], tokens)
+
+
+def _trusting(url: str) -> requests.Session:
+    """A session as people have it, with what it takes to reach the stand-in and nothing else."""
+    http = requests.Session()
+    http.trust_env, http.verify = False, os.environ[TLS]
+    http.mount("https://", StandInAdapter(url))
+    return http
+
+
+def _assertion(app: AppRegistration, tenant: str) -> str:
+    """What proves the application at one tenant, signed once."""
+    proof = app.proofs[0]
+    audience = f"https://login.microsoftonline.com/{tenant}/oauth2/v2.0/token"
+    return Signer(proof.secret or Secret("")).assertion(client_id=app.client_id, audience=audience)
 
 
 def _ours(token: RefreshToken) -> Callable[[], object]:
@@ -320,21 +341,23 @@ def _ours(token: RefreshToken) -> Callable[[], object]:
     return step
 
 
-def _plain(token: RefreshToken) -> Callable[[], object]:
-    http = requests.Session()
-    http.trust_env = False
+def _plain(token: RefreshToken, http: requests.Session, *, assertion: str = "") -> Callable[[], object]:
+    """One POST of a session that is warm; the application proves itself with an assertion, or else with its secret."""
     scopes = permissions.scopes(outside.asked_permissions(), cloud_named("global"), Audience.PARTNER_CENTER)
     form = {
         "grant_type": "refresh_token",
         "refresh_token": custody.read(token).reveal(),
         "client_id": settings.CPV_APPS["global"]["app_id"],
-        "client_secret": settings.CPV_APPS["global"]["secret"],
         "scope": " ".join([*scopes, "openid", "profile", "offline_access"]),
     }
-    address = f"{settings.CPV_SANDBOX_URL}/{token.partner.tenant_id}/oauth2/v2.0/token"
+    if assertion:
+        form |= {"client_assertion": assertion, "client_assertion_type": JWT_BEARER}
+    else:
+        form["client_secret"] = settings.CPV_APPS["global"]["secret"]
+    address = f"https://login.microsoftonline.com/{token.partner.tenant_id}/oauth2/v2.0/token"
 
     def step() -> object:
-        answer = http.post(address, data=form, headers={"Host": "login.microsoftonline.com"}, timeout=30)
+        answer = http.post(address, data=form, timeout=30)
         answer.raise_for_status()
         return answer.json()["access_token"]
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import sys
+import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 PARTNER_CENTER = "api.partnercenter.microsoft.com"
 AN_HOUR = 3599  # seconds
 CERTIFICATE = "BENCH_CERTIFICATE"  # a PEM with its key, which the application may prove itself with
+TLS = "BENCH_TLS"  # the path of a PEM with its key, to serve a second time over TLS
+TLS_URL = "BENCH_TLS_URL"  # where that is; what TLS names is also whom to trust there
 
 
 class Remembering:
@@ -56,7 +60,11 @@ class Remembering:
 
 
 def main(partners: dict[str, int]) -> None:
-    """Serve on a free port of this machine, and say which; `partners` is tenant id → number of customers."""
+    """
+    Serve on a free port of this machine, and say which; a second one, over TLS, where that is asked for.
+
+    `partners` is tenant id → number of customers.
+    """
     world = World(public_url="http://localhost")
     world.remember_secrets = False
     demo.build(world)
@@ -66,10 +74,24 @@ def main(partners: dict[str, int]) -> None:
     for tenant_id, customers in partners.items():
         tenant = world.add_tenant(tenant_id, f"Bench{customers}", customers=customers)
         tenant.add_account(f"svc-cpv@bench{customers}.onmicrosoft.test", groups={"AdminAgents"})
-    server = Server(("127.0.0.1", 0), Remembering(world))
-    port = server.server_address[1]
-    world.public_url = f"http://localhost:{port}"
-    serve(server, lambda: print(port, flush=True))  # noqa: T201 - whoever started it reads this line
+    app = Remembering(world)
+    server = Server(("127.0.0.1", 0), app)
+    ports = [server.server_address[1]]
+    world.public_url = f"http://localhost:{ports[0]}"
+    if os.environ.get(TLS):
+        ports.append(_also_over_tls(app, os.environ[TLS]))
+    serve(server, lambda: print(*ports, flush=True))  # noqa: T201 - whoever started it reads this line
+
+
+def _also_over_tls(app: Remembering, certificate: str) -> int:
+    """Serve in a thread of its own; the port."""
+    server = Server(("127.0.0.1", 0), app)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    # Each connection's own thread shakes hands: the one that accepts must not wait for a client.
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return int(server.server_address[1])
 
 
 if __name__ == "__main__":

@@ -56,6 +56,7 @@ DISCOVERY_LASTS = 24 * 3600  # seconds
 _OFFLINE = "offline_access"
 _AUTHORIZE = "/oauth2/v2.0/authorize"
 _ADMIN_CONSENT = "/v2.0/adminconsent"
+_TENANT = "{tenant}"  # stands for one in what is kept of the endpoints
 
 
 def _unnoted() -> None:
@@ -146,7 +147,7 @@ class Entra:
         :raises EntraUnavailable: try again later
         """
         refuse_retired(scopes)
-        endpoint = self._discovery.document(tenant)["authorization_endpoint"]
+        endpoint = str(json.loads(self._discovery.document(tenant))["authorization_endpoint"])
         self._check_authorization_endpoint(endpoint)
         address = urlsplit(endpoint)
         base, found, rest = address.path.rpartition(_AUTHORIZE)
@@ -309,7 +310,7 @@ class _Wire:
 
     def get(self, url: str, **kwargs: Any) -> _Reply:
         # With instance discovery off, the tenant's openid-configuration is all that MSAL ever gets.
-        return _Reply(200, json.dumps(self._discovery.document(self._tenant)))
+        return _Reply(200, self._discovery.document(self._tenant))
 
     def post(self, url: str, **kwargs: Any) -> _Reply:
         # The document, or a managed identity's proof, may have been fetched meanwhile, over a connection open by now.
@@ -334,21 +335,22 @@ class _Discovery:
     def __init__(self, network: Network, cloud: Cloud, clock: Callable[[], float]) -> None:
         self._network, self._cloud, self._clock = network, cloud, clock
         self._lock = threading.Lock()
-        self._template: dict[str, str] = {}
+        self._template = ""
         self._read_at = float("-inf")
 
-    def document(self, tenant: str) -> dict[str, str]:
+    def document(self, tenant: str) -> str:
+        """The endpoints of a tenant, as a JSON object; one is made for each redemption, so it is kept as text."""
         with self._lock:
-            fresh = self._template if self._clock() - self._read_at < DISCOVERY_LASTS else {}
+            fresh = self._template if self._clock() - self._read_at < DISCOVERY_LASTS else ""
         if fresh:
-            return {name: _at_tenant(url, "{tenant}", tenant) for name, url in fresh.items()}
+            return fresh.replace(_TENANT, tenant)
         # Not under the lock: while Entra is down, every thread would wait for all the threads before it.
         endpoints = self._fetch(tenant)
-        template = {name: _at_tenant(url, tenant, "{tenant}") for name, url in endpoints.items()}
-        if all("/{tenant}/" in url for url in template.values()):
+        template = {name: _without(tenant, url) for name, url in endpoints.items()}
+        if all(f"/{_TENANT}/" in url for url in template.values()):
             with self._lock:
-                self._template, self._read_at = template, self._clock()
-        return endpoints
+                self._template, self._read_at = json.dumps(template), self._clock()
+        return json.dumps(endpoints)
 
     def _fetch(self, tenant: str) -> dict[str, str]:
         try:
@@ -372,9 +374,10 @@ class _Discovery:
         return endpoints
 
 
-def _at_tenant(url: str, old: str, new: str) -> str:
+def _without(tenant: str, url: str) -> str:
+    """The address with a mark where it names the tenant."""
     address = urlsplit(url)
-    segments = (new if segment.lower() == old.lower() else segment for segment in address.path.split("/"))
+    segments = (_TENANT if segment.lower() == tenant.lower() else segment for segment in address.path.split("/"))
     return address._replace(path="/".join(segments)).geturl()
 
 
