@@ -2,9 +2,27 @@
 The custody of one partner's refresh token as a pure model: one row per generation, a vault, an identity service, and
 those who act on them in steps that nothing can part. It knows no Django and no product code.
 
+A step is one statement, one transaction or one request, and is called like the function in `tokens/` it stands for:
+
+    load                              the row as whoever wants an access token has read it; is a successor due?
+    lease                             RefreshToken.lease for minting._take_turn: the UPDATE and the row read after it
+    newest, adopt                     custody.read_for_rotation: two GETs; a transaction with RefreshToken.adopt
+    read                              custody.read, for whoever has no lease
+    check, redeem                     gate.check right before the request of minting._redeem; that, and _check_holder
+    renew_lease, put, point_at        custody.rotate
+    release, mark_refused             what comes last in minting._request and minting.grant, whatever happened
+    crashed, newest, lease, note,
+      point_at, release               custody._end_rotation, in a sweep
+    over, close, disable              custody._close, in a sweep or after a stop: note the newest, disable what is known
+    put, pin, confirm                 custody.store, of a renewal that was checked, and custody.confirm
+
+The gate's first look is no step: the lease and the second look ask the same. Its yes may be 250 ms old; that is a
+request which was on its way when the stop came. Nor is a step what nobody here reads, such as the ledger.
+
 A name in the vault has no list and no delete: one can put, get a version, get the newest, and disable a version.
-Time is what may happen: a lease can be over at any step but between the check before a request and that request,
-because the check renews it for longer than any request may take.
+Time is what may happen: a lease can be over at any step but right after it was had, before the row is read, and right
+after it was renewed, before the PUT is answered: it lasts longer than any statement or request may take. What takes
+longer than a schedule is left out: that versions are disabled after a day, and a reserved name after ten minutes.
 """
 
 from __future__ import annotations
@@ -12,8 +30,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-FREE, HELD, OVER = "free", "held", "over"
 MODES = ("entra", "grace", "strict")
+FREE, HELD, RENEWED, OVER = "free", "held", "renewed", "over"  # renewed: its holder's PUT is on its way
+NOTHING = -1
+REPORTED, LAPSED = "reported", "reported: a lease was over before its holder had redeemed"
 
 
 class Version(NamedTuple):
@@ -34,29 +54,41 @@ class Token(NamedTuple):
 
 
 class Actor(NamedTuple):
-    """Who acts, where it stands, and what it holds in memory."""
+    """Who acts, which step is next, and what it holds in memory."""
 
     kind: str
     at: str
-    fence: int = 0
-    pin: int = 0
-    pin_fence: int = 0
-    token: int = -1  # in memory
-    found: int = -1  # the version it has seen
-    tries: int = 0
+    fence: int = NOTHING  # of its lease
+    pin: int = NOTHING
+    token: int = NOTHING
+    found: int = NOTHING  # the version it has seen, or put
+    crashed: int = NOTHING  # the fence of the lease that a sweep found left behind
+    refused: bool = False
 
 
-class Broken(NamedTuple):
-    """What a deliberately broken variant leaves out."""
+class Variant(NamedTuple):
+    """How a machine differs from the protocol."""
 
+    # what it leaves out
+    single_use: bool = False  # whoever has no lease redeems too where refresh tokens work once
+    customer: bool = False  # the same, in a customer's tenant only
     fence: bool = False
-    generation: bool = False
-    loser_disables: bool = False
-    sweep: bool = False
-    second_look: bool = False
-    pin_first: bool = False
+    refresh: bool = False  # the holder works with the row as it was read before the lease
+    at_once: bool = False  # a lease may be over before its holder has read the row, and with it the fence
+    newest: bool = False
     adopt: bool = False
     gate: bool = False
+    renew_lease: bool = False
+    note: bool = False
+    generation: bool = False
+    loser_disables: bool = False
+    pin_first: bool = False
+    sweep: bool = False
+    second_look: bool = False
+    # what it adds
+    slow: bool = False  # a PUT may arrive when nobody waits for its answer any more
+    keeps_unanswered: bool = False  # whoever has no answer to its PUT lets its lease run out
+    renews_twice: bool = False  # also right before the redeem
 
 
 class State(NamedTuple):
@@ -68,358 +100,466 @@ class State(NamedTuple):
     # the row in force when it all begins: generation 1
     fence: int = 0
     lease: str = FREE
-    guarded: bool = False  # a request is on its way under a lease that was just renewed
     pin: int = 0
-    pin_fence: int = 0
     refused: bool = False
     closed: bool = False
     superseded: bool = False
     # the renewal's row: generation 2
-    second: str = ""  # "", reserved, pending, in force
-    second_pin: int = -1
+    second: str = ""  # "", pending, in force
+    second_pin: int = NOTHING
     killed: bool = False
     crashes: int = 1
     faults: int = 1
-    disturbed: bool = False  # a crash or a fault has happened
+    late: tuple[Version, ...] = ()  # what will arrive though nobody waits for the answer any more
+    quiet: bool = True  # no crash, no lost answer, no lease that was over early
+    lapsed: bool = False  # a lease was over early, before its holder had redeemed
+    unavoidable: bool = False  # a successor was lost: with whoever had it in memory, with an answer, or with the lease
     wrong: str = ""  # what must never happen, and did
 
     @property
     def live(self) -> bool:
         return not (self.killed or self.refused or self.superseded)
 
+    def but(self, **facts: Any) -> State:
+        """The same, but for these facts; in half the time that `_replace` takes."""
+        values = list(self)
+        for name, fact in facts.items():
+            values[PLACES[name]] = fact
+        return tuple.__new__(State, values)
+
 
 Step = tuple[str, State]
+PLACES = {name: place for place, name in enumerate(State._fields)}
+FIRST = {"keep": "lease", "kill": "kill", "renew": "put", "sweep": "crashed"}
+ROOMS = {"keep": "worker", "mint": "worker", "customer": "worker"}  # whose steps they share
 
 
 def begin(mode: str, *kinds: str, crashes: int = 1, faults: int = 1) -> State:
     """A partner that connected: one version, pinned."""
-    first = {"rotate": "lease", "mint": "read", "kill": "stop", "renew": "reserve", "sweep": "look"}
-    # Where a refresh token works once, whoever mints also rotates.
-    kinds = tuple("rotate" if kind == "mint" and mode != "entra" else kind for kind in kinds)
-    actors = tuple(Actor(kind, first[kind]) for kind in kinds)
+    wanting = "lease" if mode == "strict" else "load"
+    actors = tuple(Actor(kind, FIRST.get(kind, wanting), pin=0) for kind in kinds)
     return State(mode, actors, (Version(1, 0, 0, known=True),), (Token(1),), crashes=crashes, faults=faults)
 
 
 class Machine:
-    """What can happen next, in the protocol or in a broken variant of it."""
+    """What can happen next, in the protocol or in a variant of it."""
 
-    def __init__(self, broken: Broken | None = None) -> None:
-        self.broken = broken or Broken()
+    def __init__(self, variant: Variant | None = None) -> None:
+        self.variant = variant or Variant()
+        self._verdicts: dict[State, str] = {}
 
     def steps(self, state: State) -> list[Step]:
         """Every (name, state) that may follow; none when all is over."""
-        found = self.lease_steps(state)
+        found = self.time_steps(state)
         for number in self.movers(state):
-            found += self.steps_of(state, number) + self.crashes_of(state, number)
+            found += self.steps_of(state, number)
+            found += self.crashes_of(state, number)
         return found
 
     def movers(self, state: State) -> list[int]:
         """Who is not at an end."""
-        return [number for number, actor in enumerate(state.actors) if actor.at not in ("end", "dead")]
+        return [number for number, actor in enumerate(state.actors) if actor.at != "end"]
 
     def steps_of(self, state: State, number: int) -> list[Step]:
-        """What this actor may do next; more than one where the answer of the vault is a matter of luck."""
+        """What this actor may do next; more than one where it is a matter of luck."""
         actor = state.actors[number]
-        act: Callable[[State, int, Actor], list[Step]] = getattr(self, f"{actor.kind}_{actor.at}")
+        room = ROOMS.get(actor.kind, actor.kind)
+        act: Callable[[State, int, Actor], list[Step]] = getattr(self, f"{room}_{actor.at}")
         return [(f"{number}:{actor.at}{how}", after) for how, after in act(state, number, actor)]
 
     def crashes_of(self, state: State, number: int) -> list[Step]:
-        if not state.crashes or state.actors[number].kind == "kill":
+        actor = state.actors[number]
+        if not state.crashes or actor.kind == "kill":
             return []
-        broken = state._replace(crashes=state.crashes - 1, disturbed=True)
-        return [(f"{number}:crash", self._move(broken, number, "dead"))]
+        lost = state.unavoidable or _only_in_memory(actor)
+        crashed = _end(state, number, crashes=state.crashes - 1, quiet=False, unavoidable=lost)
+        return [(f"{number}:crash", crashed)]
 
-    def lease_steps(self, state: State) -> list[Step]:
-        if state.lease != HELD:
-            return []
-        if all(state.actors[number].fence != state.fence for number in self.movers(state)):
-            return [("lease over", state._replace(lease=OVER, guarded=False))]
-        if state.guarded or not state.faults:
-            return []
-        return [("lease over early", state._replace(lease=OVER, faults=state.faults - 1, disturbed=True))]
+    def time_steps(self, state: State) -> list[Step]:
+        """A lease is over, or a PUT arrives that nobody waits for any more."""
+        found = [("late put", _stored(_answered(state), put).but(late=())) for put in state.late]
+        if state.lease in (FREE, OVER) or (state.lease == RENEWED and state.late):
+            return found
+        holder = next((actor for actor in state.actors if actor.fence == state.fence), None)
+        if holder is None:
+            return [*found, ("lease over", state.but(lease=OVER))]
+        if state.lease == RENEWED or not state.faults:
+            return found
+        lost = _only_in_memory(holder)
+        over = _fault(state, unavoidable=lost).but(lease=OVER, lapsed=state.lapsed or not lost)
+        return [*found, ("lease over early", over)]
 
-    # --- helpers ----------------------------------------------------------------------------------------------------
-    def _move(self, state: State, number: int, at: str, **memory: Any) -> State:
-        actors = list(state.actors)
-        actors[number] = actors[number]._replace(at=at, **memory)
-        if at in ("end", "dead"):  # nothing of its memory matters any more, but that it held a lease
-            actors[number] = Actor(actors[number].kind, at, fence=actors[number].fence if at == "dead" else -1)
-        return state._replace(actors=tuple(actors))
+    # --- conditions -------------------------------------------------------------------------------------------------
+    def _is_free(self, state: State) -> bool:
+        return state.live and state.lease in (FREE, OVER)
 
-    def _mine(self, state: State, actor: Actor) -> bool:
-        """The condition of every write of a holder: fence, generation, live."""
-        if self.broken.fence:
-            return state.live
-        return state.live and state.fence == actor.fence
+    def _next_fence(self, state: State) -> int:
+        return state.fence if self.variant.fence else state.fence + 1
 
-    def _release(self, state: State, actor: Actor, left: str = FREE) -> State:
-        if state.fence == actor.fence and state.lease != FREE:
-            return state._replace(lease=left, guarded=False)
-        return state
+    def _is_ours(self, state: State, actor: Actor) -> bool:
+        """The condition of every write of a holder: live, and the fence."""
+        return state.live and (self.variant.fence or state.fence == actor.fence)
 
-    def _give_up(self, state: State, number: int, actor: Actor, left: str = FREE) -> State:
-        return self._move(self._release(state, actor, left), number, "end")
+    def _needs_lease(self, state: State, actor: Actor) -> bool:
+        return actor.kind == "keep" or (state.mode == "strict" and not self.variant.single_use)
 
-    def _change(self, state: State, index: int, **fields: Any) -> State:
-        versions = list(state.versions)
-        versions[index] = versions[index]._replace(**fields)
-        return state._replace(versions=tuple(versions))
+    # --- a worker that wants an access token, or the successor for its own sake ("keep") ----------------------------
+    def worker_load(self, state: State, number: int, actor: Actor) -> list[Step]:
+        not_due = (" not due", _with(state, number, actor._replace(at="read", pin=state.pin)))
+        if actor.kind == "customer":
+            return [not_due]
+        due = (" due", _with(state, number, actor._replace(at="lease", pin=state.pin)))
+        return [due, not_due] if state.mode == "entra" else [due]
 
-    def _newest(self, state: State, name: int) -> int:
-        return max((i for i, version in enumerate(state.versions) if version.name == name), default=-1)
+    def worker_lease(self, state: State, number: int, actor: Actor) -> list[Step]:
+        if self.variant.customer and actor.kind == "customer":
+            return [(" not asked for", _with(state, number, actor._replace(at="read")))]
+        if self._is_free(state):
+            fence, pin = self._next_fence(state), actor.pin if self.variant.refresh else state.pin
+            at = "refresh" if self.variant.at_once else "newest"
+            holder = actor._replace(at=at, fence=fence, pin=pin)
+            return [("", _with(state, number, holder, fence=fence, lease=HELD))]
+        if self._needs_lease(state, actor):
+            return [(" in other hands", _end(state, number))]
+        return [(" in other hands", _with(state, number, actor._replace(at="read")))]
 
-    def _readable(self, state: State, version: int) -> bool:
-        return version < len(state.versions) and state.versions[version].enabled
+    def worker_refresh(self, state: State, number: int, actor: Actor) -> list[Step]:
+        return [("", _with(state, number, actor._replace(at="newest", fence=state.fence, pin=state.pin)))]
 
-    def _put(self, state: State, name: int, token: int, fence: int) -> State:
-        return state._replace(versions=(*state.versions, Version(name, token, fence)))
-
-    def _redeem(self, state: State, token: int) -> tuple[State, int]:
-        """The successor, or -1 when the identity service refuses."""
-        given = state.tokens[token]
-        if given.session in state.revoked:
-            return state, -1
-        if given.spent and state.mode == "strict":
-            return state._replace(revoked=state.revoked | {given.session}), -1
-        tokens = list(state.tokens)
-        tokens[token] = given._replace(spent=True)
-        return state._replace(tokens=(*tokens, Token(given.session))), len(tokens)
-
-    # --- a worker that rotates: lease, read, gate, redeem, put, pin -------------------------------------------------
-    def rotate_lease(self, state: State, number: int, actor: Actor) -> list[Step]:
-        free = state.lease in (FREE, OVER)
-        if not state.live or not free:
-            return [(" in vain", self._move(state, number, "end"))]
-        fence = state.fence if self.broken.fence else state.fence + 1
-        leased = state._replace(fence=fence, lease=HELD, guarded=False)
-        return [("", self._move(leased, number, "get", fence=fence, pin=state.pin, pin_fence=state.pin_fence))]
-
-    def rotate_get(self, state: State, number: int, actor: Actor) -> list[Step]:
-        newest = self._newest(state, 1)
-        if newest == actor.pin or not state.versions[newest].enabled or self.broken.adopt:
-            return self._read(state, number, actor, actor.pin)
-        return [("", self._move(state, number, "adopt", found=newest))]
-
-    def rotate_adopt(self, state: State, number: int, actor: Actor) -> list[Step]:
-        state = self._change(state, actor.found, known=True)
-        if state.versions[actor.found].fence <= actor.pin_fence:
-            return self._read(state, number, actor, actor.pin)
-        if not self._mine(state, actor) or state.pin != actor.pin:
-            return [(" in vain", self._give_up(state, number, actor))]
-        fence = state.versions[actor.found].fence
-        state = state._replace(pin=actor.found, pin_fence=fence)
-        token = state.versions[actor.found].token
-        return [("", self._move(state, number, "gate", pin=actor.found, pin_fence=fence, token=token))]
-
-    def _read(self, state: State, number: int, actor: Actor, version: int) -> list[Step]:
-        if not self._readable(state, version):
-            return [(" nothing", self._give_up(state, number, actor))]
-        return [("", self._move(state, number, "gate", token=state.versions[version].token))]
-
-    def rotate_gate(self, state: State, number: int, actor: Actor) -> list[Step]:
-        """The gate and the renewal of the lease: one condition in one statement."""
-        if not self._mine(state, actor) and not self.broken.gate:
-            return [(" shut", self._give_up(state, number, actor))]
-        if state.killed:
-            state = state._replace(wrong="a call left after the stop")
-        return [("", self._move(state._replace(lease=HELD, guarded=True), number, "redeem"))]
-
-    def rotate_redeem(self, state: State, number: int, actor: Actor) -> list[Step]:
-        after, new = self._redeem(state, actor.token)
-        after = after._replace(guarded=False)
-        if new < 0:
-            return [(" refused", self._move(after, number, "mark"))]
-        return [("", self._move(after, number, "pin" if self.broken.pin_first else "keep", token=new))]
-
-    def rotate_mark(self, state: State, number: int, actor: Actor) -> list[Step]:
-        marked = state if state.superseded else state._replace(refused=True)
-        return [("", self._give_up(marked, number, actor))]
-
-    def rotate_keep(self, state: State, number: int, actor: Actor) -> list[Step]:
-        if not self._mine(state, actor) and not self.broken.gate:
-            return [(" lost", self._give_up(state, number, actor))]
-        return [("", self._move(state._replace(lease=HELD, guarded=True), number, "put"))]
-
-    def rotate_put(self, state: State, number: int, actor: Actor) -> list[Step]:
-        stored = self._put(state, 1, actor.token, actor.fence)._replace(guarded=False)
-        index = len(stored.versions) - 1
-        if self.broken.pin_first:
-            return [("", self._give_up(stored, number, actor))]
-        found: list[Step] = [("", self._move(stored, number, "pin", found=index))]
+    def worker_newest(self, state: State, number: int, actor: Actor) -> list[Step]:
+        newest = _newest(state, 1)
+        if not _readable(state, actor.pin):
+            return [(" nothing", _give_back(state, number, actor))]
+        if newest == actor.pin or not _readable(state, newest) or self.variant.newest:
+            found = [("", _open(state, number, actor, actor.pin))]
+        else:
+            found = [("", _with(state, number, actor._replace(at="adopt", found=newest)))]
         if state.faults:
-            fewer = {"faults": state.faults - 1, "disturbed": True}
-            found += [(" timeout after", self._unanswered(stored._replace(**fewer), number, actor))]
-            found += [(" timeout before", self._unanswered(state._replace(**fewer, guarded=False), number, actor))]
+            found.append((" unanswered", _give_back(_fault(state), number, actor)))
         return found
 
-    def _unanswered(self, state: State, number: int, actor: Actor) -> State:
-        if state.mode == "entra":
-            return self._give_up(state, number, actor, left=OVER)
-        return self._move(state, number, "search")
+    def worker_adopt(self, state: State, number: int, actor: Actor) -> list[Step]:
+        state = _change(state, actor.found, known=True)
+        later = state.versions[actor.found].fence > state.versions[actor.pin].fence and not self.variant.adopt
+        if later and self._is_ours(state, actor) and state.pin == actor.pin:
+            return [("", _open(state.but(pin=actor.found), number, actor, actor.found))]
+        return [(" not", _open(state, number, actor, actor.pin))]
 
-    def rotate_search(self, state: State, number: int, actor: Actor) -> list[Step]:
-        newest = self._newest(state, 1)
-        if state.versions[newest].token == actor.token:
-            return [("", self._move(state, number, "pin", found=newest))]
-        return [(" not there", self._move(state, number, "keep"))]
+    def worker_read(self, state: State, number: int, actor: Actor) -> list[Step]:
+        if not _readable(state, actor.pin):
+            return [(" nothing", _end(state, number))]
+        return [("", _open(state, number, actor, actor.pin))]
 
-    def rotate_pin(self, state: State, number: int, actor: Actor) -> list[Step]:
-        if self.broken.pin_first:
-            pinned = state._replace(pin=len(state.versions), pin_fence=actor.fence)
-            return [("", self._move(pinned._replace(guarded=True), number, "put"))]
-        state = self._change(state, actor.found, known=True)
-        if not self._mine(state, actor):
-            if self.broken.loser_disables:
-                state = self._change(state, actor.found, enabled=False)
-            return [(" lost", self._give_up(state, number, actor))]
-        if actor.fence < state.pin_fence:
-            state = state._replace(wrong="a pin went back")
-        pinned = state._replace(pin=actor.found, pin_fence=actor.fence, lease=FREE, guarded=False)
-        return [("", self._move(pinned, number, "end"))]
+    def worker_check(self, state: State, number: int, actor: Actor) -> list[Step]:
+        if not state.live and not self.variant.gate:
+            return [(" shut", _give_back(state, number, actor))]
+        if state.killed:
+            state = state.but(wrong="a call left after the stop")
+        if self.variant.renews_twice and actor.fence != NOTHING:
+            if not self._is_ours(state, actor):
+                return [(" lost", _give_back(state, number, actor))]
+            state = state.but(lease=RENEWED)
+        return [("", _with(state, number, actor._replace(at="redeem")))]
 
-    # --- a worker that only mints -----------------------------------------------------------------------------------
-    def mint_read(self, state: State, number: int, actor: Actor) -> list[Step]:
-        if not state.live or not self._readable(state, state.pin):
-            return [(" in vain", self._move(state, number, "end"))]
-        return [("", self._move(state, number, "gate", token=state.versions[state.pin].token))]
+    def worker_redeem(self, state: State, number: int, actor: Actor) -> list[Step]:
+        if self.variant.renews_twice and actor.fence != NOTHING:
+            state = _answered(state)
+        after = _spent(state, actor.token)
+        if after is None:
+            told = actor.kind != "customer"  # what a customer's tenant refuses says nothing about the partner
+            return [(" refused", _give_back(_reused(state, actor.token), number, actor, refused=told))]
+        if actor.fence == NOTHING:  # the successor is not stored
+            return [("", _end(after, number))]
+        given = (*after.tokens, Token(after.tokens[actor.token].session))
+        at = "point_at" if self.variant.pin_first else "renew_lease"
+        found = [("", _with(after, number, actor._replace(at=at, token=len(after.tokens)), tokens=given))]
+        if state.faults:
+            found.append((" unanswered", _give_back(_fault(after, unavoidable=True), number, actor)))
+            if after != state:
+                found.append((" did not arrive", _give_back(_fault(state), number, actor)))
+        return found
 
-    def mint_gate(self, state: State, number: int, actor: Actor) -> list[Step]:
-        if not state.live:
-            return [(" shut", self._move(state, number, "end"))]
-        return [("", self._move(state, number, "redeem"))]
+    def worker_renew_lease(self, state: State, number: int, actor: Actor) -> list[Step]:
+        storing = actor._replace(at="put")
+        if self.variant.renew_lease:
+            return [("", _with(state, number, storing))]
+        if not self._is_ours(state, actor):
+            return [(" lost", _give_back(state, number, actor))]
+        return [("", _with(state, number, storing, lease=RENEWED))]
 
-    def mint_redeem(self, state: State, number: int, actor: Actor) -> list[Step]:
-        after, new = self._redeem(state, actor.token)
-        return [("", self._move(after, number, "end" if new >= 0 else "mark"))]
+    def worker_put(self, state: State, number: int, actor: Actor) -> list[Step]:
+        put, answered = Version(1, actor.token, actor.fence), _answered(state)
+        stored = _stored(answered, put)
+        if self.variant.pin_first:
+            return [("", _give_back(stored, number, actor))]
+        found = [("", _with(stored, number, actor._replace(at="point_at", token=NOTHING, found=len(state.versions))))]
+        if not state.faults:
+            return found
+        ends = [(" unanswered", _fault(stored)), (" did not arrive", _fault(answered, unavoidable=True))]
+        if self.variant.slow:
+            ends.append((" arrives late", _fault(state).but(late=(put,))))
+        if self.variant.keeps_unanswered:
+            return found + [(how, _end(after, number)) for how, after in ends]
+        return found + [(how, _give_back(after, number, actor)) for how, after in ends]
 
-    mint_mark = rotate_mark
+    def worker_point_at(self, state: State, number: int, actor: Actor) -> list[Step]:
+        if self.variant.pin_first:
+            return [("", _with(state, number, actor._replace(at="put"), pin=len(state.versions), lease=RENEWED))]
+        if not self.variant.note:
+            state = _change(state, actor.found, known=True)
+        if self._is_ours(state, actor):
+            return [("", _end(_pinned(state, actor.found), number))]
+        if self.variant.loser_disables:
+            state = _change(state, actor.found, enabled=False)
+        return [(" lost", _give_back(state, number, actor))]
 
-    # --- somebody stops the partner: the row, then the vault --------------------------------------------------------
-    def kill_stop(self, state: State, number: int, actor: Actor) -> list[Step]:
-        return [("", self._move(state._replace(killed=True), number, "look"))]
+    def worker_release(self, state: State, number: int, actor: Actor) -> list[Step]:
+        state = _released(state, actor)
+        if actor.refused:
+            return [("", _with(state, number, Actor(actor.kind, "mark_refused")))]
+        return [("", _end(state, number))]
 
-    def kill_look(self, state: State, number: int, actor: Actor) -> list[Step]:
-        return [("", self._move(self._note_newest(state), number, "disable"))]
+    def worker_mark_refused(self, state: State, number: int, actor: Actor) -> list[Step]:
+        return [("", _end(state, number, refused=state.refused or not state.superseded))]
+
+    # --- somebody stops the partner, and a worker disables its secrets ----------------------------------------------
+    def kill_kill(self, state: State, number: int, actor: Actor) -> list[Step]:
+        return [("", _with(state, number, actor._replace(at="close"), killed=True))]
+
+    def kill_close(self, state: State, number: int, actor: Actor) -> list[Step]:
+        return [("", _with(_noted(state, 1), number, actor._replace(at="disable")))]
 
     def kill_disable(self, state: State, number: int, actor: Actor) -> list[Step]:
-        return [("", self._move(self._disable_known(state, 1)._replace(closed=True), number, "end"))]
+        return [("", _end(_disabled(state, 1), number, closed=True))]
 
-    def _note_newest(self, state: State, name: int = 1) -> State:
-        newest = self._newest(state, name)
-        if newest < 0 or not state.versions[newest].enabled:
-            return state
-        return self._change(state, newest, known=True)
-
-    def _disable_known(self, state: State, name: int) -> State:
-        versions = (v._replace(enabled=False) if v.name == name and v.known else v for v in state.versions)
-        return state._replace(versions=tuple(versions))
-
-    # --- an owner renews: reserve, put, note, offer, confirm --------------------------------------------------------
-    def renew_reserve(self, state: State, number: int, actor: Actor) -> list[Step]:
-        state = state._replace(second="reserved", tokens=(*state.tokens, Token(2)))
-        return [("", self._move(state, number, "put", token=len(state.tokens) - 1))]
-
+    # --- an owner renews --------------------------------------------------------------------------------------------
     def renew_put(self, state: State, number: int, actor: Actor) -> list[Step]:
-        name = 1 if self.broken.generation else 2
-        stored = self._put(state, name, actor.token, 0)
-        return [("", self._move(stored, number, "note", found=len(stored.versions) - 1))]
+        """With the row before it, that reserves a name which nobody else looks at."""
+        put = Version(1 if self.variant.generation else 2, len(state.tokens), 0)
+        stored = _stored(state, put).but(tokens=(*state.tokens, Token(2)))
+        found = [("", _with(stored, number, actor._replace(at="pin", found=len(state.versions))))]
+        if state.faults:
+            found.append((" unanswered", _end(_fault(stored), number)))
+        return found
 
-    def renew_note(self, state: State, number: int, actor: Actor) -> list[Step]:
-        return [("", self._move(self._change(state, actor.found, known=True), number, "offer"))]
-
-    def renew_offer(self, state: State, number: int, actor: Actor) -> list[Step]:
+    def renew_pin(self, state: State, number: int, actor: Actor) -> list[Step]:
         if state.killed:
-            return [(" stopped", self._move(state, number, "end"))]
-        return [("", self._move(state._replace(second="pending", second_pin=actor.found), number, "confirm"))]
+            return [(" stopped", _end(state, number))]
+        waiting = actor._replace(at="confirm", found=NOTHING)
+        state = _change(state, actor.found, known=True)
+        return [("", _with(state, number, waiting, second="pending", second_pin=actor.found))]
 
     def renew_confirm(self, state: State, number: int, actor: Actor) -> list[Step]:
         if state.killed:
-            return [(" stopped", self._move(state, number, "end"))]
-        if self.broken.generation:  # the same name and row: the new consent is just another version
-            return [("", self._move(state._replace(second="in force", pin=state.second_pin), number, "end"))]
-        return [("", self._move(state._replace(second="in force", superseded=True), number, "end"))]
+            return [(" stopped", _end(state, number))]
+        if self.variant.generation:  # the same name and row: the new consent is just another version
+            return [("", _end(state, number, second="in force", pin=state.second_pin))]
+        return [("", _end(state, number, second="in force", superseded=True))]
 
-    # --- one sweep while the others act -----------------------------------------------------------------------------
-    def sweep_look(self, state: State, number: int, actor: Actor) -> list[Step]:
-        if state.superseded and state.lease == FREE and not state.closed:
-            return [(" old", self._move(self._note_newest(state), number, "close"))]
-        if not state.live or state.lease != OVER:
-            return [(" nothing", self._move(state, number, "end"))]
-        memory = {"fence": state.fence, "pin": state.pin, "pin_fence": state.pin_fence}
-        newest = self._newest(state, 1)
-        if newest == state.pin or not state.versions[newest].enabled:
-            return [("", self._move(state, number, "settle", found=-1, **memory))]
-        return [("", self._move(self._change(state, newest, known=True), number, "decide", found=newest, **memory))]
+    # --- a sweep ----------------------------------------------------------------------------------------------------
+    def sweep_crashed(self, state: State, number: int, actor: Actor) -> list[Step]:
+        if state.live and state.lease == OVER:
+            return [("", _with(state, number, actor._replace(at="newest", crashed=state.fence)))]
+        return [(" none", _with(state, number, SWEEPING_ON))]
 
-    def sweep_decide(self, state: State, number: int, actor: Actor) -> list[Step]:
-        found = state.versions[actor.found]
-        if found.fence > actor.pin_fence:
-            if not self._mine(state, actor) or state.pin != actor.pin:
-                return [(" moved on", self._move(state, number, "end"))]
-            state = state._replace(pin=actor.found, pin_fence=found.fence)
-        elif found.fence != actor.pin_fence:
-            state = self._change(state, actor.found, enabled=False)
-        return [("", self._move(state, number, "settle"))]
+    def sweep_newest(self, state: State, number: int, actor: Actor) -> list[Step]:
+        newest = _newest(state, 1)
+        found = newest if _readable(state, newest) else NOTHING
+        return [("", _with(state, number, actor._replace(at="lease", found=found)))]
 
-    def sweep_settle(self, state: State, number: int, actor: Actor) -> list[Step]:
-        if state.fence == actor.fence and state.lease == OVER:
-            state = state._replace(lease=FREE)
-        return [("", self._move(state, number, "end"))]
+    def sweep_lease(self, state: State, number: int, actor: Actor) -> list[Step]:
+        if not self._is_free(state):
+            return [(" in other hands", _with(state, number, SWEEPING_ON))]
+        fence = self._next_fence(state)
+        as_it_was = actor.found != NOTHING and fence == actor.crashed + 1
+        holder = actor._replace(at="note" if as_it_was else "release", fence=fence, pin=state.pin)
+        return [("", _with(state, number, holder, fence=fence, lease=HELD))]
 
-    def sweep_close(self, state: State, number: int, actor: Actor) -> list[Step]:
-        return [("", self._move(self._disable_known(state, 1)._replace(closed=True), number, "end"))]
+    def sweep_note(self, state: State, number: int, actor: Actor) -> list[Step]:
+        state = _change(state, actor.found, known=True)
+        left = actor.found != actor.pin and state.versions[actor.found].fence == actor.crashed
+        at = "point_at" if left and not self.variant.adopt else "release"
+        return [("", _with(state, number, actor._replace(at=at)))]
+
+    def sweep_point_at(self, state: State, number: int, actor: Actor) -> list[Step]:
+        if self._is_ours(state, actor):
+            state = _pinned(state, actor.found)
+        return [("", _with(state, number, actor._replace(at="release")))]
+
+    def sweep_release(self, state: State, number: int, actor: Actor) -> list[Step]:
+        return [("", _with(_released(state, actor), number, SWEEPING_ON))]
+
+    def sweep_over(self, state: State, number: int, actor: Actor) -> list[Step]:
+        if state.superseded and state.lease == FREE and _is_open(state, 1):
+            return [("", _with(state, number, actor._replace(at="close")))]
+        return [(" none", _end(state, number))]
+
+    sweep_close = kill_close
+    sweep_disable = kill_disable
 
     # --- afterwards -------------------------------------------------------------------------------------------------
     def afterwards(self, state: State) -> State:
         """Time passes, the sweep comes twice, and nobody breaks anything any more."""
-        state = state._replace(lease=OVER if state.lease == HELD else state.lease, guarded=False)
-        for _ in range(0 if self.broken.sweep else 2):
-            state = self._swept(state)
+        state = state.but(lease=FREE if state.lease == FREE else OVER)
+        for _ in range(0 if self.variant.sweep else 2):
+            state = self._alone(state, "sweep")
+            for name in self._ended(state):
+                again = state.killed and not self.variant.second_look
+                if again or _is_open(state, name):
+                    state = _disabled(_noted(state, name), name).but(closed=state.closed or name == 1)
         return state
 
-    def _swept(self, state: State) -> State:
-        if state.live and state.lease == OVER:
-            sweeper = len(state.actors)
-            state = state._replace(actors=(*state.actors, Actor("sweep", "look")))
-            while state.actors[sweeper].at != "end":
-                [(_, state)] = getattr(self, f"sweep_{state.actors[sweeper].at}")(state, sweeper, state.actors[sweeper])
-            state = state._replace(actors=state.actors[:-1])
-        for name in self._over(state):
-            if not (self.broken.second_look and state.closed and name == 1):
-                state = self._note_newest(state, name)
-            state = self._disable_known(state, name)
+    def _alone(self, state: State, kind: str) -> State:
+        """What this one does while nobody else acts."""
+        state = state.but(actors=begin(state.mode, kind).actors)
+        while self.movers(state):
+            [(_, state)] = self.steps_of(state, 0)
         return state
 
-    def _over(self, state: State) -> set[int]:
+    def _ended(self, state: State) -> set[int]:
         """The names under which nothing may stay enabled."""
-        over = {1} if state.superseded or state.killed else set()
-        return over | ({2} if state.second != "in force" or state.killed else set())
+        ended = {1} if state.superseded or state.killed else set()
+        return ended | ({2} if state.second != "in force" or state.killed else set())
 
     def verdict(self, state: State) -> str:
-        """What is wrong in the end, in a few words; "reported" is a loss that the next attempt made known."""
-        after = self.afterwards(state)
+        """What is wrong in the end, in a few words; a loss that the next attempt made known is "reported"."""
+        end = state.but(actors=(), crashes=0, faults=0)
+        if end not in self._verdicts:
+            self._verdicts[end] = self._verdict(end)
+        return self._verdicts[end]
+
+    def _verdict(self, end: State) -> str:
+        after = self.afterwards(end)
         if after.wrong:
             return after.wrong
-        if after.live and after.lease != FREE and not self.broken.sweep:
+        if after.live and after.lease != FREE and not self.variant.sweep:
             return "stuck: a lease was left"
-        if any(version.enabled and version.name in self._over(after) for version in after.versions):
+        if any(version.enabled and version.name in self._ended(after) for version in after.versions):
             return "resurrected: a version that must be disabled is enabled"
+        if any(one.enabled and not one.known and i != _newest(after, one.name) for i, one in enumerate(after.versions)):
+            return "resurrected: a version that nobody would find"
         return "" if after.killed else self._next_attempt(after)
 
     def _next_attempt(self, after: State) -> str:
         in_force = 2 if after.second == "in force" else 1
-        pin = after.second_pin if in_force == 2 and not self.broken.generation else after.pin
-        if not self._readable(after, pin):
+        pin = after.second_pin if in_force == 2 and not self.variant.generation else after.pin
+        if not _readable(after, pin):
             return "lost: the pin names what nobody can read"
-        token = after.versions[pin].token
-        if after.tokens[token].session != in_force:
+        token = after.tokens[after.versions[pin].token]
+        if token.session != in_force:
             return "stale: an older consent is in force"
-        refused = self._redeem(after, token)[1] < 0 or (in_force == 1 and after.refused)
-        if not refused:
-            return ""
-        if after.mode != "strict" or not after.disturbed:
-            return "lost: the sign-in in force is refused"
-        readable = [after.tokens[v.token] for v in after.versions if v.enabled and v.name == in_force]
-        if any(not token.spent and token.session not in after.revoked for token in readable):
+        if in_force == 2:
+            return "lost: the sign-in in force is refused" if token.spent or 2 in after.revoked else ""
+        if after.mode == "grace" and after.quiet and token.spent:
+            return "lost: the grace ends before anybody stores a successor"
+        tried = after if after.refused else self._alone(after, "keep")
+        if not tried.refused:
+            return "" if tried.pin != after.pin else "lost: and nobody was told"
+        kept = (after.tokens[one.token] for one in after.versions if one.enabled and one.name == in_force)
+        if any(not one.spent and one.session not in after.revoked for one in kept):
             return "lost: a good one lay in the vault"
-        return "reported"
+        if after.mode != "strict" or not (after.unavoidable or after.lapsed):
+            return "lost: the sign-in in force is refused"
+        return REPORTED if after.unavoidable else LAPSED
+
+
+# --- what a step does -----------------------------------------------------------------------------------------------
+SWEEPING_ON = Actor("sweep", "over")
+ENDED = Actor("", "end")  # or dead: that is the same to all others
+
+
+def _with(state: State, number: int, actor: Actor, **facts: Any) -> State:
+    actors = list(state.actors)
+    actors[number] = actor
+    return state.but(actors=tuple(actors), **facts)
+
+
+def _end(state: State, number: int, **facts: Any) -> State:
+    return _with(state, number, ENDED, **facts)
+
+
+def _give_back(state: State, number: int, actor: Actor, *, refused: bool = False) -> State:
+    """Go to what comes last, whatever happened; who has no lease has none to give back."""
+    if actor.fence != NOTHING:
+        return _with(state, number, Actor(actor.kind, "release", fence=actor.fence, refused=refused))
+    return _with(state, number, Actor(actor.kind, "mark_refused")) if refused else _end(state, number)
+
+
+def _open(state: State, number: int, actor: Actor, version: int) -> State:
+    token = state.versions[version].token
+    return _with(state, number, Actor(actor.kind, "check", fence=actor.fence, token=token))
+
+
+def _only_in_memory(actor: Actor) -> bool:
+    """Whether it has a successor that lies nowhere else."""
+    return actor.at in ("renew_lease", "put") and actor.kind != "renew"
+
+
+def _fault(state: State, *, unavoidable: bool = False) -> State:
+    return state.but(faults=state.faults - 1, quiet=False, unavoidable=state.unavoidable or unavoidable)
+
+
+def _answered(state: State) -> State:
+    """The request under a lease that was just renewed is over."""
+    return state.but(lease=HELD) if state.lease == RENEWED else state
+
+
+def _released(state: State, actor: Actor) -> State:
+    return state.but(lease=FREE) if state.fence == actor.fence else state
+
+
+def _stored(state: State, put: Version) -> State:
+    return state.but(versions=(*state.versions, put))
+
+
+def _pinned(state: State, version: int) -> State:
+    before = state.versions[state.pin : state.pin + 1]  # a pin set first may name what is not there yet
+    went_back = any(state.versions[version].fence < pinned.fence for pinned in before)
+    return state.but(pin=version, lease=FREE, wrong="a pin went back" if went_back else state.wrong)
+
+
+def _change(state: State, index: int, **fields: Any) -> State:
+    changed = state.versions[index]._replace(**fields)
+    return state.but(versions=(*state.versions[:index], changed, *state.versions[index + 1 :]))
+
+
+def _newest(state: State, name: int) -> int:
+    return max((i for i, version in enumerate(state.versions) if version.name == name), default=NOTHING)
+
+
+def _readable(state: State, version: int) -> bool:
+    return NOTHING < version < len(state.versions) and state.versions[version].enabled
+
+
+def _noted(state: State, name: int) -> State:
+    """The newest version under a name is known, where it can be read."""
+    newest = _newest(state, name)
+    return _change(state, newest, known=True) if _readable(state, newest) else state
+
+
+def _disabled(state: State, name: int) -> State:
+    """All that is known under a name is disabled."""
+    versions = (v._replace(enabled=False) if v.name == name and v.known else v for v in state.versions)
+    return state.but(versions=tuple(versions))
+
+
+def _is_open(state: State, name: int) -> bool:
+    """Whether a name was not closed yet, or something known under it is enabled."""
+    known = any(version.enabled and version.known for version in state.versions if version.name == name)
+    return known or not (name == 1 and state.closed)
+
+
+def _spent(state: State, token: int) -> State | None:
+    """The identity service takes a refresh token, or refuses."""
+    given = state.tokens[token]
+    if given.session in state.revoked or (given.spent and state.mode == "strict"):
+        return None
+    if state.mode == "entra" or given.spent:
+        return state
+    tokens = (*state.tokens[:token], given._replace(spent=True), *state.tokens[token + 1 :])
+    return state.but(tokens=tokens)
+
+
+def _reused(state: State, token: int) -> State:
+    """A spent one that comes again ends the whole sign-in."""
+    return state.but(revoked=state.revoked | {state.tokens[token].session})
