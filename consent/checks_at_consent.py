@@ -16,6 +16,7 @@ from partners.partnercenter import AccessRefused, MfaMissing, PartnerCenter
 from tokens import broker, outside, permissions
 from tokens.aadsts import Kind
 from tokens.actors import Actor, ActorKind
+from tokens.broker import FreshGrant
 from tokens.clouds import Audience
 from tokens.entra import ConsentRequired, Grant, Identity
 from tokens.errors import Transient
@@ -49,26 +50,26 @@ def everything(*, partner: Partner, grant: Grant, identity: Identity) -> Evidenc
     :raises Transient: Microsoft could not be asked; nothing is decided
     """
     actor = Actor(ActorKind.VISITOR, id=str(identity.object_id), label=identity.username)
-    asked = outside.asked_permissions()
+    asked, fresh = outside.asked_permissions(), broker.FreshGrant(grant)
     _refuse_missing(asked, permissions.missing(asked, Audience.PARTNER_CENTER, grant.scopes))
-    if grant.refresh_token is None:
+    if fresh.refresh_token is None:
         raise Refused("missing_scope", missing=("offline_access",))
-    partner_center = broker.probe(grant, Audience.PARTNER_CENTER, partner=partner, actor=actor)
+    partner_center = broker.probe(fresh, Audience.PARTNER_CENTER, partner=partner, actor=actor)
     mfa = _mfa(partner_center)
-    graph, missing = _mint(grant, Audience.GRAPH, asked, partner, actor)
+    graph, missing = _mint(fresh, Audience.GRAPH, asked, partner, actor)
     _refuse_missing(asked, missing)
     role = _role(graph)
     scopes = {*grant.scopes, *graph.scopes}
     for audience in sorted({p.audience for p in asked} - {Audience.PARTNER_CENTER, Audience.GRAPH}):
         try:
-            minted, lacking = _mint(grant, audience, asked, partner, actor)
+            minted, lacking = _mint(fresh, audience, asked, partner, actor)
         except Refused as refused:
             missing += refused.missing
         else:
             missing += lacking
             scopes |= minted.scopes
     limits = "" if role == "admin_agent" else f"{ROLE_WORDS[role]} only"
-    return Evidence(grant.refresh_token, role, limits, tuple(missing), permissions.names(scopes), mfa)
+    return Evidence(fresh.refresh_token, role, limits, tuple(missing), permissions.names(scopes), mfa)
 
 
 def _refuse_missing(asked: Sequence[Permission], missing: list[str]) -> None:
@@ -78,7 +79,7 @@ def _refuse_missing(asked: Sequence[Permission], missing: list[str]) -> None:
 
 
 def _mint(
-    grant: Grant, audience: Audience, asked: Sequence[Permission], partner: Partner, actor: Actor
+    fresh: FreshGrant, audience: Audience, asked: Sequence[Permission], partner: Partner, actor: Actor
 ) -> tuple[Probe, list[str]]:
     """
     A token for one audience with whatever was granted, and the names of what was not.
@@ -88,7 +89,7 @@ def _mint(
     of_audience = [permission.name for permission in asked if permission.audience == audience]
 
     def mint(without: Collection[str]) -> Probe:
-        return broker.probe(grant, audience, partner=partner, actor=actor, without=without)
+        return broker.probe(fresh, audience, partner=partner, actor=actor, without=without)
 
     try:
         minted = mint(())

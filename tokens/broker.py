@@ -11,7 +11,7 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -32,6 +32,22 @@ if TYPE_CHECKING:
     from partners.models import Partner
 
 EARLY = 300  # seconds before its end at which an access token is no longer handed out
+
+
+@dataclass
+class FreshGrant:
+    """
+    What a consent brought, in memory only while it is being checked.
+
+    `refresh_token` is the newest: the one to spend next, and to store. Where refresh tokens work once, each check
+    spends one and brings another.
+    """
+
+    grant: Grant
+    refresh_token: Secret | None = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.refresh_token = self.grant.refresh_token
 
 
 @dataclass(frozen=True)
@@ -74,7 +90,7 @@ def session(
 
 
 def probe(
-    grant: Grant,
+    fresh: FreshGrant,
     audience: Audience,
     *,
     partner: Partner,
@@ -89,13 +105,13 @@ def probe(
     :raises ConsentRequired: a scope of this audience was not granted
     :raises Transient: Entra cannot be reached now
     """
-    narrowed, scopes = grant, _scopes(cloud_of(partner), audience, without)
+    narrowed, scopes = fresh.grant, _scopes(cloud_of(partner), audience, without)
     if audience != Audience.PARTNER_CENTER:  # the code was redeemed for Partner Center already
-        narrowed = _redeem_in_memory(grant, audience, scopes, partner=partner, actor=actor, purpose=purpose)
+        narrowed = _redeem_in_memory(fresh, audience, scopes, partner=partner, actor=actor, purpose=purpose)
 
     def bearer_with(_refused: Secret, claims: str) -> Secret:
         return _redeem_in_memory(
-            grant, audience, scopes, partner=partner, actor=actor, purpose=purpose, claims=claims
+            fresh, audience, scopes, partner=partner, actor=actor, purpose=purpose, claims=claims
         ).access_token
 
     opened = Probe(
@@ -179,7 +195,7 @@ def redeem_code(
 
 
 def _redeem_in_memory(
-    grant: Grant,
+    fresh: FreshGrant,
     audience: Audience,
     scopes: list[str],
     *,
@@ -188,13 +204,13 @@ def _redeem_in_memory(
     purpose: str,
     claims: str = "",
 ) -> Grant:
-    if grant.refresh_token is None:
+    if fresh.refresh_token is None:
         raise Permanent("the grant carries no refresh token", code="no-refresh-token")
-    refresh_token, cloud = grant.refresh_token, cloud_of(partner)
+    refresh_token, cloud = fresh.refresh_token, cloud_of(partner)
     gate.check_open(partner)
     use = ledger.begin(partner, audience, purpose=purpose, actor=actor)
     with outside.network(cloud.name).last_word(lambda: gate.check_open(partner)):
-        return ledger.noted(
+        redeemed = ledger.noted(
             use,
             cloud.name,
             lambda: outside.entra(cloud.name).redeem_refresh_token(
@@ -205,6 +221,8 @@ def _redeem_in_memory(
                 leaving=use.note_leaving,
             ),
         )
+    fresh.refresh_token = redeemed.refresh_token or refresh_token
+    return redeemed
 
 
 def redeem_sign_in(*, cloud: str, flow: dict[str, Any], answer: dict[str, str], actor: Actor) -> Grant:

@@ -78,7 +78,11 @@ def store(
     sealed = outside.keyring().seal(refresh_token, aad=additional_data(token))
     version = outside.vault(partner.cloud).put(token.secret_name, sealed, tags=_tags(token))
     reached("after first put")
-    _pin(token, version, replaces, on_pin, pending=pending)
+    try:
+        _pin(token, version, replaces, on_pin, pending=pending)
+    except NotOpen:
+        _note_version(token, version)  # the sweeper may have been there while we were on our way
+        raise
     return token
 
 

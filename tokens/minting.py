@@ -179,8 +179,10 @@ def _request(wish: Wish, names: Sequence[str]) -> Grant:
         ledger.close_granted(use, granted, wish.cloud.name)
         token.mark_success()
         if leased and granted.refresh_token:
-            leased = not custody.rotate(token, granted.refresh_token)
-            if leased and wish.store:
+            # The pin ends the lease. Where the vault gives no answer it runs out: what was sent may arrive still, and
+            # whoever looked before that would not find it.
+            leased = False
+            if not custody.rotate(token, granted.refresh_token) and wish.store:
                 raise InOtherHands("somebody else stored a successor", code="lease-lost", retry_after=TURN_TAKES)
         elif wish.store:
             custody.keep_as_it_is(token)
@@ -241,7 +243,7 @@ def _redeem(wish: Wish, names: Sequence[str], use: TokenUse, *, leased: bool) ->
     token, cloud = wish.token, wish.cloud
     entra = outside.entra(cloud.name)
     refresh_token = _read(token, leased=leased)
-    gate.check(token)
+    _check_turn(token, leased=leased)
     reached("before redeem")
     asked = [permission for permission in outside.asked_permissions() if permission.name in names]
     with outside.network(cloud.name).last_word(lambda: gate.check(token)):
@@ -256,6 +258,20 @@ def _redeem(wish: Wish, names: Sequence[str], use: TokenUse, *, leased: bool) ->
     if wish.tenant is None:
         _check_holder(token, granted)
     return granted
+
+
+def _check_turn(token: RefreshToken, *, leased: bool) -> None:
+    """
+    The gate right before the request; whoever has the lease makes sure that it lasts until the answer.
+
+    :raises Stopped: the gate is shut
+    :raises InOtherHands: the lease was over meanwhile, and somebody else may have spent what we have read
+    """
+    if not leased:
+        gate.check(token)
+    elif not token.renew_lease():
+        gate.check_anew(token)
+        raise InOtherHands("the lease was over", code="lease-lost", retry_after=TURN_TAKES)
 
 
 def _read(token: RefreshToken, *, leased: bool) -> Secret:

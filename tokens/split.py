@@ -113,7 +113,9 @@ def _redeem(token: RefreshToken, actor: Actor, thing: Secret, holds: str, tried:
     alone = Grant(thing, Secret(""), None, frozenset(), 0, "")
     partner, without = token.partner, token.missing_scopes
     try:
-        broker.probe(alone, Audience.GRAPH, partner=partner, actor=actor, without=without, purpose=PURPOSE)
+        broker.probe(
+            broker.FreshGrant(alone), Audience.GRAPH, partner=partner, actor=actor, without=without, purpose=PURPOSE
+        )
     except Failure as failure:
         if isinstance(failure, Refused) and not isinstance(failure, OurFault):
             return Attempt(holds, tried, f"Entra: {failure.code}", refused=True)

@@ -163,7 +163,7 @@ class TestSending:
         grant = Grant(None, Secret("access"), None, frozenset(), 60, "")
 
         with pytest.raises(Permanent, match="no refresh token"):
-            broker.probe(grant, Audience.GRAPH, partner=Partner.objects.get(), actor=SYSTEM)
+            broker.probe(broker.FreshGrant(grant), Audience.GRAPH, partner=Partner.objects.get(), actor=SYSTEM)
 
 
 class NotingKey(Key):

@@ -41,6 +41,12 @@ def puts(world) -> list:
     return [call for call in world.calls if call.service == "vault" and call.method == "PUT" and call.status == 200]
 
 
+def let_leases_run_out() -> None:
+    RefreshToken.objects.filter(leased_until__isnull=False).update(
+        leased_until=timezone.now() - dt.timedelta(seconds=1)
+    )
+
+
 def session(token, audience=Audience.PARTNER_CENTER):
     return broker.session(token, audience, purpose="token.explain", actor=SYSTEM)
 
@@ -196,6 +202,7 @@ def test_a_rotation_that_broke_off_after_the_put_leaves_nothing_enabled_in_the_e
         world.fail("vault", "timeout-after", method="PUT", times=1)
         with pytest.raises(VaultUnavailable):
             session(RefreshToken.objects.get()).get("/v1/profiles/organization")
+        let_leases_run_out()
     name = RefreshToken.objects.get().secret_name
     assert len(world.vault(HOST).secrets[name]) == 3
     contoso.revoke()
@@ -436,7 +443,9 @@ def test_where_tokens_work_once_the_next_takes_up_a_version_whose_answer_was_los
     world.refresh_tokens("strict")
     world.vault_fault("set", "lost", times=1)
     assert not rotation.rotate(token.pk)
+    assert not rotation.rotate(token.pk), "what was sent may still arrive"
 
+    let_leases_run_out()
     assert rotation.rotate(token.pk)
 
     row = RefreshToken.objects.get()
@@ -530,7 +539,7 @@ def test_with_an_interval_of_zero_every_redeem_stores(member, world, settings):
     assert len(puts(world)) == before + 2
 
 
-def test_a_store_that_fails_gives_the_lease_back_and_the_old_pin_stays(member, world, settings):
+def test_a_store_without_an_answer_lets_its_lease_run_out_and_the_old_pin_stays(member, world, settings):
     settings.CPV_REFRESH_STORE_INTERVAL = 0
     before = RefreshToken.objects.get()
     world.fail("vault", "503", method="PUT")
@@ -539,7 +548,51 @@ def test_a_store_that_fails_gives_the_lease_back_and_the_old_pin_stays(member, w
         session(RefreshToken.objects.get()).get("/v1/profiles/organization")
 
     row = RefreshToken.objects.get()
-    assert (row.pinned_version, row.leased_until) == (before.pinned_version, None)
+    assert row.pinned_version == before.pinned_version
+    assert row.leased_until > timezone.now(), "the version may arrive late, and the next holder must find it"
+    let_leases_run_out()
+    world.heal()
+    custody.sweep()
+    assert RefreshToken.objects.get().leased_until is None
+    assert rotation.rotate(row.pk)
+
+
+def test_a_holder_that_was_frozen_before_it_redeemed_spends_nothing(member, world):
+    """Its lease is over, and somebody else has rotated meanwhile."""
+    token = RefreshToken.objects.select_related("partner").get()
+    redeemed = len(world.calls_to("entra", "/token"))
+
+    def frozen(_seconds: float) -> None:
+        world.latency.clear()
+        let_leases_run_out()
+        assert rotation.rotate(token.pk)
+
+    world.latency["vault"], world.sleep = 1, frozen
+
+    assert not rotation.rotate(token.pk)
+
+    of_partner = [call for call in world.calls_to("entra", "/token")[redeemed:] if call.tenant == CONTOSO]
+    assert len(of_partner) == 1, "the other's alone"
+    assert TokenUse.objects.order_by("-pk").filter(code="lease-lost").get().outcome == "withheld"
+
+
+def test_whoever_was_frozen_while_it_got_the_lease_has_none(member):
+    """Another took it after two minutes; its fence is not ours to use."""
+    token = RefreshToken.objects.get()
+
+    def another(execute, sql, params, many, context):
+        done = execute(sql, params, many, context)
+        if sql.startswith("UPDATE") and "fence" in sql and not taken:
+            taken.append(True)
+            let_leases_run_out()
+            assert RefreshToken.objects.get().lease()
+        return done
+
+    taken: list[bool] = []
+    with connection.execute_wrapper(another):
+        assert token.lease() is False
+
+    assert (token.fence, RefreshToken.objects.get().fence) == (0, 2)
 
 
 def test_a_refresh_that_answers_for_another_holder_is_used_for_nothing(member, world):

@@ -63,16 +63,26 @@ def of_partner(world: Any, since: int = 0) -> int:
 
 # --- Where refresh tokens work once -----------------------------------------------------------------------------------
 @pytest.fixture
-def single_use(member, world, settings):
+def single_use(person, invited, contoso, world, settings):
     """A connected partner in a world where each refresh token works once."""
     settings.CPV_REFRESH_STORE_INTERVAL = 0
     world.refresh_tokens("strict")
-    with world.lock:
-        for refresh in world.ledger.refreshes.values():
-            refresh.spent_at = None
-    rotation.rotate(row().pk)
+    person.connect(invited[1], SERVICE)
     broker.forget()
-    return member
+    return person
+
+
+def test_where_refresh_tokens_work_once_a_consent_stores_the_one_that_no_check_has_spent(
+    person, invited, contoso, world, settings
+):
+    settings.CPV_REFRESH_STORE_INTERVAL, settings.CPV_PERMISSIONS = 0, "standard+arm"
+    world.refresh_tokens("strict")
+    contoso.unconsented.add(USERS)
+
+    person.connect(invited[1], SERVICE)
+
+    assert rotation.rotate(row().pk)
+    assert sync() == "done"
 
 
 @pytest.mark.parametrize("tenant", [None, CUSTOMER], ids=["own tenant", "customer's tenant"])

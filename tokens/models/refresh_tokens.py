@@ -176,16 +176,18 @@ class RefreshToken(models.Model):
     def lease(self) -> bool:
         """Claim the right to rotate for two minutes; False when another process has it."""
         now = timezone.now()
-        free = Q(leased_until=None) | Q(leased_until__lt=now)
-        won = (
-            RefreshToken.objects.live(now)
-            .filter(free, pk=self.pk, generation=self.generation)
-            .update(leased_until=now + LEASE, fence=F("fence") + 1)
-        )
-        if won:
-            # Somebody may have rotated since this row was read: what is pinned now is what the holder works with.
-            self.refresh_from_db(fields=["leased_until", "fence", "pinned_version", "stored_at"])
-        return won == 1
+        until, free = now + LEASE, Q(leased_until=None) | Q(leased_until__lt=now)
+        free_row = RefreshToken.objects.live(now).filter(free, pk=self.pk, generation=self.generation)
+        if not free_row.update(leased_until=until, fence=F("fence") + 1):
+            return False
+        # Somebody may have rotated since this row was read: what is pinned now is what the holder works with. And where
+        # two minutes went by before this look, the row has another holder's fence, which is not ours to use.
+        ours = RefreshToken.objects.filter(leased_until=until)
+        try:
+            self.refresh_from_db(fields=["leased_until", "fence", "pinned_version", "stored_at"], from_queryset=ours)
+        except RefreshToken.DoesNotExist:
+            return False
+        return True
 
     def renew_lease(self) -> bool:
         """Have two minutes anew, longer than any request takes; False when the lease is another's or all is stopped."""

@@ -5,10 +5,12 @@ those who act on them in steps that nothing can part. It knows no Django and no 
 A step is one statement, one transaction or one request, and is called like the function in `tokens/` it stands for:
 
     load                              the row as whoever wants an access token has read it; is a successor due?
-    lease                             RefreshToken.lease for minting._take_turn: the UPDATE and the row read after it
+    lease                             RefreshToken.lease for minting._take_turn: the UPDATE, and the row read after it,
+                                      which must name that very lease still
     newest, adopt                     custody.read_for_rotation: two GETs; a transaction with RefreshToken.adopt
     read                              custody.read, for whoever has no lease
-    check, redeem                     gate.check right before the request of minting._redeem; that, and _check_holder
+    check, redeem                     minting._check_turn right before the request of minting._redeem, which renews the
+                                      lease of whoever has one; the request, and _check_holder
     renew_lease, put, point_at        custody.rotate
     release, mark_refused             what comes last in minting._request and minting.grant, whatever happened
     crashed, newest, lease, note,
@@ -16,8 +18,9 @@ A step is one statement, one transaction or one request, and is called like the 
     over, close, disable              custody._close, in a sweep or after a stop: note the newest, disable what is known
     put, pin, confirm                 custody.store, of a renewal that was checked, and custody.confirm
 
-The gate's first look is no step: the lease and the second look ask the same. Its yes may be 250 ms old; that is a
-request which was on its way when the stop came. Nor is a step what nobody here reads, such as the ledger.
+Whoever has no answer to a PUT lets its lease run out, because the PUT may still arrive. The gate's first look is no
+step: the lease and the second look ask the same. Its yes may be 250 ms old; that is a request which was on its way when
+the stop came. Nor is a step what nobody here reads, such as the ledger.
 
 A name in the vault has no list and no delete: one can put, get a version, get the newest, and disable a version.
 Time is what may happen: a lease can be over at any step but right after it was had, before the row is read, and right
@@ -85,10 +88,10 @@ class Variant(NamedTuple):
     pin_first: bool = False
     sweep: bool = False
     second_look: bool = False
+    gives_back: bool = False  # whoever has no answer to its PUT gives its lease back at once
+    renews_once: bool = False  # right before the PUT only, and not before the redeem
     # what it adds
     slow: bool = False  # a PUT may arrive when nobody waits for its answer any more
-    keeps_unanswered: bool = False  # whoever has no answer to its PUT lets its lease run out
-    renews_twice: bool = False  # also right before the redeem
 
 
 class State(NamedTuple):
@@ -255,14 +258,14 @@ class Machine:
             return [(" shut", _give_back(state, number, actor))]
         if state.killed:
             state = state.but(wrong="a call left after the stop")
-        if self.variant.renews_twice and actor.fence != NOTHING:
+        if actor.fence != NOTHING and not self.variant.renews_once:
             if not self._is_ours(state, actor):
                 return [(" lost", _give_back(state, number, actor))]
             state = state.but(lease=RENEWED)
         return [("", _with(state, number, actor._replace(at="redeem")))]
 
     def worker_redeem(self, state: State, number: int, actor: Actor) -> list[Step]:
-        if self.variant.renews_twice and actor.fence != NOTHING:
+        if actor.fence != NOTHING and not self.variant.renews_once:
             state = _answered(state)
         after = _spent(state, actor.token)
         if after is None:
@@ -298,9 +301,9 @@ class Machine:
         ends = [(" unanswered", _fault(stored)), (" did not arrive", _fault(answered, unavoidable=True))]
         if self.variant.slow:
             ends.append((" arrives late", _fault(state).but(late=(put,))))
-        if self.variant.keeps_unanswered:
-            return found + [(how, _end(after, number)) for how, after in ends]
-        return found + [(how, _give_back(after, number, actor)) for how, after in ends]
+        if self.variant.gives_back:
+            return found + [(how, _give_back(after, number, actor)) for how, after in ends]
+        return found + [(how, _end(after, number)) for how, after in ends]
 
     def worker_point_at(self, state: State, number: int, actor: Actor) -> list[Step]:
         if self.variant.pin_first:

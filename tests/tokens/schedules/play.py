@@ -259,7 +259,7 @@ def renew(play: Play) -> bool:
 
 def connected(world: World) -> RefreshToken:
     """A partner that connected a while ago: rows, and a version in the vault, without the way there."""
-    partner = Partner.objects.create(cloud="global", tenant_id=CONTOSO, name="Contoso")
+    partner = Partner.objects.create(cloud="global", tenant_id=UUID(CONTOSO), name="Contoso")
     token = custody._reserve(partner, oid=UUID(_account(world).oid), upn="", limits="")
     sealed = outside.keyring().seal(_signed_in(world), aad=custody.additional_data(token))
     version = world.vault(HOST).put(token.secret_name, sealed, custody._tags(token), None).version
