@@ -155,7 +155,7 @@ def _complete(attempt: ConsentAttempt, flow: dict[str, Any], answer: dict[str, s
         raise Refused("wrong_tenant")
     evidence = checks.everything(partner=partner, grant=grant, identity=identity)
     replaces = _replaceable(attempt, partner, renewal=renewal)
-    pending = renewal and _is_live(partner, replaces)
+    pending = _is_live(partner, replaces)
     return _store(attempt, partner, identity, evidence, replaces=replaces, pending=pending)
 
 

@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from partners.models import Partner
 from tokens.aadsts import BY_LOCATION, MEANINGS, Kind, Meaning
-from tokens.models import REFUSALS, RefreshToken
+from tokens.models import BY_A_STOP, REFUSALS, RefreshToken
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,11 @@ def _limited(limits: str, missing_scopes: Sequence[str], code: str = "") -> Word
 def _refused(state: str, code: str) -> Wording:
     """What Microsoft's number adds to the state: why, and for a policy what exactly helps."""
     words = WORDINGS[state]
+    if code == BY_A_STOP:
+        return replace(
+            words,
+            reason="Work was stopped, and the stored sign-in was disabled for good. Nothing is lost; work is parked.",
+        )
     meaning = MEANINGS.get(_number(code))
     if meaning is None:
         return words

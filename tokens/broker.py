@@ -76,16 +76,20 @@ def session(
     """
     key = Key(token.pk, token.generation, audience, tenant)
 
-    def mint(claims: str = "") -> tuple[Secret, float]:
-        return _mint(Wish(token, audience, purpose, actor, tenant=tenant, claims=claims))
+    def wish(claims: str = "") -> Wish:
+        return Wish(token, audience, purpose, actor, tenant=tenant, claims=claims)
+
+    def bearer() -> Secret:
+        minting.refuse_purpose(wish())  # what is there already was had for another purpose
+        return held.get_or_mint(key, lambda: _mint(wish()))
 
     return ApiSession(
         cloud=token.partner.cloud,
         root=cloud_of(token.partner).root(audience),
         gate=lambda: gate.check(token),
-        bearer=lambda: held.get_or_mint(key, mint),
+        bearer=bearer,
         forget_bearer=lambda: held.drop(key),
-        bearer_with=lambda refused, claims: held.replace(key, refused, lambda: mint(claims)),
+        bearer_with=lambda refused, claims: held.replace(key, refused, lambda: _mint(wish(claims))),
     )
 
 

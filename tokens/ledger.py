@@ -14,7 +14,10 @@ from tokens.actors import Actor
 from tokens.clouds import Audience
 from tokens.entra import Grant
 from tokens.errors import Failure, Transient
+from tokens.gate import Stopped
+from tokens.id_token import BadIdToken
 from tokens.models import TokenUse
+from tokens.refusals import WrongHolder
 
 if TYPE_CHECKING:
     from partners.models import Partner
@@ -63,8 +66,15 @@ def close_granted(use: TokenUse, grant: Grant, cloud: str) -> None:
 
 def close_refused(use: TokenUse, failure: Failure, cloud: str) -> None:
     alarms.note(failure, cloud=cloud)
-    outcome = TokenUse.Outcome.UNAVAILABLE if isinstance(failure, Transient) else TokenUse.Outcome.REFUSED
-    use.close(outcome if use.has_left else TokenUse.Outcome.WITHHELD, code=failure.code)
+    use.close(_outcome(use, failure), code=failure.code)
+
+
+def _outcome(use: TokenUse, failure: Failure) -> TokenUse.Outcome:
+    if not use.has_left or isinstance(failure, Stopped):  # a stop comes before the first byte
+        return TokenUse.Outcome.WITHHELD
+    if isinstance(failure, BadIdToken | WrongHolder):  # a token was handed out, and we use nothing of it
+        return TokenUse.Outcome.GRANTED
+    return TokenUse.Outcome.UNAVAILABLE if isinstance(failure, Transient) else TokenUse.Outcome.REFUSED
 
 
 def forget_old() -> None:

@@ -21,6 +21,7 @@ from tokens.envelope import NotOurs
 from tokens.errors import Failure, Permanent, Transient
 from tokens.faultpoints import reached
 from tokens.models import RefreshToken, TokenUse
+from tokens.refusals import WrongHolder
 from tokens.secret import Secret
 from tokens.vault import SecretMissing, VersionDisabled
 
@@ -35,10 +36,6 @@ TURN_TAKES = 5.0  # seconds after which whoever found the sign-in in another's h
 
 class CustomerRefused(Permanent):
     """A customer's tenant refused. It says nothing about the partner's own connection."""
-
-
-class WrongHolder(Permanent):
-    """Entra answered for another tenant or account than the row says; nothing of that answer is used."""
 
 
 class AudienceNotAsked(Permanent):
@@ -119,7 +116,7 @@ def _note_refused(wish: Wish, refused: Refused) -> None:
     """Mark the row of the very generation that was refused."""
     refusal, token = _refusal(refused), wish.token
     missing = wish.names() if refused.code == NOT_CONSENTED else []
-    if token.mark_refused(refusal, code=refused.code, missing=missing, claims=refused.claims):
+    if token.mark_refused(refusal, code=refused.code, missing=missing, claims=refused.claims or wish.claims):
         access_cache.held.drop_token(token.pk)
         gate.forget_one(token)
         audit.connection_refused(token, refusal, code=refused.code)
@@ -141,7 +138,7 @@ def _with_less(wish: Wish, refused: Refused) -> Grant:
     names = missing = wish.names()
     if refused.meaning.kind is Kind.CONSENT and len(names) > 1:
         missing = [name for name in names if not _is_granted(wish, name)]
-    if missing and wish.token.note_missing(missing, code=refused.code, claims=refused.claims):
+    if missing and wish.token.note_missing(missing, code=refused.code, claims=refused.claims or wish.claims):
         audit.connection_limited(wish.token, missing, code=refused.code)
     left = [name for name in names if name not in missing]
     if not (missing and left):
@@ -164,7 +161,8 @@ def _request(wish: Wish, names: Sequence[str]) -> Grant:
     """One token request for these permissions, from the gate to its line's end and the successor's place."""
     token = wish.token
     gate.check(token)
-    _refuse_unfit(wish, names)
+    refuse_purpose(wish)
+    _refuse_unasked(wish, names)
     leased = _take_turn(wish)
     try:
         use = _begin(wish)
@@ -192,15 +190,15 @@ def _request(wish: Wish, names: Sequence[str]) -> Grant:
     return granted
 
 
-def _refuse_unfit(wish: Wish, names: Sequence[str]) -> None:
-    """
-    Write down and refuse what must not be asked.
-
-    :raises PurposeRefused, AudienceNotAsked: nothing is sent
-    """
+def refuse_purpose(wish: Wish) -> None:
+    """:raises PurposeRefused: this purpose has no business there; that is written down, and nothing is sent"""
     if wish.audience not in permissions.audiences_for(wish.purpose):
         _begin(wish).close(TokenUse.Outcome.WITHHELD, code="purpose")
         raise PurposeRefused(f"{wish.purpose} may not ask for {wish.audience}", code="purpose")
+
+
+def _refuse_unasked(wish: Wish, names: Sequence[str]) -> None:
+    """:raises AudienceNotAsked: nothing is left to ask for; that is written down, and nothing is sent"""
     if not names:
         _begin(wish).close(TokenUse.Outcome.WITHHELD, code="audience-not-asked")
         raise AudienceNotAsked(

@@ -20,6 +20,10 @@ class EntraUnavailable(Transient):
     """Entra did not answer, answered with nothing usable, or asks to wait."""
 
 
+class WrongHolder(Permanent):
+    """Entra answered for another tenant or account than the row says; nothing of that answer is used."""
+
+
 class AnswerMismatch(Permanent):
     """What the browser brought back does not belong to this attempt: start again."""
 

@@ -22,7 +22,7 @@ from tokens.models import RefreshToken
 
 logger = logging.getLogger(__name__)
 
-AT_ONCE = 20  # rows a tick claims; a tick comes every two seconds, so at most ten leave in a second
+AT_ONCE = 10  # rows a tick claims; a tick comes every two seconds, so no second sees more than ten
 SHORTEST_PAUSE, SPREAD = 300, 600  # seconds until a row that failed is due again, and how far apart they fall
 LONGEST_PAUSE = 24 * 3600.0  # seconds; whatever Microsoft asks, a sign-in is tried again the next day
 IDLE_TOO_LONG = dt.timedelta(days=14)

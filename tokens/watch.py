@@ -17,7 +17,7 @@ import threading
 import time
 
 from django.conf import settings
-from django.db import DatabaseError, connections
+from django.db import Error, connections
 from django.utils import timezone
 
 from tokens import custody, gate
@@ -62,7 +62,7 @@ def stop() -> None:
         _watching.join(timeout=5)
         try:
             Sender.objects.filter(name=_watching.name).delete()
-        except DatabaseError:
+        except Error:
             logger.warning("this process could not take itself off the list", extra={"sender": _watching.name})
         _watching = None
         _ending.clear()
@@ -81,7 +81,7 @@ def _watch(name: str) -> None:
             if epoch != seen or time.monotonic() - said >= SAY_EVERY:
                 Sender.report(name, epoch)
                 seen, said = epoch, time.monotonic()
-        except DatabaseError as error:  # the gate itself fails closed; we go on looking
+        except Error as error:  # the gate itself fails closed; we go on looking
             logger.warning("the watch cannot reach the database", extra={"why": type(error).__name__})
         finally:
             connections.close_all()
@@ -97,7 +97,7 @@ def _disable_secrets() -> None:
 def _close_stopped() -> None:
     try:
         custody.close_stopped()
-    except DatabaseError as error:  # the clock's next tick comes to it
+    except Error as error:  # the clock's next tick comes to it
         logger.warning("secrets could not be disabled at once", extra={"why": type(error).__name__})
     finally:
         connections.close_all()

@@ -24,6 +24,7 @@ from tokens.clouds import Audience
 from tokens.entra import BlockedByPartner, ConsentRequired, NoSuchTenant
 from tokens.envelope import NotOurs
 from tokens.models import Alarm, AuditEvent, RefreshToken, TokenUse
+from tokens.refusals import WrongHolder
 from tokens.secret import Secret
 from tokens.vault import SecretMissing, VersionDisabled
 
@@ -363,7 +364,7 @@ def test_a_secret_that_a_stop_disabled_is_no_alarm(member, world):
 
 def test_an_answer_for_another_holder_raises_an_alarm_that_only_a_new_consent_ends(member, world):
     world.id_token_fault = "wrong_tenant"
-    with pytest.raises(minting.WrongHolder):
+    with pytest.raises(WrongHolder):
         graph()
     world.id_token_fault = None
 
