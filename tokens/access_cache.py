@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 from uuid import UUID
 
+from tokens.errors import Failure
 from tokens.secret import Secret
 
 SIZE = 5_000
-STRIPES = 64
 
 
 class Key(NamedTuple):
@@ -22,6 +22,15 @@ class Key(NamedTuple):
     tenant: UUID | None
 
 
+class _Flight:
+    """One mint under way, and what came of it for those who wait."""
+
+    def __init__(self) -> None:
+        self.over = threading.Event()
+        self.token: Secret | None = None
+        self.failure: Failure | None = None
+
+
 class AccessCache:
     """Holds access tokens in this process's memory only, the least recently used leaving first."""
 
@@ -29,20 +38,15 @@ class AccessCache:
         self._size = size
         self._entries: OrderedDict[Key, tuple[Secret, float]] = OrderedDict()
         self._lock = threading.Lock()
-        self._flights = [threading.Lock() for _ in range(STRIPES)]
+        self._flights: dict[Key, _Flight] = {}
 
     def get_or_mint(self, key: Key, mint: Callable[[], tuple[Secret, float]]) -> Secret:
-        """The cached token, or a new one; those who ask for the same key meanwhile wait for that very one."""
-        found = self._get(key)
-        if found is not None:
-            return found
-        with self._flights[hash(key) % STRIPES]:
-            found = self._get(key)
-            if found is not None:
-                return found
-            token, until = mint()
-            self._put(key, token, until)
-            return token
+        """
+        The cached token, or a new one; those who ask for the same key meanwhile get that very one, or its failure.
+
+        :raises Failure: as `mint` does; nothing is left behind, and the next who asks tries anew
+        """
+        return self._get(key) or self._share(key, mint)
 
     def replace(self, key: Key, refused: Secret, mint: Callable[[], tuple[Secret, float]]) -> Secret:
         """
@@ -50,14 +54,44 @@ class AccessCache:
 
         A mint that fails leaves nothing behind.
         """
-        with self._flights[hash(key) % STRIPES]:
-            found = self._get(key)
-            if found is not None and found != refused:
-                return found
-            self.drop(key)
-            token, until = mint()
-            self._put(key, token, until)
-            return token
+        found = self._get(key)
+        if found is not None and found != refused:
+            return found
+        return self._share(key, mint, instead_of=refused)
+
+    def _share(self, key: Key, mint: Callable[[], tuple[Secret, float]], *, instead_of: Secret | None = None) -> Secret:
+        while True:
+            with self._lock:
+                flight = self._flights.get(key)
+                is_mine = flight is None
+                if flight is None:
+                    flight = self._flights[key] = _Flight()
+            if is_mine:
+                return self._fly(key, flight, mint, instead_of)
+            flight.over.wait()
+            if flight.failure is not None:
+                raise flight.failure
+            if flight.token is not None and flight.token != instead_of:
+                return flight.token  # else whoever minted broke off without a word, or found the very one refused
+
+    def _fly(
+        self, key: Key, flight: _Flight, mint: Callable[[], tuple[Secret, float]], instead_of: Secret | None
+    ) -> Secret:
+        try:
+            found = self._get(key)  # somebody may have landed just before
+            if found is None or found == instead_of:
+                self.drop(key)
+                found, until = mint()
+                self._put(key, found, until)
+            flight.token = found
+            return found
+        except Failure as failure:
+            flight.failure = failure
+            raise
+        finally:
+            with self._lock:
+                del self._flights[key]
+            flight.over.set()
 
     def drop(self, key: Key) -> None:
         with self._lock:

@@ -37,8 +37,6 @@ from tokens.models import LONGEST_LIFE, TokenUse
 
 ASSUMED_LIFE = dt.timedelta(seconds=LONGEST_LIFE)  # of a token whose life the ledger does not know
 _COUNTS = Q(outcome__in=[TokenUse.Outcome.GRANTED, TokenUse.Outcome.SENT, TokenUse.Outcome.UNAVAILABLE])
-# Refused by us, after Entra had handed something out.
-_THROWN_AWAY = Q(outcome=TokenUse.Outcome.REFUSED) & (Q(code="wrong-holder") | Q(code__startswith="id-token-"))
 _SECOND = Value(dt.timedelta(seconds=1), output_field=DurationField())
 _SECONDS = Coalesce(F("lives_s"), LONGEST_LIFE, output_field=IntegerField())
 _LIFE = ExpressionWrapper(_SECONDS * _SECOND, output_field=DurationField())
@@ -104,7 +102,7 @@ def _rows(partners: Iterable[int], since: dt.datetime, until: dt.datetime) -> It
 
     Beyond the assumed life only lines can count that are known to live longer: few, and with an index of their own.
     """
-    lines = TokenUse.objects.filter(_COUNTS | _THROWN_AWAY, partner__in=list(partners)).alias(ends_at=_ENDS_AT)
+    lines = TokenUse.objects.filter(_COUNTS, partner__in=list(partners)).alias(ends_at=_ENDS_AT)
     horizon = since - ASSUMED_LIFE
     near = lines.filter(Q(at__gte=since) | Q(ends_at__gt=since), at__gt=horizon, at__lt=until)
     yield from _grouped(near, since)
@@ -115,7 +113,7 @@ def _grouped(lines: QuerySet[TokenUse], since: dt.datetime) -> Iterator[dict[str
     why = Case(
         When(outcome=TokenUse.Outcome.SENT, then=Value(Why.SENT)),
         When(outcome=TokenUse.Outcome.UNAVAILABLE, then=Value(Why.UNAVAILABLE)),
-        When(outcome=TokenUse.Outcome.REFUSED, then=Value(Why.THROWN_AWAY)),
+        When(~Q(code=""), then=Value(Why.THROWN_AWAY)),  # granted, and we say why nothing of it was used
         When(at__gte=since, then=Value(Why.MINTED)),
         When(lives_s=None, then=Value(Why.LIFE_UNKNOWN)),
         default=Value(Why.ALIVE),

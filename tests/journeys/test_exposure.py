@@ -200,7 +200,7 @@ def test_a_token_was_touched_from_its_birth_until_its_end(known, at, lives_s, wh
     [(UNTIL, False), (UNTIL - TICK, True), (SINCE, True), (SINCE - ASSUMED + TICK, True), (SINCE - ASSUMED, False)],
 )
 def test_what_nobody_knows_was_possibly_touched_for_as_long_as_a_token_lives_at_most(known, at, counts, why, code):
-    line(known, at, "refused" if why == "thrown_away" else why, code=code, customer_tenant=CUSTOMER)
+    line(known, at, "granted" if why == "thrown_away" else why, code=code, lives_s=None, customer_tenant=CUSTOMER)
 
     document = told()
 

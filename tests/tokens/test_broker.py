@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 
@@ -14,8 +15,8 @@ from tokens import broker, gate, minting, outside
 from tokens.access_cache import AccessCache, Key
 from tokens.actors import SYSTEM
 from tokens.clouds import Audience
-from tokens.entra import ConsentRequired, Grant
-from tokens.errors import Permanent, Transient
+from tokens.entra import ConsentRequired, EntraUnavailable, Grant
+from tokens.errors import Failure, Permanent, Transient
 from tokens.http import HostRefused
 from tokens.models import RefreshToken, TokenUse
 from tokens.secret import Secret
@@ -219,6 +220,50 @@ class TestCache:
 
         assert len(minted) == 1
 
+    def waiting(self, cache, mint, ask):
+        """What a second asker got who came while the first one minted."""
+        joining, got = threading.Event(), []
+
+        def late():
+            try:
+                got.append(ask(NotingKey(self.KEY, joining)).reveal())
+            except Failure as failure:
+                got.append(failure.code)
+
+        second = threading.Thread(target=late)
+
+        def slowly():
+            second.start()
+            assert joining.wait(5)
+            return mint()
+
+        with contextlib.suppress(Failure, ZeroDivisionError):
+            cache.get_or_mint(self.KEY, slowly)
+        second.join(5)
+        return got
+
+    def test_who_waits_for_a_mint_that_fails_gets_that_failure_and_sends_nothing(self):
+        cache = AccessCache()
+
+        def mint():
+            raise EntraUnavailable("no", code="entra-503")
+
+        assert self.waiting(cache, mint, lambda key: cache.get_or_mint(key, lambda: 1 / 0)) == ["entra-503"]
+
+    def test_who_waits_for_a_mint_that_breaks_off_mints(self):
+        cache = AccessCache()
+        new = (Secret("new"), time.monotonic() + 60)
+
+        assert self.waiting(cache, lambda: 1 / 0, lambda key: cache.get_or_mint(key, lambda: new)) == ["new"]
+
+    def test_who_was_refused_with_the_very_token_that_somebody_brings_mints_another(self):
+        cache = AccessCache()
+        old, new = ((Secret(name), time.monotonic() + 60) for name in ("old", "new"))
+
+        got = self.waiting(cache, lambda: old, lambda key: cache.replace(key, Secret("old"), lambda: new))
+
+        assert got == ["new"]
+
     def test_an_old_token_is_not_handed_out(self):
         cache = AccessCache()
         cache.get_or_mint(self.KEY, lambda: (Secret("old"), time.monotonic() - 1))
@@ -270,3 +315,16 @@ def test_a_purpose_that_has_no_business_at_an_audience_is_refused_before_anythin
 def test_a_purpose_that_no_permission_names_mints_nothing(member, world):
     with pytest.raises(minting.PurposeRefused):
         broker.session(RefreshToken.objects.get(), Audience.PARTNER_CENTER, purpose="mine", actor=SYSTEM).get("/v1/x")
+
+
+def test_a_token_that_is_there_already_is_not_handed_to_a_purpose_that_has_no_business_there(member, world):
+    token = RefreshToken.objects.get()
+    assert broker.session(token, Audience.PARTNER_CENTER, purpose="sync.customers", actor=SYSTEM).get(WHERE).ok
+    calls = len(world.calls)
+
+    with pytest.raises(minting.PurposeRefused):
+        broker.session(token, Audience.PARTNER_CENTER, purpose="consent.redeemed", actor=SYSTEM).get(WHERE)
+
+    line = TokenUse.objects.order_by("-pk")[0]
+    assert (line.purpose, line.outcome, line.code) == ("consent.redeemed", "withheld", "purpose")
+    assert len(world.calls) == calls

@@ -179,10 +179,10 @@ def test_after_ten_minutes_of_outage_a_thousand_come_back_at_most_ten_in_a_secon
     after = begun + dt.timedelta(seconds=2400)
     assert all(worked == (second >= 600) for second, worked in kept)
     assert sum(worked for _, worked in kept) == redeemed(world, calls) == len(real)
-    assert max(tries.values()) / 2 <= 10
+    assert max(tries.values()) <= 10, "even were all of a tick sent in one second"
     assert not RefreshToken.objects.filter(next_refresh_at__lte=after).exists(), "every one has come back"
     assert not RefreshToken.objects.filter(refused_at__isnull=False).exists()
-    record_property("figure", f"1,000 due after ten minutes of outage: at most {max(tries.values()) / 2:.0f} a second")
+    record_property("figure", f"1,000 due after ten minutes of outage: at most {max(tries.values())} a second")
 
 
 def redeemed(world: Any, since: int) -> int:
