@@ -195,7 +195,7 @@ def stopper(tenant: str) -> None:
     from bench.inside import reconnect
     from partners import lifecycle
     from partners.models import Partner
-    from tokens import actors, custody, watch
+    from tokens import actors, sweeping, watch
 
     who = actors.command("bench")
     _answer("ready")
@@ -211,7 +211,7 @@ def stopper(tenant: str) -> None:
         while watch.silent(halt.pk):
             time.sleep(0.005)
         seen = time.time()
-        custody.close_stopped()
+        sweeping.close_stopped()
         _answer({"stopped": stopped, "seen": seen, "disabled": time.time()})
 
 

@@ -59,7 +59,7 @@ def everything(*, partner: Partner, grant: Grant, identity: Identity) -> Evidenc
     graph, missing = _mint(fresh, Audience.GRAPH, asked, partner, actor)
     _refuse_missing(asked, missing)
     role = _role(graph)
-    scopes = {*grant.scopes, *graph.scopes}
+    given = permissions.names(grant.scopes, Audience.PARTNER_CENTER) | permissions.names(graph.scopes, Audience.GRAPH)
     for audience in sorted({p.audience for p in asked} - {Audience.PARTNER_CENTER, Audience.GRAPH}):
         try:
             minted, lacking = _mint(fresh, audience, asked, partner, actor)
@@ -67,9 +67,9 @@ def everything(*, partner: Partner, grant: Grant, identity: Identity) -> Evidenc
             missing += refused.missing
         else:
             missing += lacking
-            scopes |= minted.scopes
+            given |= permissions.names(minted.scopes, audience)
     limits = "" if role == "admin_agent" else f"{ROLE_WORDS[role]} only"
-    return Evidence(fresh.refresh_token, role, limits, tuple(missing), permissions.names(scopes), mfa)
+    return Evidence(fresh.refresh_token, role, limits, tuple(missing), given, mfa)
 
 
 def _refuse_missing(asked: Sequence[Permission], missing: list[str]) -> None:

@@ -25,6 +25,7 @@ from partners.standing import current_token, standing
 from tokens import audit, broker, custody, gate, outside, permissions
 from tokens.clouds import cloud_named
 from tokens.entra import Identity
+from tokens.entra import Refused as EntraRefused
 from tokens.errors import Failure
 from tokens.models import RefreshToken
 
@@ -74,12 +75,20 @@ def begin(
         kind=ConsentAttempt.Kind.CONSENT,
         retry_path=retry_path,
         hint=hint,
-        claims=token.wanted_claims if token else "",
+        claims=_wanted_claims(partner, token),
     )
     flow["renewal"] = _is_live(partner, token)  # what is in force is replaced only when an owner has seen by what
     return attempts.remember(
         flow, ConsentAttempt.Kind.CONSENT, partner.cloud, browser, partner=partner, invitation=invitation
     )
+
+
+def _wanted_claims(partner: Partner, token: RefreshToken | None) -> str:
+    """What Entra said the next sign-in must bring: to the sign-in in force, or else to the last one that was tried."""
+    if token and token.wanted_claims:
+        return token.wanted_claims
+    tried = partner.consent_attempts.filter(kind=ConsentAttempt.Kind.CONSENT).exclude(outcome="").order_by("-pk")
+    return tried.values_list("wanted_claims", flat=True).first() or ""
 
 
 def begin_admin_consent(
@@ -126,7 +135,7 @@ def complete(*, answer: Mapping[str, str], browser: str) -> Connected:
         connected = _complete(attempt, flow, dict(answer))
     except (Refused, Failure) as error:
         refused = attempts.as_refusal(error, flow["retry_path"])
-        attempt.close(refused.reason)
+        attempt.close(refused.reason, claims=error.claims if isinstance(error, EntraRefused) else "")
         audit.record(
             "consent.refused",
             actor=VISITOR,

@@ -77,6 +77,7 @@ class ConsentAttempt(models.Model):
     expires_at = models.DateTimeField()
     claimed_at = models.DateTimeField(null=True, blank=True)
     outcome = models.CharField(max_length=40, blank=True)
+    wanted_claims = models.TextField(blank=True)  # what Entra wants of the next sign-in, as it said it
 
     class Meta:
         constraints: ClassVar = [
@@ -93,8 +94,8 @@ class ConsentAttempt(models.Model):
         unclaimed = ConsentAttempt.objects.filter(pk=self.pk, claimed_at=None)
         return unclaimed.update(claimed_at=timezone.now(), sealed_flow="") == 1
 
-    def close(self, outcome: str) -> None:
-        ConsentAttempt.objects.filter(pk=self.pk).update(outcome=outcome[:40])
+    def close(self, outcome: str, *, claims: str = "") -> None:
+        ConsentAttempt.objects.filter(pk=self.pk).update(outcome=outcome[:40], wanted_claims=claims)
 
 
 class PostedAnswer(models.Model):

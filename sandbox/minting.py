@@ -128,6 +128,7 @@ def _other_claims(world: World, cloud: Cloud, fault: str, claims: jose.Claims) -
         "wrong_issuer": {"iss": f"https://login.evil.test/{claims['tid']}/v2.0"},
         "wrong_audience": {"aud": guid("somebody else's app")},
         "wrong_nonce": {"nonce": "0" * 64},
+        "wrong_oid": {"oid": guid("somebody else")},
         "wrong_tenant": {"tid": other, "iss": v2_issuer(cloud, other)},
         "expired": {"iat": now - 7200, "nbf": now - 7200, "exp": now - 3600},
         "not_yet_valid": {"iat": now, "nbf": now + 3600, "exp": now + 7200},

@@ -17,6 +17,7 @@ from tokens.aadsts import Kind
 from tokens.entra import OurFault, Refused
 from tokens.errors import Failure
 from tokens.models import Alarm, RefreshToken, UnknownAnswer
+from tokens.vault import VaultRefused
 
 if TYPE_CHECKING:
     from partners.models import Partner
@@ -24,20 +25,23 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def note(failure: Failure, *, cloud: str) -> None:
-    """Write down what a refusal says about us; most say nothing."""
+def note(failure: Failure, *, cloud: str, audience: str = "") -> None:
+    """Write down what a refusal says about us; most say nothing. `audience` is what a token was asked for."""
+    if isinstance(failure, VaultRefused):
+        note_vault(failure, cloud=cloud)
     if not isinstance(failure, Refused):
         return
     if not failure.meaning.known and failure.meaning.code:
         _note_unknown(failure)
     if isinstance(failure, OurFault):
-        _sound(failure, cloud)
+        _sound(failure, cloud, audience)
 
 
-def _sound(failure: OurFault, cloud: str) -> None:
+def _sound(failure: OurFault, cloud: str, audience: str) -> None:
     is_credential = failure.meaning.kind is Kind.APP_CREDENTIAL
+    audience = "" if is_credential else audience
     kind = Alarm.Kind.CREDENTIAL if is_credential else Alarm.Kind.REGISTRATION
-    if _opened(kind, cloud, failure.code, trace_id=failure.trace_id, correlation_id=failure.correlation_id):
+    if _opened(kind, cloud, failure.code, audience=audience, said=failure):
         logger.critical(
             "our own application is refused; no partner is to blame",
             extra={"kind": kind, "code": failure.code, "trace": failure.trace_id, "cloud": cloud},
@@ -50,17 +54,23 @@ def _opened(
     code: str,
     *,
     partner: Partner | None = None,
-    trace_id: str = "",
-    correlation_id: str = "",
+    audience: str = "",
+    said: Refused | None = None,
 ) -> bool:
-    """Whether this opened an alarm; one that is open already is counted up."""
+    """Whether this opened an alarm; one that is open already is counted up. `said` has the ids Microsoft asks for."""
     again = Alarm.objects.filter(kind=kind, cloud=cloud, partner=partner, closed_at=None)
-    if again.update(last_at=timezone.now(), times=F("times") + 1, code=code):
+    if again.update(last_at=timezone.now(), times=F("times") + 1, code=code, audience=audience):
         return False
     try:
         with transaction.atomic():
             Alarm.objects.create(
-                kind=kind, cloud=cloud, partner=partner, code=code, trace_id=trace_id, correlation_id=correlation_id
+                kind=kind,
+                cloud=cloud,
+                partner=partner,
+                audience=audience,
+                code=code,
+                trace_id=said.trace_id if said else "",
+                correlation_id=said.correlation_id if said else "",
             )
     except IntegrityError:  # another process was as fast
         return False
@@ -71,8 +81,7 @@ def note_rolled_over(failure: Refused, *, cloud: str, used: str) -> None:
     """Say that one of two certificates is refused, and the other, called `used` ("certificate" or "next"), is not."""
     if not failure.meaning.known and failure.meaning.code:
         _note_unknown(failure)
-    traced = (failure.trace_id, failure.correlation_id)
-    if _opened(Alarm.Kind.ROLLED_OVER, cloud, failure.code, trace_id=traced[0], correlation_id=traced[1]):
+    if _opened(Alarm.Kind.ROLLED_OVER, cloud, failure.code, said=failure):
         logger.critical(
             "one of our application's certificates is refused; the other is in use",
             extra={"cloud": cloud, "code": failure.code, "used": used, "trace": failure.trace_id},
@@ -105,6 +114,31 @@ def note_long_lived(cloud: str, number: int) -> None:
         Alarm.objects.filter(kind=Alarm.Kind.LIFETIME, cloud=cloud, closed_at=None).update(closed_at=timezone.now())
     else:
         _opened(Alarm.Kind.LIFETIME, cloud, f"{number} partners")
+
+
+def note_vault(failure: Failure, *, cloud: str) -> None:
+    """Say that the vault refuses our identity, or it has no identity that fits; the next store ends it."""
+    if _opened(Alarm.Kind.VAULT, cloud, failure.code):
+        logger.critical("the vault refuses us; no partner is to blame", extra={"code": failure.code, "cloud": cloud})
+
+
+def note_disabling(cloud: str, code: str) -> None:
+    """Say that the vault refuses to disable secrets, and why; with "" it does no more."""
+    if not code:
+        Alarm.objects.filter(kind=Alarm.Kind.NOT_DISABLED, cloud=cloud, closed_at=None).update(closed_at=timezone.now())
+    elif _opened(Alarm.Kind.NOT_DISABLED, cloud, code):
+        logger.critical("secrets that must not stay enabled do", extra={"code": code, "cloud": cloud})
+
+
+def vault_stores(cloud: str) -> None:
+    """A secret was stored: whatever the vault refused is over."""
+    Alarm.objects.filter(kind=Alarm.Kind.VAULT, cloud=cloud, closed_at=None).update(closed_at=timezone.now())
+
+
+def note_bad_proof(failure: Failure, *, cloud: str) -> None:
+    """Say that an id_token that came with a stored sign-in's token proves nothing; the next good one ends it."""
+    if _opened(Alarm.Kind.PROOF, cloud, failure.code):
+        logger.critical("a refresh brought a proof that is none", extra={"code": failure.code, "cloud": cloud})
 
 
 def note_unreadable(token: RefreshToken, failure: Failure) -> None:
@@ -140,16 +174,16 @@ def _note_unknown(failure: Refused) -> None:
     )
 
 
-def all_clear(cloud: str, *, partner_id: int | None = None, by_first_proof: bool = True) -> None:
+def all_clear(cloud: str, *, audience: str, partner_id: int | None = None, by_first_proof: bool = True) -> None:
     """
     A token came: whatever was wrong with us in this cloud is over; but a roll-over only with the first again.
 
-    With `partner_id` it came of that partner's stored sign-in, which can be read, then.
+    A fault of how we ask is over for this audience only. With `partner_id` the token came of that partner's stored
+    sign-in, which can be read, then, and with a proof that is good.
     """
-    about_us = [Alarm.Kind.CREDENTIAL, Alarm.Kind.REGISTRATION]
-    about_us += [Alarm.Kind.ROLLED_OVER] if by_first_proof else []
-    over = Q(kind__in=about_us, cloud=cloud)
+    about_us = [Alarm.Kind.CREDENTIAL, *([Alarm.Kind.ROLLED_OVER] if by_first_proof else [])]
+    over = Q(kind__in=about_us, cloud=cloud) | Q(kind=Alarm.Kind.REGISTRATION, cloud=cloud, audience=audience)
     if partner_id is not None:
-        over |= Q(kind=Alarm.Kind.UNREADABLE, partner=partner_id)
+        over |= Q(kind=Alarm.Kind.UNREADABLE, partner=partner_id) | Q(kind=Alarm.Kind.PROOF, cloud=cloud)
     if Alarm.objects.filter(over, closed_at=None).update(closed_at=timezone.now()):
         logger.warning("our own application is accepted again", extra={"cloud": cloud})

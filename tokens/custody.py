@@ -11,22 +11,21 @@ import contextlib
 import datetime as dt
 import logging
 import random
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Exists, Max, OuterRef, QuerySet
+from django.db.models import Max, QuerySet
 from django.utils import timezone
 
 from tokens import alarms, outside
 from tokens.envelope import NotOurs
-from tokens.errors import Permanent, Transient
+from tokens.errors import Permanent
 from tokens.faultpoints import reached
-from tokens.models import BY_A_STOP, CONFIRM_WITHIN, RefreshToken, SecretVersion, open_to_consent
+from tokens.models import CONFIRM_WITHIN, RefreshToken, SecretVersion, open_to_consent
 from tokens.secret import Secret
-from tokens.vault import SecretMissing, StoredVersion, VersionDisabled
+from tokens.vault import SecretMissing, StoredVersion, VaultRefused, VaultUnavailable, VersionDisabled
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -35,9 +34,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SWEEP_BATCH = 500  # rows in memory at a time
 DAY = dt.timedelta(days=1)
-ENOUGH_TROUBLE = 3
+SAID_NO = ("vault-429", "vault-500", "vault-503")  # the vault's own; a 408 or 504 says that nobody knows
 
 
 class NotOpen(Permanent):
@@ -76,12 +74,13 @@ def store(
     token = _reserve(partner, oid=oid, upn=upn, limits=limits, missing_scopes=missing_scopes)
     reached("after reserve")
     sealed = outside.keyring().seal(refresh_token, aad=additional_data(token))
-    version = outside.vault(partner.cloud).put(token.secret_name, sealed, tags=_tags(token))
+    with _noting_refusals(partner.cloud):
+        version = outside.vault(partner.cloud).put(token.secret_name, sealed, tags=_tags(token))
     reached("after first put")
     try:
         _pin(token, version, replaces, on_pin, pending=pending)
     except NotOpen:
-        _note_version(token, version)  # the sweeper may have been there while we were on our way
+        note_version(token, version)  # the sweeper may have been there while we were on our way
         raise
     return token
 
@@ -208,22 +207,22 @@ def read_for_rotation(token: RefreshToken) -> Secret:
     if newest.version == token.pinned_version:
         return outside.keyring().open(newest.value, aad=additional_data(token))
     pinned = outside.vault(token.partner.cloud).look(token.secret_name, token.pinned_version)
-    later = _ours(token, newest) if _fence(newest) > _fence(pinned) else None
+    later = ours_of(token, newest) if fence_of(newest) > fence_of(pinned) else None
     with transaction.atomic():
-        _note_version(token, newest.version)
+        note_version(token, newest.version)
         adopted = later is not None and token.adopt(newest.version)
     if later is not None and adopted:
         return later
     return outside.keyring().open(pinned.value, aad=additional_data(token))
 
 
-def _fence(stored: StoredVersion) -> int:
+def fence_of(stored: StoredVersion) -> int:
     """The fence under which a version was stored; less than any where somebody else than us stored it."""
     tag = stored.tags.get("fence", "")
     return int(tag) if tag.isdecimal() else -1
 
 
-def _ours(token: RefreshToken, stored: StoredVersion) -> Secret | None:
+def ours_of(token: RefreshToken, stored: StoredVersion) -> Secret | None:
     """The refresh token in a version; None where somebody else than us put something there."""
     try:
         return outside.keyring().open(stored.value, aad=additional_data(token))
@@ -262,10 +261,11 @@ def rotate(token: RefreshToken, successor: Secret) -> bool:
         return False
     sealed = outside.keyring().seal(successor, aad=additional_data(token))
     reached("before put")
-    version = outside.vault(token.partner.cloud).put(token.secret_name, sealed, tags=_tags(token))
+    with _noting_refusals(token.partner.cloud):
+        version = _put(token, sealed)
     reached("after put")
     with transaction.atomic():
-        _note_version(token, version)  # or the next holder saw it first
+        note_version(token, version)  # or the next holder saw it first
         reached("before pin")
         won = token.point_at(version, next_refresh_at=next_refresh_at(timezone.now()))
     reached("after pin")
@@ -274,131 +274,40 @@ def rotate(token: RefreshToken, successor: Secret) -> bool:
     return won
 
 
+@contextlib.contextmanager
+def _noting_refusals(cloud: str) -> Iterator[None]:
+    try:
+        yield
+    except VaultRefused as failure:
+        alarms.note_vault(failure, cloud=cloud)
+        raise
+    alarms.vault_stores(cloud)
+
+
+def _put(token: RefreshToken, sealed: str) -> str:
+    """
+    Store, and once more where the vault answered that it could not; without an answer, the first may still arrive.
+
+    What the first stored in spite of its answer is taken as it is.
+    """
+    vault = outside.vault(token.partner.cloud)
+    try:
+        return vault.put(token.secret_name, sealed, tags=_tags(token))
+    except VaultUnavailable as failure:
+        if failure.code not in SAID_NO or not token.renew_lease():
+            raise
+    with contextlib.suppress(SecretMissing, VersionDisabled):
+        newest = vault.newest(token.secret_name)
+        if fence_of(newest) == token.fence:
+            return newest.version
+    return vault.put(token.secret_name, sealed, tags=_tags(token))
+
+
 def keep_as_it_is(token: RefreshToken) -> None:
     """Entra took the stored one and sent no successor: it stays, and is used again within a day."""
     due = next_refresh_at(timezone.now())
     RefreshToken.objects.filter(pk=token.pk, fence=token.fence).update(next_refresh_at=due)
 
 
-# --- Ends -----------------------------------------------------------------------------------------------------------
-def sweep() -> int:
-    """
-    Disable what must not stay enabled: names reserved but never pinned, generations a later consent replaced, versions
-    that later ones replaced more than a day ago; and end what a crash left half done.
-
-    Safe at any time and twice. What cannot be closed now holds up no other. Returns how many versions it disabled.
-    """
-    now = timezone.now()
-    _for_each(RefreshToken.objects.crashed(now), _end_rotation)
-    return _for_each(RefreshToken.objects.over(now), _close) + _for_each(_with_aged_versions(now), _disable_aged)
-
-
-def close_stopped() -> int:
-    """
-    Disable the secrets of partners that were killed or ended access, of all in an all-stop; safe at any time and twice.
-
-    Such a generation is refused from then on: work may resume after a new consent only.
-    """
-    return _for_each(RefreshToken.objects.stopped(timezone.now()), _close)
-
-
-def _for_each(tokens: QuerySet[RefreshToken], act: Callable[[RefreshToken], int]) -> int:
-    """
-    Act on row after row, each once; the sum of what it did. A vault that is down is not asked about every row.
-
-    Batch follows batch by key until none is left, so that rows which fail each time hold up none behind them.
-    """
-    done, after, failed = 0, 0, 0
-    troubles: Counter[str] = Counter()
-    while batch := _batch(tokens, after=after, but=_given_up(troubles)):
-        after = batch[-1].pk
-        random.shuffle(batch)  # several workers may be at it; each begins elsewhere
-        for token in batch:
-            if token.partner.cloud in _given_up(troubles) or not tokens.filter(pk=token.pk).exists():
-                continue
-            try:
-                done += act(token)
-            except Transient:
-                troubles[token.partner.cloud] += 1
-            except (Permanent, ValueError) as failure:
-                failed += 1
-                if failed == 1:  # a vault that refuses us altogether would fill the log
-                    logger.error("a secret could not be swept", extra={"refresh_token": token.pk, "why": str(failure)})
-    if failed > 1:
-        logger.error("further secrets could not be swept", extra={"number": failed - 1})
-    return done
-
-
-def _batch(tokens: QuerySet[RefreshToken], *, after: int, but: Sequence[str]) -> list[RefreshToken]:
-    """The next rows behind one of them, in all clouds but these."""
-    rows = tokens.filter(pk__gt=after).exclude(partner__cloud__in=but)
-    return list(rows.select_related("partner").order_by("pk")[:SWEEP_BATCH])
-
-
-def _given_up(troubles: Counter[str]) -> list[str]:
-    return [cloud for cloud, times in troubles.items() if times >= ENOUGH_TROUBLE]
-
-
-def _end_rotation(token: RefreshToken) -> int:
-    """
-    End what a crash left: pin the version it had stored under the fence of its lease, and give the lease back.
-
-    A version of another fence is a loser's: it is noted, and aged out like every other.
-    """
-    crashed, newest = token.fence, None
-    with contextlib.suppress(SecretMissing, VersionDisabled):  # nothing is there; whatever is disabled was known
-        newest = outside.vault(token.partner.cloud).newest(token.secret_name)
-    if not token.lease():
-        return 0
-    adopted = False
-    if newest and token.fence == crashed + 1:  # or somebody rotated since we looked
-        _note_version(token, newest.version)
-        stored = newest.version != token.pinned_version and _fence(newest) == crashed and _ours(token, newest)
-        if stored:
-            adopted = token.point_at(newest.version, next_refresh_at=next_refresh_at(timezone.now()))
-            logger.warning("a version that a crash left unpinned was adopted", extra={"refresh_token": token.pk})
-    token.release()
-    return int(adopted)
-
-
-def _with_aged_versions(now: dt.datetime) -> QuerySet[RefreshToken]:
-    aged = SecretVersion.objects.filter(token=OuterRef("pk"), disabled_at=None, seen_at__lt=now - DAY)
-    return RefreshToken.objects.current().filter(Exists(aged)).order_by("pk")
-
-
-def _disable_aged(token: RefreshToken) -> int:
-    """Disable versions of more than a day ago, but for the one that is pinned and the two newest."""
-    enabled = list(token.versions.filter(disabled_at=None).order_by("-seen_at", "-pk"))
-    disabled = 0
-    for version in enabled[2:]:
-        if version.version != token.pinned_version and version.seen_at < timezone.now() - DAY:
-            disabled += _disable(token, version)
-    return disabled
-
-
-def _close(token: RefreshToken) -> int:
-    """Disable every version under a name that is over, the one we may not know of included."""
-    reached("before close")
-    vault = outside.vault(token.partner.cloud)
-    with contextlib.suppress(SecretMissing, VersionDisabled):  # nothing arrived, or everything is known
-        _note_version(token, vault.newest(token.secret_name).version)
-    disabled = sum(_disable(token, version) for version in token.versions.filter(disabled_at=None))
-    reached("after disable")
-    RefreshToken.objects.filter(pk=token.pk).update(closed_at=timezone.now())
-    reached("after close")
-    token.mark_refused("needs_consent", code=BY_A_STOP)  # where it is in force still: a stop came before
-    return disabled
-
-
-def _disable(token: RefreshToken, version: SecretVersion) -> int:
-    """Disable one version and write that down; 0 when the vault had it no more."""
-    disabled = 0
-    with contextlib.suppress(SecretMissing):  # purged by somebody
-        outside.vault(token.partner.cloud).disable(token.secret_name, version.version)
-        disabled = 1
-    SecretVersion.objects.filter(pk=version.pk).update(disabled_at=timezone.now())
-    return disabled
-
-
-def _note_version(token: RefreshToken, version: str) -> None:
+def note_version(token: RefreshToken, version: str) -> None:
     SecretVersion.objects.get_or_create(token=token, version=version, defaults={"partner_id": token.partner_id})

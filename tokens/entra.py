@@ -216,6 +216,14 @@ class Entra:
             wire, lambda: app.acquire_token_by_refresh_token(refresh_token.reveal(), list(scopes), data=body)
         )
 
+    def ready_to_validate(self) -> None:
+        """
+        Make sure that an id_token can be validated, before something is spent for it.
+
+        :raises EntraUnavailable: no signing keys
+        """
+        self._keys.have_some()
+
     def validate(self, id_token_: Secret, *, nonce: str | None, now: float | None = None) -> Identity:
         """
         Return who the id_token is about; `nonce` is `flow["nonce"]`, None only after `redeem_refresh_token`.

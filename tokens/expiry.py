@@ -56,9 +56,8 @@ def configured() -> list[Configured]:
 
 
 def watch() -> None:
-    """Keep one alarm for each cloud in which a certificate ends soon: it names the one that ends first."""
-    now, soonest = timezone.now(), dict.fromkeys(settings.CPV_CLOUD_SUFFIXES, "")
-    for one in reversed(configured()):
-        soonest[one.cloud] = one.warning(now)
-    for cloud, warning in soonest.items():
-        alarms.note_expiring(cloud, warning)
+    """Keep one alarm for each cloud in which certificates end soon: it names all of them, the next to end first."""
+    now, found = timezone.now(), configured()
+    for cloud in settings.CPV_CLOUD_SUFFIXES:
+        warnings = (one.warning(now) for one in found if one.cloud == cloud)
+        alarms.note_expiring(cloud, "; ".join(filter(None, warnings)))

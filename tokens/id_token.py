@@ -1,5 +1,6 @@
 """Our own validation of id_tokens: MSAL decodes them and checks nothing but the nonce."""
 
+import contextlib
 import hashlib
 import hmac
 import math
@@ -102,6 +103,15 @@ class KeySet:
             if kid not in self._keys:
                 raise BadIdToken("unknown_key")
             return self._keys[kid]
+
+    def have_some(self) -> None:
+        """
+        Fetch keys if there are none yet, for whoever cannot wait for them once an answer is there.
+
+        :raises EntraUnavailable: no keys at all
+        """
+        with contextlib.suppress(BadIdToken):
+            self.find("")
 
     def _refresh(self, now: float) -> None:
         try:

@@ -61,11 +61,11 @@ def close_granted(use: TokenUse, grant: Grant, cloud: str) -> None:
     use.close(TokenUse.Outcome.GRANTED, lives_s=grant.expires_in)
     lifetimes.warn(use, cloud)
     of_stored = use.generation is not None
-    rollover.all_clear(cloud, partner_id=use.partner_id if of_stored else None)
+    rollover.all_clear(cloud, audience=use.audience, partner_id=use.partner_id if of_stored else None)
 
 
 def close_refused(use: TokenUse, failure: Failure, cloud: str) -> None:
-    alarms.note(failure, cloud=cloud)
+    alarms.note(failure, cloud=cloud, audience=use.audience)
     use.close(_outcome(use, failure), code=failure.code)
 
 

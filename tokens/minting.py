@@ -20,6 +20,7 @@ from tokens.entra import BlockedByPartner, Grant, OurFault, Refused
 from tokens.envelope import NotOurs
 from tokens.errors import Failure, Permanent, Transient
 from tokens.faultpoints import reached
+from tokens.id_token import BadIdToken
 from tokens.models import RefreshToken, TokenUse
 from tokens.refusals import WrongHolder
 from tokens.secret import Secret
@@ -241,6 +242,8 @@ def _redeem(wish: Wish, names: Sequence[str], use: TokenUse, *, leased: bool) ->
     token, cloud = wish.token, wish.cloud
     entra = outside.entra(cloud.name)
     refresh_token = _read(token, leased=leased)
+    if wish.tenant is None:
+        entra.ready_to_validate()
     _check_turn(token, leased=leased)
     reached("before redeem")
     asked = [permission for permission in outside.asked_permissions() if permission.name in names]
@@ -290,7 +293,11 @@ def _check_holder(token: RefreshToken, granted: Grant) -> None:
     """An id_token that comes along must name the tenant and the account of the row."""
     if granted.id_token is None:
         return
-    identity = outside.entra(token.partner.cloud).validate(granted.id_token, nonce=None)
+    try:
+        identity = outside.entra(token.partner.cloud).validate(granted.id_token, nonce=None)
+    except BadIdToken as failure:
+        alarms.note_bad_proof(failure, cloud=token.partner.cloud)
+        raise
     if (identity.tenant_id, identity.object_id) != (token.partner.tenant_id, token.oid):
         alarms.note_wrong_holder(token)
         audit.wrong_holder(token)

@@ -144,27 +144,32 @@ def scopes(permissions: Iterable[Permission], cloud: Cloud, audience: Audience |
     return [cloud.scope(p.audience, p.scope) for p in permissions if audience in (None, p.audience)]
 
 
-def names(granted: Iterable[str]) -> frozenset[str]:
-    """Granted scopes by their bare names; Entra puts the audience in front of some. What OIDC adds is left out."""
-    return frozenset(scope.rsplit("/", 1)[-1] for scope in granted) - {"openid", "profile", "email", "offline_access"}
+def names(granted: Iterable[str], audience: Audience) -> frozenset[str]:
+    """
+    The scopes a token for one audience was granted, by the names that rows and pages use.
+
+    Entra puts the audience in front of some; what OIDC adds is left out.
+    """
+    bare = {scope.rsplit("/", 1)[-1] for scope in granted} - {"openid", "profile", "email", "offline_access"}
+    return frozenset(f"arm/{name}" if audience == Audience.ARM else name for name in bare)
 
 
 def missing(permissions: Iterable[Permission], audience: Audience, granted: Iterable[str]) -> list[str]:
     """The names of the permissions that a token for this audience does not carry; letters may be of any case."""
-    carried = {name.lower() for name in names(granted)}
-    return [p.name for p in permissions if p.audience == audience and p.scope.lower() not in carried]
+    carried = {name.lower() for name in names(granted, audience)}
+    return [p.name for p in permissions if p.audience == audience and p.name.lower() not in carried]
 
 
-def held(permissions: Iterable[Permission], granted: Iterable[str]) -> list[Permission]:
-    """Those of the permissions that are among the granted scopes; letters may be of any case."""
-    carried = {name.lower() for name in names(granted)}
-    return [p for p in permissions if p.scope.lower() in carried]
+def held(permissions: Iterable[Permission], given: Iterable[str]) -> list[Permission]:
+    """Those of the permissions that a consent gave, by their names; letters may be of any case."""
+    carried = {name.lower() for name in given}
+    return [p for p in permissions if p.name.lower() in carried]
 
 
-def beyond(permissions: Iterable[Permission], granted: Iterable[str]) -> list[str]:
-    """Granted scopes that are none of the permissions, such as one asked for in earlier days."""
-    asked_for = {p.scope.lower() for p in permissions}
-    return sorted(name for name in names(granted) if name.lower() not in asked_for)
+def beyond(permissions: Iterable[Permission], given: Iterable[str]) -> list[str]:
+    """Names a consent gave that are none of the permissions, such as one asked for in earlier days."""
+    asked_for = {p.name.lower() for p in permissions}
+    return sorted(name for name in given if name.lower() not in asked_for)
 
 
 def manifest(permissions: Iterable[Permission]) -> list[dict[str, Any]]:

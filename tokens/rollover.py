@@ -37,6 +37,7 @@ def redeem(use: TokenUse, cloud: str, spend: Callable[[], Grant]) -> Grant:
     return grant
 
 
-def all_clear(cloud: str, *, partner_id: int | None) -> None:
+def all_clear(cloud: str, *, audience: str, partner_id: int | None) -> None:
     """A token came, of this partner's stored sign-in where one is named: let the alarms about ourselves be over."""
-    alarms.all_clear(cloud, partner_id=partner_id, by_first_proof=outside.entra(cloud).credential.is_first)
+    by_first = outside.entra(cloud).credential.is_first
+    alarms.all_clear(cloud, audience=audience, partner_id=partner_id, by_first_proof=by_first)

@@ -4,13 +4,13 @@ from typing import Any
 
 from celery import shared_task
 
-from tokens import broker, custody, expiry, ledger, lifetimes, rotation, watch
+from tokens import broker, expiry, ledger, lifetimes, rotation, sweeping, watch
 
 
 @shared_task(name="tokens.sweep", ignore_result=True)
 def sweep(**_future: Any) -> None:
     """Disable secret versions that no row may use any more."""
-    custody.sweep()
+    sweeping.sweep()
 
 
 @shared_task(name="tokens.keep", ignore_result=True)
@@ -30,7 +30,7 @@ def rotate(*, token_id: int, **_future: Any) -> None:
 @shared_task(name="tokens.close_stopped", ignore_result=True)
 def close_stopped(**_future: Any) -> None:
     """Disable the secrets of whoever was stopped; most of the time nobody was."""
-    custody.close_stopped()
+    sweeping.close_stopped()
 
 
 @shared_task(name="tokens.tidy", ignore_result=True)

@@ -20,7 +20,7 @@ from django.conf import settings
 from django.db import Error, connections
 from django.utils import timezone
 
-from tokens import custody, gate
+from tokens import gate, sweeping
 from tokens.models import Halt, Sender
 
 logger = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ def _disable_secrets() -> None:
 
 def _close_stopped() -> None:
     try:
-        custody.close_stopped()
+        sweeping.close_stopped()
     except Error as error:  # the clock's next tick comes to it
         logger.warning("secrets could not be disabled at once", extra={"why": type(error).__name__})
     finally:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from django.utils import timezone
 
+from consent import invitations
 from consent.models import Consent
 from consent.refusals import REASONS
 from partners import jobs
@@ -127,6 +129,7 @@ def test_a_whole_audience_missing_is_named_and_never_asked_again(person, invited
     person.connect(invited[1], SERVICE)
 
     assert listed()["missing_scopes"] == ["arm/user_impersonation"]
+    assert "Granted 4 of 5" in text_of(person.portal.get("/permissions/"))
     broker.forget()
     before = len(person.world.calls)
     with pytest.raises(minting.AudienceNotAsked):
@@ -135,6 +138,34 @@ def test_a_whole_audience_missing_is_named_and_never_asked_again(person, invited
         )
     assert len(person.world.calls) == before
     assert jobs.run_job(Job.objects.get().pk).outcome == "done"
+
+
+def test_an_audience_that_is_gained_is_shown_before_an_owner_says_yes(person, invited, contoso, settings):
+    settings.CPV_PERMISSIONS = "standard+arm"
+    take_away(contoso, "unconsented", ARM)
+    person.connect(invited[1], SERVICE)
+    contoso.unconsented.clear()
+
+    shown = text_of(person.connect("/connection/renew", SERVICE))
+
+    assert "arm/user_impersonation" in shown
+    assert "The permissions stay the same." not in shown
+    person.portal.post("/connection/renewal", {"answer": "yes"})
+    assert "Granted 5 of 5" in text_of(person.portal.get("/permissions/"))
+
+
+def test_another_invitations_tab_replaces_nothing_that_works_with_limits_unasked(person, invited, contoso):
+    """It left for Microsoft before anybody had connected."""
+    take_away(contoso, "unconsented", USERS)
+    _, other_url = invitations.invite(partner=invited[0], by=SYSTEM)
+    other_tab = person.at_microsoft(person.leave(other_url), SERVICE)
+    person.connect(invited[1], SERVICE)
+    before = RefreshToken.objects.current().get()
+
+    person.come_back(other_tab)
+
+    assert RefreshToken.objects.current().get() == before
+    assert RefreshToken.objects.pending(timezone.now()).exists(), "it waits until an owner has said yes"
 
 
 def test_a_policy_that_refuses_one_audience_is_a_refusal_and_no_missing_permission(person, invited, world):

@@ -21,7 +21,7 @@ from sandbox.directory import read_certificates
 from tests.conftest import CONTOSO, SERVICE
 from tests.pem import Pair, pair
 from tests.pretend import Person, text_of
-from tokens import actors, broker, custody, outside, rotation
+from tokens import actors, broker, outside, rotation, sweeping
 from tokens.clouds import Audience
 from tokens.http import HostRefused
 from tokens.models import Alarm, RefreshToken, SecretVersion, TokenUse
@@ -131,7 +131,7 @@ def test_consent_sync_rotation_and_the_end_stay_in_the_partners_cloud(world, set
     work(WOODGROVE)
     partner = Partner.objects.get()
     lifecycle.kill(partner=partner, by=actors.command("test"), reason="the end")
-    custody.close_stopped()
+    sweeping.close_stopped()
 
     assert hosts(world.calls) == ours.hosts
     assert {call.client for call in world.calls if call.path.endswith("/token")} == {ours.app_id, ours.vault_id}

@@ -19,7 +19,7 @@ from partners.models import Job, Member, Partner, User
 from partners.standing import current_token
 from tests.conftest import CONTOSO, SERVICE
 from tests.pretend import Person, text_of
-from tokens import custody
+from tokens import custody, sweeping
 from tokens.models import AuditEvent, RefreshToken
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("response_mode")]
@@ -107,7 +107,7 @@ def test_a_renewal_changes_nothing_until_an_owner_says_yes(member, world):
     assert "The new connection is in force" in text_of(answer)
     assert (after.generation, after.consent.upn) == (before.generation + 1, OTHER)
     assert works()
-    custody.sweep()
+    sweeping.sweep()
     assert enabled(world) == 1
     assert AuditEvent.objects.get(action="renewal.confirmed").detail == {"generation": after.generation}
     assert Member.objects.filter(user__upn=OTHER, role=Member.Role.OWNER).exists()
@@ -129,7 +129,7 @@ def test_a_no_throws_it_away(member, world):
     renew(member, OTHER)
 
     answer = member.portal.post(RENEWAL, {"answer": "no"}, follow=True)
-    custody.sweep()
+    sweeping.sweep()
 
     assert "stays as it was" in text_of(answer)
     assert in_force() == before
@@ -147,7 +147,7 @@ def test_after_half_an_hour_it_is_too_late(member, world):
 
     with later(minutes=31):
         answer = member.portal.post(RENEWAL, {"answer": "yes"}, follow=True)
-        custody.sweep()
+        sweeping.sweep()
 
         assert "This renewal is over" in text_of(answer)
         assert (in_force(), enabled(world)) == (before, 1)
@@ -181,7 +181,7 @@ def test_the_second_renewal_takes_the_firsts_place(member, world):
     pending = RefreshToken.objects.pending(timezone.now()).get()
 
     member.portal.post(RENEWAL, {"answer": "yes"})
-    custody.sweep()
+    sweeping.sweep()
 
     assert in_force() == pending
     assert enabled(world) == 1
@@ -273,7 +273,7 @@ def test_ending_access_needs_a_yes_and_then_nothing_leaves(member, world):
     assert works()
 
     answer = member.portal.post("/connection/revoke", {"reason": "we leave", "sure": "yes"}, follow=True)
-    custody.close_stopped()
+    sweeping.close_stopped()
 
     words = text_of(answer)
     assert "Access is ended" in words

@@ -27,7 +27,7 @@ from sandbox.world import World
 from tests.conftest import CONTOSO, FABRIKAM, SERVICE
 from tests.live import until
 from tests.pretend import Person
-from tokens import broker, custody, gate, tasks, watch
+from tokens import broker, custody, gate, sweeping, tasks, watch
 from tokens.actors import SYSTEM
 from tokens.models import LEASE, AuditEvent, Halt, RefreshToken, SecretVersion, Sender
 from tokens.secret import Secret
@@ -119,11 +119,11 @@ def test_a_successor_written_while_the_kill_came_is_disabled_when_its_writer_mus
     token = RefreshToken.objects.get()
     killed(partner)
     world.vault(VAULT).put(token.secret_name, "written late", {}, None)  # by a worker that passed the gate before
-    assert custody.close_stopped() == 0
+    assert sweeping.close_stopped() == 0
 
     with later(seconds=LEASE.total_seconds() + 1):
-        custody.close_stopped()
-        again = custody.close_stopped()
+        sweeping.close_stopped()
+        again = sweeping.close_stopped()
 
     assert (enabled(world), again) == (0, 0)
 
@@ -150,7 +150,7 @@ def test_a_vault_that_is_down_is_said_and_tried_again(connected_partner: Connect
     assert proof.secrets_disabled_s is None
     assert not proof.is_whole
     world.heal()
-    custody.close_stopped()
+    sweeping.close_stopped()
     assert enabled(world) == 0
 
 
@@ -165,6 +165,7 @@ def test_after_unkill_the_partner_connects_anew_and_goes_on(
     assert not lifecycle.unkill(partner=partner, by=SYSTEM, reason="again")
 
     assert state(partner) == "needs_consent"
+    assert standing(partner, current_token(partner)).reason.startswith("Work was stopped"), "and not by Microsoft"
     assert sync(partner) == "refused"
     with pytest.raises(VersionDisabled):
         custody.read(RefreshToken.objects.get())
@@ -182,7 +183,7 @@ def test_a_stop_that_is_lifted_before_a_worker_came_leaves_no_secret_enabled(
     lifecycle.unkill(partner=partner, by=SYSTEM, reason="false alarm")
     assert enabled(world) == 1, "no worker came yet"
 
-    custody.close_stopped()
+    sweeping.close_stopped()
 
     assert enabled(world) == 0
     assert state(partner) == "needs_consent"
@@ -196,7 +197,7 @@ def test_what_was_refused_before_a_stop_that_was_lifted_is_disabled_too(
     lifecycle.kill(partner=partner, by=SYSTEM, reason="a test")
     lifecycle.unkill(partner=partner, by=SYSTEM, reason="false alarm")
 
-    custody.close_stopped()
+    sweeping.close_stopped()
 
     assert enabled(world) == 0
 
@@ -210,7 +211,7 @@ def test_a_successor_written_after_a_lifted_stop_is_disabled_when_its_writer_mus
     world.vault(VAULT).put(RefreshToken.objects.get().secret_name, "written late", {}, None)
 
     with later(seconds=2 * LEASE.total_seconds() + 1):
-        custody.close_stopped()
+        sweeping.close_stopped()
 
         assert enabled(world) == 0
         assert not RefreshToken.objects.stopped(timezone.now()).exists()
@@ -231,7 +232,7 @@ def test_a_consent_that_was_on_its_way_through_a_stop_does_not_come_in_force(
 
     assert state(partner) == "needs_consent"
     with later(minutes=11):
-        custody.sweep()
+        sweeping.sweep()
     assert enabled(world) == 0
 
 
@@ -247,8 +248,8 @@ def test_a_renewal_that_waited_through_a_stop_is_over(connected_partner: Connect
 
     with pytest.raises(custody.NotOpen):
         custody.confirm(waiting, on_confirm=lambda _token: None)
-    custody.sweep()
-    custody.close_stopped()
+    sweeping.sweep()
+    sweeping.close_stopped()
 
     assert enabled(world) == 0
 
@@ -276,7 +277,7 @@ def test_an_all_stop_stops_everybody_and_disables_every_secret(connected_partner
     assert not Notice.objects.exists(), "nobody is asked to reconnect while nobody may"
     with later(seconds=LEASE.total_seconds() + 1):
         world.vault(VAULT).put(RefreshToken.objects.first().secret_name, "written late", {}, None)
-        custody.close_stopped()
+        sweeping.close_stopped()
         assert enabled(world) == 0
         assert not RefreshToken.objects.stopped(timezone.now()).exists()
 
@@ -323,6 +324,23 @@ def test_whoever_has_seen_a_stop_has_seen_every_stop_of_a_lower_number() -> None
 
     assert stops_up_to(epoch) == seen
     assert stops_up_to(Halt.objects.epoch()) == ["written first", "written second"]
+
+
+@pytest.mark.postgresql
+def test_two_who_stop_everything_at_once_make_one_stop(transactional_db: None) -> None:
+    together = threading.Barrier(2)
+
+    def stop_all(_: int) -> int:
+        together.wait(10)
+        try:
+            return lifecycle.kill_all(by=SYSTEM, reason="at once").pk
+        finally:
+            connections.close_all()
+
+    for _ in range(10):
+        with ThreadPoolExecutor(2) as pool:
+            assert len(set(pool.map(stop_all, range(2)))) == 1
+        Halt.objects.update(ended_at=timezone.now())
 
 
 def stops_up_to(epoch: int) -> list[str]:
@@ -375,7 +393,7 @@ def test_revoked_access_is_over_and_a_new_consent_opens_it_again(
 
     assert command("revoke", CONTOSO, "--reason", "their wish")["state"] == "withdrawn"
     assert command("revoke", CONTOSO, "--reason", "again")["state"] == "withdrawn"
-    custody.close_stopped()
+    sweeping.close_stopped()
 
     assert (enabled(world), sync(partner), state(partner)) == (0, "refused", "withdrawn")
     assert AuditEvent.objects.filter(action="partner.withdrawn").count() == 1
@@ -383,8 +401,8 @@ def test_revoked_access_is_over_and_a_new_consent_opens_it_again(
     assert Person(client, world).connect(url, SERVICE).status_code == 200
     assert (state(partner), sync(partner), enabled(world)) == ("active", "done", 1)
     with later(seconds=LEASE.total_seconds() + 1):
-        custody.close_stopped()
-        custody.sweep()
+        sweeping.close_stopped()
+        sweeping.sweep()
     assert enabled(world) == 1, "the new generation is nobody's to disable"
 
 

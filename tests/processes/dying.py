@@ -24,7 +24,7 @@ from django.conf import settings  # noqa: E402
 from django.db import connection, connections  # noqa: E402
 from django.utils import timezone  # noqa: E402
 
-from tokens import broker, custody, outside, rotation  # noqa: E402
+from tokens import broker, custody, outside, rotation, sweeping  # noqa: E402
 from tokens.actors import SYSTEM  # noqa: E402
 from tokens.clouds import Audience  # noqa: E402
 from tokens.faultpoints import POINTS  # noqa: E402
@@ -55,7 +55,7 @@ def work_of(point: str) -> Callable[[], Any]:
     """The work in which this place is reached."""
     if point in ("after reserve", "after first put"):
         return renew
-    return custody.sweep if point in ("before close", "after disable", "after close") else rotate
+    return sweeping.sweep if point in ("before close", "after disable", "after close") else rotate
 
 
 def dies(point: str) -> bool:
@@ -95,13 +95,13 @@ def can_be_read(token: RefreshToken) -> bool:
 
 def after(point: str) -> dict[str, Any]:
     """What is left of a death at this place after two sweeps."""
-    if work_of(point) == custody.sweep:
+    if work_of(point) == sweeping.sweep:
         assert dies("after first put")  # so that there is something to close
         time_passes()
     killed = dies(point)
     time_passes()
-    custody.sweep()
-    custody.sweep()
+    sweeping.sweep()
+    sweeping.sweep()
     token = current()
     minted = broker.explain(token, Audience.PARTNER_CENTER, reason="a rehearsal", actor=SYSTEM)
     others = RefreshToken.objects.exclude(pk=token.pk).filter(stored_at=None).select_related("partner")

@@ -51,6 +51,8 @@ class TestSending:
             opened.get(WHERE)
 
         assert (len(world.calls_to("partnercenter")), len(world.calls_to("entra", "/token"))) == calls
+        line = TokenUse.objects.order_by("-pk")[0]
+        assert known or (line.outcome, line.code) == ("withheld", "stopped")
 
     def test_a_stop_while_the_endpoints_are_looked_up_lets_no_token_request_leave(self, member, world):
         outside.forget()  # a process that has not read Microsoft's document yet

@@ -16,7 +16,7 @@ from django.utils import timezone
 from partners import jobs, lifecycle
 from partners.models import Job, Partner
 from tests.conftest import CONTOSO, FABRIKAM, SERVICE
-from tokens import broker, custody, gate, outside, rotation
+from tokens import broker, custody, gate, outside, rotation, sweeping
 from tokens.actors import SYSTEM
 from tokens.clouds import Audience
 from tokens.envelope import NotOurs
@@ -69,7 +69,7 @@ def test_the_sweep_disables_what_was_stored_and_never_pinned(person, invited, wo
     world.heal()
 
     with time_machine.travel(timezone.now() + LATER):
-        assert custody.sweep() == 1
+        assert sweeping.sweep() == 1
 
     assert enabled(world) == []
     row = RefreshToken.objects.get()
@@ -85,7 +85,7 @@ def test_a_sweep_comes_again_without_doing_it_twice(person, invited, world, know
     with time_machine.travel(timezone.now() + LATER):
         sweep()
         calls = len(world.calls)
-        assert custody.sweep() == 0
+        assert sweeping.sweep() == 0
 
     assert len(world.calls) == calls
 
@@ -95,10 +95,10 @@ def test_a_sweep_that_was_cut_short_is_finished_by_the_next(person, invited, wor
     person.connect(invited[1], SERVICE)
     world.heal()
     with time_machine.travel(timezone.now() + LATER):
-        custody.sweep()
+        sweeping.sweep()
         RefreshToken.objects.update(closed_at=None)
 
-        assert custody.sweep() == 0
+        assert sweeping.sweep() == 0
 
     assert RefreshToken.objects.get().closed_at
 
@@ -109,7 +109,7 @@ def test_the_sweep_lets_a_name_go_that_never_reached_the_vault(person, invited, 
     world.heal()
 
     with time_machine.travel(timezone.now() + LATER):
-        assert custody.sweep() == 0
+        assert sweeping.sweep() == 0
 
     assert RefreshToken.objects.get().closed_at
 
@@ -119,7 +119,7 @@ def test_the_sweep_leaves_a_consent_alone_that_is_on_its_way(person, invited, wo
     person.connect(invited[1], SERVICE)
     world.heal()
 
-    assert custody.sweep() == 0
+    assert sweeping.sweep() == 0
     assert RefreshToken.objects.get().closed_at is None
 
 
@@ -128,7 +128,7 @@ def test_the_sweep_disables_the_generation_a_reconnect_replaced_and_no_other(mem
     jobs.run_job(Job.objects.get().pk)
     member.connect("/connection/renew", SERVICE)
 
-    assert custody.sweep() == 1
+    assert sweeping.sweep() == 1
 
     assert enabled(world) == [RefreshToken.objects.current().get().secret_name]
 
@@ -163,7 +163,7 @@ def test_a_row_that_cannot_be_closed_holds_up_no_other(connected_partner, world)
     del world.vault(HOST).secrets[ours.refresh_tokens.get().secret_name]  # purged by somebody
     other_name = other.refresh_tokens.get().secret_name
 
-    custody.sweep()
+    sweeping.sweep()
 
     assert other_name not in enabled(world)
     assert not RefreshToken.objects.filter(closed_at=None).exists()
@@ -175,11 +175,11 @@ def test_a_name_the_vault_refuses_is_left_for_the_next_sweep(connected_partner, 
     refused = ours.refresh_tokens.get().secret_name
     world.fail("vault", "forbidden", path=refused)
 
-    custody.sweep()
+    sweeping.sweep()
     assert enabled(world) == [refused]
 
     world.heal()
-    custody.sweep()
+    sweeping.sweep()
     assert enabled(world) == []
     assert other.refresh_tokens.get().closed_at
 
@@ -192,9 +192,9 @@ def test_with_the_vault_down_a_sweep_gives_up_soon(member, world, known_vault):
     before = len(world.calls)
 
     with time_machine.travel(timezone.now() + LATER):
-        assert custody.sweep() == 0
+        assert sweeping.sweep() == 0
 
-    assert len(world.calls) - before <= 2 * custody.ENOUGH_TROUBLE
+    assert len(world.calls) - before <= 2 * sweeping.ENOUGH_TROUBLE
 
 
 def test_a_rotation_that_broke_off_after_the_put_leaves_nothing_enabled_in_the_end(member, contoso, world, settings):
@@ -211,7 +211,7 @@ def test_a_rotation_that_broke_off_after_the_put_leaves_nothing_enabled_in_the_e
     jobs.run_job(Job.objects.get().pk)
     member.connect("/connection/renew", SERVICE)
 
-    custody.sweep()
+    sweeping.sweep()
 
     assert enabled(world) == [RefreshToken.objects.current().get().secret_name]
 
@@ -221,12 +221,12 @@ def test_a_rotation_that_loses_to_a_reconnect_leaves_nothing_enabled_in_the_end(
     assert token.lease()
     RefreshToken.objects.update(refused_at=timezone.now(), refusal="needs_consent")
     member.connect("/connection/renew", SERVICE)
-    custody.sweep()
+    sweeping.sweep()
     assert RefreshToken.objects.get(pk=token.pk).closed_at is None  # its lease is not over
 
     assert custody.rotate(token, Secret("a successor that comes late")) is False
     with time_machine.travel(timezone.now() + dt.timedelta(minutes=15)):
-        custody.sweep()
+        sweeping.sweep()
 
     assert enabled(world) == [RefreshToken.objects.current().get().secret_name]
 
@@ -235,12 +235,12 @@ def test_a_version_noted_after_a_name_was_closed_is_found_again(member, contoso,
     contoso.revoke()
     jobs.run_job(Job.objects.get().pk)
     member.connect("/connection/renew", SERVICE)
-    custody.sweep()
+    sweeping.sweep()
     old = RefreshToken.objects.get(generation=1)
     version = outside.vault("global").put(old.secret_name, "late", tags={})
     SecretVersion.objects.create(partner=old.partner, token=old, version=version)
 
-    custody.sweep()
+    sweeping.sweep()
 
     assert enabled(world) == [RefreshToken.objects.current().get().secret_name]
 
@@ -253,13 +253,13 @@ def test_one_clouds_broken_vault_holds_up_no_other(member, world, settings):
     settings.CPV_APPS = {**settings.CPV_APPS, "china": settings.CPV_APPS["global"]}
     partner = Partner.objects.get()
     elsewhere = Partner.objects.create(cloud="china", tenant_id=FABRIKAM, name="Elsewhere")
-    for _ in range(custody.ENOUGH_TROUBLE + 1):
+    for _ in range(sweeping.ENOUGH_TROUBLE + 1):
         row = custody._reserve(elsewhere, oid=SYSTEM_OID, upn="", limits="")
         world.fail("vault", "503", path=row.secret_name)
     ours = custody._reserve(partner, oid=SYSTEM_OID, upn="", limits="")
 
     with time_machine.travel(timezone.now() + LATER):
-        custody.sweep()
+        sweeping.sweep()
 
     ours.refresh_from_db()
     assert ours.closed_at
@@ -282,33 +282,33 @@ def reserved_in_vain(partner: Partner, number: int) -> None:
 
 def test_an_all_stop_disables_what_lies_behind_a_batch_of_rows_that_cannot_be_closed(connected_partner, world, caplog):
     elsewhere = Partner.objects.create(cloud="china", tenant_id=FABRIKAM, name="Of a cloud that was given up")
-    reserved_in_vain(elsewhere, custody.SWEEP_BATCH + 1)
+    reserved_in_vain(elsewhere, sweeping.SWEEP_BATCH + 1)
     connected_partner()
     lifecycle.kill_all(by=SYSTEM, reason="a drill")
 
-    assert custody.close_stopped() == 1
+    assert sweeping.close_stopped() == 1
 
     assert enabled(world) == []
     assert caplog.text.count("a secret could not be swept") == 1
     [others] = [record for record in caplog.records if record.message == "further secrets could not be swept"]
-    assert others.number == custody.SWEEP_BATCH, "each was tried once"
+    assert others.number == sweeping.SWEEP_BATCH, "each was tried once"
 
 
 def test_a_vault_that_is_down_is_left_alone_behind_the_first_batch_too(member, world, settings):
     there = settings.CPV_VAULTS["global"] | {"url": "https://c.vault.azure.cn"}
     settings.CPV_VAULTS = {**settings.CPV_VAULTS, "china": there}
     elsewhere = Partner.objects.create(cloud="china", tenant_id=FABRIKAM, name="Elsewhere")
-    reserved_in_vain(elsewhere, 4 * custody.SWEEP_BATCH)
+    reserved_in_vain(elsewhere, 4 * sweeping.SWEEP_BATCH)
     reserved_in_vain(Partner.objects.create(cloud="global", tenant_id=SYSTEM_OID, name="Behind"), 1)
-    world.fail("vault", "503", path="rt-", times=custody.ENOUGH_TROUBLE)
+    world.fail("vault", "503", path="rt-", times=sweeping.ENOUGH_TROUBLE)
 
     with CaptureQueriesContext(connection) as asked:
-        custody.sweep()
+        sweeping.sweep()
 
     assert RefreshToken.objects.get(partner__name="Behind").closed_at
     assert not elsewhere.refresh_tokens.exclude(closed_at=None).exists()
     assert len(asked) < 30, "its rows were neither asked about nor read again"
-    reads = [query for query in asked.captured_queries if f"LIMIT {custody.SWEEP_BATCH}" in query["sql"]]
+    reads = [query for query in asked.captured_queries if f"LIMIT {sweeping.SWEEP_BATCH}" in query["sql"]]
     assert len(reads) == len(["crashed", "over", "over, behind", "over, none left", "with aged versions"])
 
 
@@ -423,7 +423,7 @@ def test_a_version_that_the_next_holder_saw_first_breaks_nothing(member, world):
 
     def the_next_holder_looks() -> None:
         for version in world.vault(HOST).secrets[token.secret_name]:
-            custody._note_version(token, version.version)
+            custody.note_version(token, version.version)
 
     class Witness(type(network.session.get_adapter("https://graph.microsoft.com"))):
         def send(self, request, *args, **options):
@@ -553,7 +553,7 @@ def test_a_store_without_an_answer_lets_its_lease_run_out_and_the_old_pin_stays(
     assert row.leased_until > timezone.now(), "the version may arrive late, and the next holder must find it"
     let_leases_run_out()
     world.heal()
-    custody.sweep()
+    sweeping.sweep()
     assert RefreshToken.objects.get().leased_until is None
     assert rotation.rotate(row.pk)
 
@@ -653,8 +653,8 @@ def crash_in_rotation(world, *, fence: int = 0) -> str:
 def test_a_version_that_a_crash_left_unpinned_is_adopted(member, world):
     version = crash_in_rotation(world)
 
-    custody.sweep()
-    custody.sweep()
+    sweeping.sweep()
+    sweeping.sweep()
 
     token = RefreshToken.objects.select_related("partner").get()
     assert (token.pinned_version, token.leased_until) == (version, None)
@@ -666,7 +666,7 @@ def test_a_losers_version_is_noted_and_not_adopted(member, world):
     pinned = RefreshToken.objects.get().pinned_version
     version = crash_in_rotation(world, fence=99)
 
-    custody.sweep()
+    sweeping.sweep()
 
     token = RefreshToken.objects.get()
     assert (token.pinned_version, token.leased_until) == (pinned, None)
@@ -679,7 +679,7 @@ def test_what_somebody_else_stored_after_a_crash_is_not_adopted(member, world):
     world.vault(HOST).put(token.secret_name, "not ours", {"fence": str(token.fence)}, None)
     RefreshToken.objects.update(leased_until=timezone.now() - dt.timedelta(seconds=1))
 
-    custody.sweep()
+    sweeping.sweep()
 
     row = RefreshToken.objects.get()
     assert (row.pinned_version, row.leased_until) == (token.pinned_version, None)
@@ -690,7 +690,7 @@ def test_a_crash_before_anything_was_stored_only_gives_the_lease_back(member, wo
     assert RefreshToken.objects.get().lease()
     RefreshToken.objects.update(leased_until=timezone.now() - dt.timedelta(seconds=1))
 
-    custody.sweep()
+    sweeping.sweep()
 
     token = RefreshToken.objects.get()
     assert (token.pinned_version, token.leased_until) == (pinned, None)
@@ -706,7 +706,7 @@ def test_whoever_rotated_while_the_sweeper_looked_wins(member, world):
 
     world.sleep = somebody_rotates
     world.fail("vault", "slow", times=1, method="GET")
-    custody.sweep()
+    sweeping.sweep()
 
     token = RefreshToken.objects.select_related("partner").get()
     newest = outside.vault("global").newest(token.secret_name)
@@ -719,7 +719,7 @@ def test_whoever_began_to_rotate_while_the_sweeper_looked_is_let_be(member, worl
     world.sleep = lambda _seconds: RefreshToken.objects.get().lease()
     world.fail("vault", "slow", times=1, method="GET")
 
-    custody.sweep()
+    sweeping.sweep()
 
     token = RefreshToken.objects.get()
     assert token.pinned_version == pinned
@@ -730,7 +730,7 @@ def test_a_lease_that_is_held_is_left_alone(member, world):
     assert RefreshToken.objects.get().lease()
     before = RefreshToken.objects.values().get()
 
-    custody.sweep()
+    sweeping.sweep()
 
     assert RefreshToken.objects.values().get() == before
 
@@ -739,9 +739,9 @@ def test_a_vault_that_is_down_leaves_the_crash_to_the_next_sweep(member, world):
     version = crash_in_rotation(world)
     world.fail("vault", "503", times=1)
 
-    custody.sweep()
+    sweeping.sweep()
     assert RefreshToken.objects.get().pinned_version != version
-    custody.sweep()
+    sweeping.sweep()
 
     token = RefreshToken.objects.get()
     assert (token.pinned_version, token.leased_until) == (version, None)
@@ -754,8 +754,8 @@ def test_versions_of_more_than_a_day_ago_are_disabled_but_for_the_pinned_and_the
     oldest = SecretVersion.objects.order_by("pk")[0]
     RefreshToken.objects.update(pinned_version=oldest.version)
 
-    assert custody.sweep() == 2
-    assert custody.sweep() == 0
+    assert sweeping.sweep() == 2
+    assert sweeping.sweep() == 0
 
     kept = set(SecretVersion.objects.filter(disabled_at=None).values_list("version", flat=True))
     newest = set(SecretVersion.objects.order_by("-pk").values_list("version", flat=True)[:2])
@@ -768,4 +768,4 @@ def test_versions_of_today_stay(member, world):
     for _ in range(4):
         rotation.rotate(RefreshToken.objects.get().pk)
 
-    assert custody.sweep() == 0
+    assert sweeping.sweep() == 0

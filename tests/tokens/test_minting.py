@@ -18,15 +18,15 @@ from partners.models import Job, Partner
 from partners.standing import current_token, standing
 from tests.conftest import CONTOSO, FABRIKAM, SERVICE
 from tests.pretend import text_of
-from tokens import broker, gate, minting, outside, rotation
+from tokens import broker, gate, minting, outside, rotation, sweeping
 from tokens.actors import SYSTEM
 from tokens.clouds import Audience
-from tokens.entra import BlockedByPartner, ConsentRequired, NoSuchTenant
+from tokens.entra import BadIdToken, BlockedByPartner, ConsentRequired, EntraUnavailable, NoSuchTenant, OurFault
 from tokens.envelope import NotOurs
 from tokens.models import Alarm, AuditEvent, RefreshToken, TokenUse
 from tokens.refusals import WrongHolder
 from tokens.secret import Secret
-from tokens.vault import SecretMissing, VersionDisabled
+from tokens.vault import SecretMissing, VaultRefused, VaultUnavailable, VersionDisabled
 
 pytestmark = pytest.mark.django_db(transaction=True)
 HOST = "cpv-demo.vault.azure.net"
@@ -262,6 +262,30 @@ def test_claims_that_entra_asked_for_go_into_the_next_consent_link(member, world
     assert newest.wanted_claims == ""
 
 
+def test_claims_that_a_first_consent_lacked_go_into_the_next_try(person, invited, contoso, world):
+    back = person.at_microsoft(person.leave(invited[1]), SERVICE)
+    world.fail("partnercenter", "slow", times=1, seconds=1)
+    world.sleep = lambda _seconds: world.fail("entra", "AADSTS50076", path="/token", times=1)
+    person.come_back(back)
+    assert not RefreshToken.objects.exists()
+
+    address = person.leave(invited[1])
+
+    assert "capolids" in parse_qs(urlsplit(address).query)["claims"][0]
+    person.come_back(person.at_microsoft(address, SERVICE))
+    assert state().state == "active"
+
+
+def test_what_an_api_asked_for_goes_into_the_next_link_where_entra_says_nothing(member, world):
+    world.fail("graph", "claims")
+    world.latency["graph"] = 1
+    world.sleep = lambda _seconds: world.fail("entra", "AADSTS50173", path="/token", times=1)
+    with pytest.raises(ConsentRequired):
+        graph()
+
+    assert json.loads(row().wanted_claims)["access_token"]
+
+
 # --- A tenant that is not there ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize("code", [90002, 90038])
 def test_a_customers_tenant_that_is_not_there_is_that_customers_alone(member, world, code):
@@ -362,8 +386,9 @@ def test_a_secret_that_a_stop_disabled_is_no_alarm(member, world):
     assert not Alarm.objects.exists()
 
 
-def test_an_answer_for_another_holder_raises_an_alarm_that_only_a_new_consent_ends(member, world):
-    world.id_token_fault = "wrong_tenant"
+@pytest.mark.parametrize("fault", ["wrong_tenant", "wrong_oid"])
+def test_an_answer_for_another_holder_raises_an_alarm_that_only_a_new_consent_ends(member, world, fault):
+    world.id_token_fault = fault
     with pytest.raises(WrongHolder):
         graph()
     world.id_token_fault = None
@@ -376,6 +401,113 @@ def test_an_answer_for_another_holder_raises_an_alarm_that_only_a_new_consent_en
     member.connect("/connection/renew", SERVICE)
     assert Alarm.objects.get().closed_at is None
     member.portal.post("/connection/renewal", {"answer": "yes"})
+    assert Alarm.objects.get().closed_at
+
+
+def test_a_proof_that_is_none_raises_an_alarm_until_a_good_one_comes(member, world):
+    """Such as with a clock of ours that goes wrong: every partner's, and none of them is to blame."""
+    world.id_token_fault = "expired"
+    for _ in range(2):
+        with pytest.raises(BadIdToken):
+            graph()
+    alarm = Alarm.objects.get()
+    assert (alarm.kind, alarm.partner, alarm.times) == ("proof", None, 2)
+    assert TokenUse.objects.order_by("-pk")[0].outcome == "granted", "a token was handed out, used or not"
+    assert state().state == "active"
+    world.id_token_fault = None
+
+    assert graph() == 200
+
+    assert Alarm.objects.get().closed_at
+
+
+def test_keys_that_cannot_be_fetched_spend_no_sign_in(single_use, world):
+    outside.forget()
+    world.fail("entra", "503", path="/discovery/v2.0/keys")
+
+    with pytest.raises(EntraUnavailable):
+        graph()
+    world.heal()
+
+    outside.forget()
+    assert graph() == 200, "the stored one was not spent"
+
+
+# --- A vault that says no ---------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("operation", ["get", "set"])
+def test_a_vault_that_refuses_us_raises_one_alarm_until_it_stores_again(member, world, operation):
+    world.vault_fault(operation, "forbidden")
+    RefreshToken.objects.update(stored_at=timezone.now() - dt.timedelta(days=2))
+    for _ in range(2):
+        with pytest.raises(VaultRefused):
+            graph()
+        RefreshToken.objects.update(leased_until=None)
+
+    alarm = Alarm.objects.get()
+    assert (alarm.kind, alarm.code, alarm.times) == ("vault", "vault-403", 2)
+    assert state().state == "active"
+    world.heal()
+    RefreshToken.objects.update(stored_at=timezone.now())
+    assert graph() == 200
+    assert Alarm.objects.get().closed_at is None, "reading proves nothing of storing"
+    assert rotation.rotate(row().pk)
+    assert Alarm.objects.get().closed_at
+
+
+def test_a_consent_that_the_vault_refuses_to_store_raises_the_alarm_too(person, invited, contoso, world):
+    world.vault_fault("set", "forbidden")
+
+    person.connect(invited[1], SERVICE)
+
+    assert Alarm.objects.get().kind == "vault"
+
+
+def test_secrets_that_the_vault_refuses_to_disable_raise_an_alarm_until_it_does(member, world):
+    world.vault_fault("update", "forbidden")
+    Partner.objects.update(killed_at=timezone.now())
+
+    sweeping.close_stopped()
+    assert [(alarm.kind, alarm.code) for alarm in Alarm.objects.all()] == [("not_disabled", "vault-403")]
+    world.heal()
+    sweeping.close_stopped()
+
+    assert Alarm.objects.get().closed_at
+
+
+@pytest.mark.parametrize("said", ["503", "500", "throttled"])
+def test_where_refresh_tokens_work_once_one_no_of_the_vault_loses_nothing(single_use, world, said):
+    world.vault_fault("set", said, times=1)
+
+    assert graph() == 200
+
+    assert sync() == "done"
+    assert row().refused_at is None
+
+
+def test_what_the_vault_stored_in_spite_of_its_no_is_taken_as_it_is(single_use, world):
+    """It is there once, and known."""
+    before = len(world.vault(HOST).secrets[row().secret_name])
+    world.vault_fault("set", "504-after", times=1)
+    with pytest.raises(VaultUnavailable):
+        graph()
+    assert len(world.vault(HOST).secrets[row().secret_name]) == before + 1, "nobody knows: nothing is sent again"
+
+    RefreshToken.objects.update(leased_until=timezone.now() - dt.timedelta(seconds=1))
+    assert graph() == 200
+    assert row().refused_at is None
+
+
+# --- A registration that does not fit one audience --------------------------------------------------------------------
+def test_a_fault_of_how_we_ask_for_one_audience_is_not_over_because_another_works(member, world):
+    world.fail("entra", "AADSTS70011", path="/token", times=1)
+    with pytest.raises(OurFault):
+        graph()
+    alarm = Alarm.objects.get()
+    assert (alarm.kind, alarm.audience) == ("registration", "graph")
+
+    assert sync() == "done"
+    assert Alarm.objects.get().closed_at is None
+    assert graph() == 200
     assert Alarm.objects.get().closed_at
 
 

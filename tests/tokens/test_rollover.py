@@ -216,7 +216,7 @@ def test_each_of_the_four_days_is_told_once_and_a_new_certificate_ends_it(two, s
     assert Alarm.objects.get().closed_at
 
 
-def test_of_several_in_a_cloud_the_alarm_names_the_first_to_end_and_the_vaults_counts_too(two, settings):
+def test_of_several_in_a_cloud_the_alarm_names_all_that_end_and_the_vaults_counts_too(two, settings):
     soon = pair("vault", days=5)
     settings.CPV_VAULTS = {
         **settings.CPV_VAULTS, "china": settings.CPV_VAULTS["china"] | {"certificate": pem(soon)},
@@ -226,4 +226,7 @@ def test_of_several_in_a_cloud_the_alarm_names_the_first_to_end_and_the_vaults_c
         expiry.watch()
 
     codes = dict(Alarm.objects.values_list("cloud", "code"))
-    assert codes == {"global": "CPV_APP_CERTIFICATE: ended", "china": "KEY_VAULT_CERTIFICATE_CHINA: ended"}
+    assert codes == {
+        "global": "CPV_APP_CERTIFICATE: ended; CPV_APP_CERTIFICATE_NEXT: 7 days",
+        "china": "KEY_VAULT_CERTIFICATE_CHINA: ended",
+    }

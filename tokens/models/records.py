@@ -32,13 +32,17 @@ class Alarm(models.Model):
         REGISTRATION = "registration", "Microsoft refuses how our application is registered or asks"
         ROLLED_OVER = "rolled_over", "Microsoft refuses one of our application's certificates; the other is in use"
         EXPIRING = "expiring", "A certificate of ours ends soon"
+        VAULT = "vault", "Key Vault refuses us: nothing can be read or stored"
+        NOT_DISABLED = "not_disabled", "Key Vault refuses to disable secrets that must not stay enabled"
+        PROOF = "proof", "Microsoft's proof of who signed in does not pass our checks: is our clock right?"
         UNREADABLE = "unreadable", "A stored sign-in cannot be read: check vault and keys, or send a fresh consent link"
         WRONG_HOLDER = "wrong_holder", "Microsoft answered a stored sign-in for another account; nothing of it was used"
 
     kind = models.CharField(max_length=20, choices=Kind.choices)
     partner = models.ForeignKey("partners.Partner", models.PROTECT, null=True, blank=True, related_name="alarms")
     cloud = models.CharField(max_length=10)
-    code = models.CharField(max_length=40)
+    audience = models.CharField(max_length=20, blank=True)  # where only requests for one are refused
+    code = models.CharField(max_length=200)
     trace_id = models.CharField(max_length=36, blank=True)
     correlation_id = models.CharField(max_length=36, blank=True)
     opened_at = models.DateTimeField(default=timezone.now)

@@ -12,7 +12,7 @@ from consent.models import Notice
 from partners import jobs, lookups
 from partners.commands import PanelCommand
 from partners.models import Lookup, Run
-from tokens import custody, rotation
+from tokens import rotation, sweeping
 from tokens.models import RefreshToken
 
 NEEDS_A_PERSON = {Run.Outcome.REFUSED, Run.Outcome.FAILED}
@@ -28,9 +28,9 @@ class Command(PanelCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         self.needs_the_vault()
-        custody.close_stopped()
+        sweeping.close_stopped()
         ran = [*_answer_questions(), *_run_jobs(), *_keep_sign_ins(), *_tell_people()]
-        custody.sweep()
+        sweeping.sweep()
         until = jobs.next_due_at()
         lines = [f"{row['kind']} of {row['tenant_id']}: {row['outcome']}" for row in ran] or ["Nothing was due."]
         fine = not any(row["outcome"] in NEEDS_A_PERSON for row in ran)

@@ -29,7 +29,7 @@ from sandbox.world import World
 from tests import pretend
 from tests.conftest import CONTOSO
 from tests.standin import InProcessAdapter
-from tokens import broker, custody, gate, outside, rotation
+from tokens import broker, custody, gate, outside, rotation, sweeping
 from tokens.actors import SYSTEM
 from tokens.clouds import Audience
 from tokens.errors import Failure
@@ -212,12 +212,12 @@ def cast(play: Play) -> None:
     for name, act in rng.sample(workers, rng.choice((1, 1, 2, 2))):
         play.add(name, act)
     if rng.random() < 0.25:
-        play.add("sweep", custody.sweep)
+        play.add("sweep", sweeping.sweep)
     event = rng.choice(("", "", "kill", "renew", "renew"))
     if event == "kill":
         play.add("kill", lambda: kill(play))
         if rng.random() < 0.6:
-            play.add("close", custody.close_stopped)
+            play.add("close", sweeping.close_stopped)
     if event == "renew":
         play.add("renew", lambda: renew(play))
     play.crashes, play.lapses, play.faults = rng.choice((0, 1, 1, 2)), rng.choice((0, 0, 1)), rng.choice((0, 0, 1, 2))

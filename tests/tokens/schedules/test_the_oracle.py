@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from tests.tokens.schedules.play import HOST, MODES, Play, mint
 from tests.tokens.schedules.verdict import Wrong
-from tokens import custody, outside, rotation
+from tokens import custody, outside, rotation, sweeping
 from tokens.models import RefreshToken, SecretVersion
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -30,8 +30,8 @@ def thief(play: Play) -> None:
     """Switches on again what was switched off."""
     play.killed = True
     play.token.partner.mark_killed()
-    custody.close_stopped()
-    custody.sweep()
+    sweeping.close_stopped()
+    sweeping.sweep()
     for versions in play.world.vault(HOST).secrets.values():
         for version in versions:
             version.enabled = True

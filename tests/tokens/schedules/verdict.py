@@ -13,7 +13,7 @@ from partners.models import Partner
 from sandbox.vaultstore import Version
 from tests.conftest import CONTOSO
 from tests.tokens.schedules.play import GRACE, HOST, Play, cast, connected, playing
-from tokens import broker, custody, outside, rotation
+from tokens import broker, custody, outside, rotation, sweeping
 from tokens.models import CONFIRM_WITHIN, LEASE, Alarm, AuditEvent, Halt, RefreshToken, SecretVersion, TokenUse
 
 A_MOMENT = dt.timedelta(seconds=1)
@@ -81,9 +81,9 @@ def settled(play: Play, clock: Any) -> str:
     for wait in (LEASE + A_MOMENT, CONFIRM_WITHIN):
         clock.shift(wait)
         if whole or _something_is_left(_rows()):
-            custody.sweep()
+            sweeping.sweep()
         if whole or play.killed:
-            custody.close_stopped()
+            sweeping.close_stopped()
     rows = _rows()
     looks = (_stuck, _pins, _generations, _enabled)
     return next((wrong for look in looks if (wrong := look(play, rows))), "") or _next(play, rows, whole)
