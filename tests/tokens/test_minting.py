@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import time_machine
 from django.core.management import call_command
+from django.db import connection
 from django.utils import timezone
 
 from partners import jobs
@@ -19,6 +20,7 @@ from partners.standing import current_token, standing
 from tests.conftest import CONTOSO, FABRIKAM, SERVICE
 from tests.pretend import text_of
 from tokens import broker, gate, minting, outside, rotation, sweeping
+from tokens.access_cache import Key, held
 from tokens.actors import SYSTEM
 from tokens.clouds import Audience
 from tokens.entra import BadIdToken, BlockedByPartner, ConsentRequired, EntraUnavailable, NoSuchTenant, OurFault
@@ -210,6 +212,36 @@ def test_a_refusal_that_no_single_permission_explains_changes_nothing(member, wo
     assert not AuditEvent.objects.filter(action="connection.limited").exists()
 
 
+def test_after_a_refusal_nothing_more_leaves_at_once_and_no_access_token_is_kept(member, contoso):
+    token, key = row(), Key(row().pk, 1, Audience.GRAPH, None)
+    graph("token.explain")
+    gate.check(token)
+    contoso.revoke()
+    with pytest.raises(ConsentRequired):
+        minting.grant(minting.Wish(token, Audience.PARTNER_CENTER, "sync.customers", SYSTEM))
+
+    with pytest.raises(gate.Stopped):
+        gate.check(token)
+    assert held.get_or_mint(key, lambda: (Secret("none was kept"), 0.0)).reveal() == "none was kept"
+
+
+def test_an_answer_of_the_gate_from_before_a_stop_counts_no_more_once_the_stop_is_known(member):
+    token = row()
+
+    def stop_meanwhile(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        done = execute(sql, params, many, context)
+        gate.forget()
+        return done
+
+    gate.forget()
+    with connection.execute_wrapper(stop_meanwhile):
+        gate.check(token)
+    Partner.objects.update(killed_at=timezone.now())
+
+    with pytest.raises(gate.Stopped):
+        gate.check(token)
+
+
 def test_somebodys_test_of_an_audience_changes_nothing(member, contoso):
     contoso.unconsented.add(USERS)
 
@@ -225,6 +257,15 @@ def test_a_limit_that_a_newer_consent_replaced_is_not_noted(member):
 
     assert token.note_missing([USERS], code="AADSTS65001") is False
     assert row().missing_scopes == []
+
+
+def test_permissions_that_another_process_found_missing_meanwhile_stay_missing(member):
+    stale = row()
+    assert row().note_missing([GDAP], code="AADSTS65001")
+
+    assert stale.note_missing([USERS], code="AADSTS65001")
+
+    assert row().missing_scopes == stale.missing_scopes == [GDAP, USERS]
 
 
 def test_what_fails_while_single_permissions_are_tried_changes_nothing(member, contoso, world):
