@@ -46,7 +46,12 @@ class TestSending:
             Partner.objects.update(killed_at=timezone.now())
             gate.forget()
 
-        outside.network("global").session.get_adapter("https://graph.microsoft.com").while_opening = killed
+        adapter = outside.network("global").session.get_adapter("https://graph.microsoft.com")
+        if known:
+            adapter.while_opening = killed
+        else:  # the vault's is open already when this one is
+            world.latency["vault"] = 1
+            world.sleep = lambda _seconds: setattr(adapter, "while_opening", killed)
         with pytest.raises(gate.Stopped):
             opened.get(WHERE)
 
