@@ -7,10 +7,12 @@ from this process: use `live.command("shell", …)`.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 import queue
+import random
 import re
 import shutil
 import signal
@@ -38,6 +40,7 @@ NORTHWIND = "0a7b1d00-0000-4000-8000-000000000002"
 OURS = re.compile(r"CPV_|KEY_VAULT_|DATABASE_|CELERY_|EMAIL_|DJANGO_|DEBUG$|SECRET_KEY|ALLOWED_HOSTS$|CACHE_URL$")
 STARTS_WITHIN, ENDS_WITHIN = 90.0, 40.0  # seconds
 LOOK_EVERY = 0.05  # seconds
+BELOW_THE_SYSTEMS_OWN = (15_000, 32_000)
 
 
 def until(condition: Callable[[], T], seconds: float = 20.0, *, what: str = "") -> T:
@@ -53,10 +56,16 @@ def until(condition: Callable[[], T], seconds: float = 20.0, *, what: str = "") 
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """
+    A port that nobody listens on.
+
+    It lies below those the system hands out by itself: until a server binds it, somebody's connection would have it.
+    """
+    for port in random.sample(range(*BELOW_THE_SYSTEMS_OWN), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("a hundred ports, and none is free")
 
 
 def text_of(html: str) -> str:
@@ -78,6 +87,7 @@ class Live:
     said: list[str] = field(default_factory=list)  # lines of stdout, of all starts
     process: subprocess.Popen[str] | None = None
     starts: int = 0
+    _later: queue.Queue[str | None] = field(default_factory=queue.Queue)
 
     # --- Addresses --------------------------------------------------------------------------------------------------
     @property
