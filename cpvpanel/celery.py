@@ -31,6 +31,7 @@ app.conf.update(
             "options": {"expires": 10},
         },
         "sweep secrets nobody points at": {"task": "tokens.sweep", "schedule": 300.0, "options": {"expires": 290}},
+        "seal the audit": {"task": "tokens.seal_audit", "schedule": 60.0, "options": {"expires": 50}},
         **{
             f"tidy {room}": {"task": f"{room}.tidy", "schedule": 3600.0, "options": {"expires": 3500}}
             for room in ("consent", "partners", "tokens")

@@ -226,6 +226,10 @@ def vault(suffix: str) -> dict[str, Any]:
 
 CPV_APPS = {cloud: app_registration(suffix) for cloud, suffix in CPV_CLOUD_SUFFIXES.items()}
 CPV_VAULTS = {cloud: vault(suffix) for cloud, suffix in CPV_CLOUD_SUFFIXES.items()}
+# Workers' alone: whoever may write rows must not be able to anchor them.
+CPV_AUDIT_KEY = env.str(
+    "CPV_AUDIT_KEY", default="development-only-key-of-audit-anchors" if DEBUG or CPV_REHEARSAL else ""
+)
 CPV_TOKEN_KEYS = env.str("CPV_TOKEN_KEYS", default=needed("dev=ZGV2ZWxvcG1lbnQtb25seS1rZXktb2Ytbm8tdmFsdWU="))
 CPV_PERMISSIONS = env.str("CPV_PERMISSIONS", default="standard")
 CPV_CONSENT_ROLES = env.list("CPV_CONSENT_ROLES", default=["admin_agent"])

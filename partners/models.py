@@ -183,6 +183,10 @@ class Member(models.Model):
     def __str__(self) -> str:
         return f"{self.user} · {self.role} of {self.partner}"
 
+    @property
+    def reads_activity(self) -> bool:
+        return self.role in (self.Role.OWNER, self.Role.AUDITOR)
+
 
 class JobQuerySet(models.QuerySet["Job"]):
     def holding(self, *, fence: int, now: dt.datetime) -> JobQuerySet:

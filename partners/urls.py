@@ -13,4 +13,6 @@ urlpatterns = [
     path("connection/period", views.choose_period, name="choose_period"),
     path("connection/revoke", views.revoke, name="revoke"),
     path("permissions/", views.permissions, name="permissions"),
+    path("activity/", views.activity_log, name="activity"),
+    path("activity/export", views.export_activity, name="export_activity"),
 ]

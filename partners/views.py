@@ -8,14 +8,14 @@ from uuid import UUID
 
 from django.conf import settings
 from django.contrib import messages
-from django.http import Http404, HttpResponse
+from django.http import Http404, HttpResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
-from partners import jobs, lifecycle, lookups
+from partners import activity, jobs, lifecycle, lookups
 from partners.access import PartnerRequest, partner_required
 from partners.leaving import leads_to_microsoft
 from partners.listing import customer_page
@@ -167,6 +167,46 @@ def permissions(request: PartnerRequest) -> HttpResponse:
         "beyond": scopes.beyond(asked, given),
     }
     return render(request, "partners/permissions.html", context)
+
+
+@never_cache
+@require_safe
+@partner_required
+def activity_log(request: PartnerRequest) -> HttpResponse:
+    """What was decided about this partner, by whom and when."""
+    _readers_of_activity(request)
+    asked = activity.Asked.of(request.GET)
+    context = {
+        "page": activity.page(request.partner, asked, before=request.GET.get("before", "")),
+        "asked": asked,
+        "actions": sorted(activity.ACTIONS.items(), key=lambda action: action[1]),
+    }
+    return render(request, "partners/activity.html", context)
+
+
+@require_POST
+@partner_required
+def export_activity(request: PartnerRequest) -> HttpResponse:
+    """The same as a file; that somebody took it along is written down first."""
+    _readers_of_activity(request)
+    writers = {"csv": (activity.as_csv, "text/csv; charset=utf-8"), "json": (activity.as_json, "application/json")}
+    kind, asked = request.POST.get("format", ""), activity.Asked.of(request.POST)
+    if kind not in writers:
+        raise Http404
+    audit.record(
+        "activity.exported", actor=request.user.as_actor(), partner=request.partner, object=kind, asked=asked.fields
+    )
+    write, content_type = writers[kind]
+    name = f"activity-{request.partner.tenant_id}-{timezone.now():%Y-%m-%d}.{kind}"
+    answer = StreamingHttpResponse(write(request.partner, asked), content_type=content_type)
+    answer["Content-Disposition"] = f'attachment; filename="{name}"'
+    answer["Cache-Control"] = "no-store"
+    return answer  # type: ignore[return-value] # a streaming answer is none of Django's HttpResponse
+
+
+def _readers_of_activity(request: PartnerRequest) -> None:
+    if not request.member.reads_activity:
+        raise Http404
 
 
 # --- The connection -------------------------------------------------------------------------------------------------

@@ -78,6 +78,7 @@ def files(*, rehearsal: bool) -> dict[str, str]:
         "message_cert": message_cert,
         "secret_key": secrets.token_urlsafe(64),
         "token_keys": "k1=" + base64.b64encode(secrets.token_bytes(32)).decode(),
+        "audit_key": secrets.token_urlsafe(48),
         "email_url": "consolemail://",
         "compose.env": REHEARSAL_SETTINGS if rehearsal else SETTINGS,
         **by_hand,

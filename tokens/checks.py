@@ -23,6 +23,7 @@ ROLES = ("web", "worker", "janitor")
 CONSENT_ROLES = {"admin_agent", "sales_agent"}
 RESPONSE_MODES = ("query", "form_post")
 MESSAGE_BROKERS = ("amqp", "amqps", "redis", "rediss")
+SHORTEST_AUDIT_KEY = 32
 SHORTEST_TURN, LONGEST_TURN = 1, 3600  # seconds
 LOOPBACK = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\]|.*\.test)")
 
@@ -40,6 +41,9 @@ def _values() -> Iterator[CheckMessage]:
         yield Error(
             f"CPV_TOKEN_KEYS: {wrong}", hint="kid=base64 of 32 random bytes; several by comma", id="tokens.E001"
         )
+    if settings.CPV_ROLE == "worker" and len(settings.CPV_AUDIT_KEY) < SHORTEST_AUDIT_KEY:
+        hint = f"at least {SHORTEST_AUDIT_KEY} random characters, kept apart from the database"
+        yield Error("CPV_AUDIT_KEY is missing or too short", hint=hint, id="tokens.E024")
     if settings.CPV_ROLE not in ROLES:
         yield Error(f"CPV_ROLE is {settings.CPV_ROLE!r}", hint=f"one of {', '.join(ROLES)}", id="tokens.E002")
     if settings.CPV_PERMISSIONS not in SETS:
@@ -65,7 +69,7 @@ def _values() -> Iterator[CheckMessage]:
         )
     if settings.CPV_FAULTPOINT and settings.CPV_FAULTPOINT not in POINTS:
         hint = f"one of {', '.join(POINTS)}"
-        yield Error(f"CPV_FAULTPOINT is {settings.CPV_FAULTPOINT!r}", hint=hint, id="tokens.E021")
+        yield Error(f"CPV_FAULTPOINT is {settings.CPV_FAULTPOINT!r}", hint=hint, id="tokens.E023")
     if not any(app["app_id"] for app in settings.CPV_APPS.values()):
         yield Error("no application in any cloud", hint="set CPV_APP_ID and CPV_TENANT_ID", id="tokens.E006")
 
@@ -81,7 +85,7 @@ def _certificates() -> Iterator[CheckMessage]:
         if found.warning(timezone.now()):
             hint = "make a new one in time: docs/certificates.md; `manage.py rotatecredential` tries them"
             until = f"{found.certificate.not_after:%Y-%m-%d %H:%M} UTC"
-            yield Warning(f"{setting} is good until {until} only", hint=hint, id="tokens.W001")
+            yield Warning(f"{setting} is good until {until} only", hint=hint, id="tokens.W002")
     for cloud, app in settings.CPV_APPS.items():
         if app["next_certificate"] and not (app["certificate"] or app["federated"]):
             hint = "set CPV_APP_CERTIFICATE to the one in use; the next only steps in where that is refused"

@@ -4,7 +4,7 @@ from typing import Any
 
 from celery import shared_task
 
-from tokens import broker, expiry, ledger, lifetimes, rotation, sweeping, watch
+from tokens import audit_chain, broker, expiry, ledger, lifetimes, rotation, sweeping, watch
 
 
 @shared_task(name="tokens.sweep", ignore_result=True)
@@ -31,6 +31,12 @@ def rotate(*, token_id: int, **_future: Any) -> None:
 def close_stopped(**_future: Any) -> None:
     """Disable the secrets of whoever was stopped; most of the time nobody was."""
     sweeping.close_stopped()
+
+
+@shared_task(name="tokens.seal_audit", ignore_result=True)
+def seal_audit(**_future: Any) -> None:
+    """Link what was decided since, and anchor it in database and log."""
+    audit_chain.seal()
 
 
 @shared_task(name="tokens.tidy", ignore_result=True)

@@ -181,7 +181,8 @@ def test_good_settings_raise_no_finding(settings):
         ({"CPV_MESSAGES_SIGNED": False}, "tokens.E016"),
         ({"CPV_TURN_SECONDS": 0}, "tokens.E018"),
         ({"CPV_FAULTPOINT": "after put"}, "tokens.E022"),
-        ({"CPV_FAULTPOINT": "nowhere", "CPV_REHEARSAL": True}, "tokens.E021"),
+        ({"CPV_FAULTPOINT": "nowhere", "CPV_REHEARSAL": True}, "tokens.E023"),
+        ({"CPV_AUDIT_KEY": "short"}, "tokens.E024"),
     ],
 )
 def test_a_bad_combination_is_named(settings, changes, finding):

@@ -191,7 +191,7 @@ def test_the_end_of_a_certificate_is_told_of_from_thirty_days_on(two, before, wa
     with time_machine.travel(first.certificate.not_after - before, tick=False):
         tasks.tidy()
         tasks.tidy()
-        messages = [message for message in run_checks() if message.id == "tokens.W001"]
+        messages = [message for message in run_checks() if message.id == "tokens.W002"]
 
     told = [record for record in caplog.records if "ends soon" in record.message]
     if not warning:

@@ -1,6 +1,15 @@
 """The strong-room's tables: pointers to secrets, stops, and what was done and decided. Never a token itself."""
 
-from tokens.models.records import LONGEST_LIFE, LONGEST_NUMBER, Alarm, AuditEvent, TokenUse, UnknownAnswer
+from tokens.models.records import (
+    LONGEST_LIFE,
+    LONGEST_NUMBER,
+    Alarm,
+    AuditAnchor,
+    AuditEvent,
+    AuditLink,
+    TokenUse,
+    UnknownAnswer,
+)
 from tokens.models.refresh_tokens import (
     BY_A_STOP,
     CONFIRM_WITHIN,
@@ -20,7 +29,9 @@ __all__ = [
     "LONGEST_NUMBER",
     "REFUSALS",
     "Alarm",
+    "AuditAnchor",
     "AuditEvent",
+    "AuditLink",
     "Halt",
     "RefreshToken",
     "SecretVersion",

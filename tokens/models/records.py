@@ -157,3 +157,45 @@ class AuditEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.action} by {self.actor_label or self.actor_kind} at {self.at:%Y-%m-%d %H:%M} UTC"
+
+
+class AuditLink(models.Model):
+    """
+    The place of an audit line in its partner's chain; the vendor's own lines, without a partner, are a chain too.
+
+    `hash` covers the line and the link before it, so that no line can be changed, taken out or put in between.
+    """
+
+    event = models.OneToOneField(AuditEvent, models.PROTECT, related_name="link")
+    partner = models.ForeignKey("partners.Partner", models.PROTECT, null=True, blank=True, related_name="audit_links")
+    number = models.PositiveBigIntegerField()
+    hash = models.CharField(max_length=64)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["partner", "number"], condition=Q(partner__isnull=False), name="audit_link_once_per_partner"
+            ),
+            models.UniqueConstraint(fields=["number"], condition=Q(partner=None), name="audit_link_once_of_ours"),
+        ]
+
+    def __str__(self) -> str:
+        return f"link {self.number} of {self.partner or 'the vendor'}"
+
+
+class AuditAnchor(models.Model):
+    """
+    What all chains had come to at one moment, under a MAC whose key is not in the database.
+
+    `head` covers every link up to `last_link` and the anchor before. The same goes to the log, out of the database's
+    reach.
+    """
+
+    at = models.DateTimeField(default=timezone.now)
+    entries = models.PositiveBigIntegerField()
+    last_link = models.PositiveBigIntegerField(default=0)  # its primary key; 0 while there is none
+    head = models.CharField(max_length=64)
+    mac = models.CharField(max_length=64)
+
+    def __str__(self) -> str:
+        return f"{self.entries} audit lines at {self.at:%Y-%m-%d %H:%M:%S} UTC"

@@ -12,7 +12,7 @@ from consent.models import Notice
 from partners import jobs, lookups
 from partners.commands import PanelCommand
 from partners.models import Lookup, Run
-from tokens import rotation, sweeping
+from tokens import audit_chain, rotation, sweeping
 from tokens.models import RefreshToken
 
 NEEDS_A_PERSON = {Run.Outcome.REFUSED, Run.Outcome.FAILED}
@@ -31,6 +31,7 @@ class Command(PanelCommand):
         sweeping.close_stopped()
         ran = [*_answer_questions(), *_run_jobs(), *_keep_sign_ins(), *_tell_people()]
         sweeping.sweep()
+        audit_chain.seal()
         until = jobs.next_due_at()
         lines = [f"{row['kind']} of {row['tenant_id']}: {row['outcome']}" for row in ran] or ["Nothing was due."]
         fine = not any(row["outcome"] in NEEDS_A_PERSON for row in ran)

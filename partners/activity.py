@@ -1,0 +1,195 @@
+"""What was decided about one partner, for its owners and auditors: to read page by page, to filter, to take along."""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+from django.core import signing
+from django.db.models import QuerySet
+
+from partners.models import Partner
+from tokens.models import AuditEvent
+
+PAGE_SIZE = 50
+AT_ONCE = 1_000  # lines an export has in memory
+SALT = "activity.before"
+ACTIONS = {
+    "invitation.made": "Invitation made",
+    "approval.answered": "Administrator's approval answered",
+    "consent.given": "Consent given",
+    "consent.refused": "Consent refused",
+    "renewal.offered": "Renewal offered",
+    "renewal.confirmed": "Renewal confirmed",
+    "renewal.declined": "Renewal declined",
+    "connection.refused": "Microsoft refused the connection",
+    "connection.limited": "Microsoft took permissions back",
+    "connection.wrong_holder": "Microsoft answered for another account",
+    "member.signed_in": "Signed in",
+    "sync.asked": "Sync asked for",
+    "users.asked": "Users of a customer asked for",
+    "token.explained": "Connection tested by the vendor",
+    "custody.tried": "Custody tested by the vendor",
+    "period.chosen": "Access period chosen",
+    "partner.withdrawn": "Access ended by the organisation",
+    "partner.killed": "Stopped for security",
+    "partner.unkilled": "Stop lifted",
+    "activity.exported": "Activity exported",
+}
+"""Every action that is ever written down, in words. What is missing here shows under its own name."""
+COLUMNS = ("at", "action", "what", "by", "by_kind", "object", "detail", "request", "line", "number", "hash")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a reader asked to see; what cannot be understood is left out."""
+
+    action: str = ""
+    since: dt.date | None = None
+    until: dt.date | None = None
+
+    @classmethod
+    def of(cls, given: Any) -> Asked:
+        """Read it from the fields of an address or a form."""
+        action = given.get("action", "")
+        return cls(action if action in ACTIONS else "", _date(given.get("since", "")), _date(given.get("until", "")))
+
+    @property
+    def fields(self) -> dict[str, str]:
+        said = {"action": self.action, "since": self.since, "until": self.until}
+        return {name: str(value) for name, value in said.items() if value}
+
+
+def _date(text: str) -> dt.date | None:
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True)
+class Line:
+    """One decision in words."""
+
+    event: AuditEvent
+
+    @property
+    def what(self) -> str:
+        return ACTIONS.get(self.event.action, self.event.action)
+
+    @property
+    def by(self) -> str:
+        return self.event.actor_label or self.event.actor_kind
+
+    @property
+    def details(self) -> list[tuple[str, str]]:
+        """Name and value of what was written down beside, as a person reads it."""
+        return [(name.replace("_", " "), _as_text(value)) for name, value in self.event.detail.items() if value]
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return json.dumps(value, sort_keys=True) if isinstance(value, dict) else str(value)
+
+
+@dataclass(frozen=True)
+class Page:
+    """Up to 50 lines, the newest first, and the addresses of what comes next and first."""
+
+    lines: list[Line]
+    next_url: str | None
+    first_url: str | None
+
+
+def page(partner: Partner, asked: Asked, *, before: str) -> Page:
+    """One page; `before` is the opaque mark of the last line seen. A mark that is not ours starts from the newest."""
+    found, mark = _found(partner, asked).order_by("-pk"), _read(before)
+    if mark:
+        found = found.filter(pk__lt=mark)
+    rows = list(found[: PAGE_SIZE + 1])
+    more, rows = len(rows) > PAGE_SIZE, rows[:PAGE_SIZE]
+    return Page(
+        lines=[Line(row) for row in rows],
+        next_url=_address(asked, signing.dumps(rows[-1].pk, salt=SALT)) if more else None,
+        first_url=_address(asked, "") if mark else None,
+    )
+
+
+def _found(partner: Partner, asked: Asked) -> QuerySet[AuditEvent]:
+    found = partner.audit_events.all()
+    if asked.action:
+        found = found.filter(action=asked.action)
+    if asked.since:
+        found = found.filter(at__gte=_midnight(asked.since))
+    if asked.until:
+        found = found.filter(at__lt=_midnight(asked.until) + dt.timedelta(days=1))
+    return found
+
+
+def _midnight(day: dt.date) -> dt.datetime:
+    return dt.datetime.combine(day, dt.time(), tzinfo=dt.UTC)
+
+
+def _read(mark: str) -> int:
+    try:
+        return int(signing.loads(mark, salt=SALT))
+    except (signing.BadSignature, ValueError, TypeError):
+        return 0
+
+
+def _address(asked: Asked, before: str) -> str:
+    query = asked.fields | ({"before": before} if before else {})
+    return f"?{urlencode(query)}" if query else "?"
+
+
+# --- Taking it along ------------------------------------------------------------------------------------------------
+def as_csv(partner: Partner, asked: Asked) -> Iterator[str]:
+    """Every line that was asked for, the oldest first, a few at a time; no cell is taken for a formula."""
+    yield _csv_row(COLUMNS)
+    for row in _rows(partner, asked):
+        cells = row | {"detail": json.dumps(row["detail"], sort_keys=True)}
+        yield _csv_row([_plain(str(cells[name])) for name in COLUMNS])
+
+
+def as_json(partner: Partner, asked: Asked) -> Iterator[str]:
+    """The same as one JSON list."""
+    separator = "["
+    for row in _rows(partner, asked):
+        yield separator + json.dumps(row)
+        separator = ",\n"
+    yield "[]\n" if separator == "[" else "]\n"
+
+
+def _rows(partner: Partner, asked: Asked) -> Iterator[dict[str, Any]]:
+    found = _found(partner, asked).select_related("link").order_by("pk")
+    for event in found.iterator(chunk_size=AT_ONCE):
+        link = getattr(event, "link", None)  # what was written down within the last minute has none yet
+        yield {
+            "at": event.at.astimezone(dt.UTC).isoformat(timespec="microseconds"), "action": event.action,
+            "what": Line(event).what, "by": Line(event).by, "by_kind": event.actor_kind, "object": event.object,
+            "detail": event.detail, "request": event.request_id, "line": event.pk,
+            "number": link.number if link else "", "hash": link.hash if link else "",
+        }  # fmt: skip
+
+
+def _csv_row(cells: Any) -> str:
+    line = io.StringIO()
+    csv.writer(line).writerow(cells)
+    return line.getvalue()
+
+
+def _plain(cell: str) -> str:
+    """
+    A cell that a spreadsheet takes for text.
+
+    https://owasp.org/www-community/attacks/CSV_Injection
+    """
+    return f"'{cell}" if cell.lstrip(" ").startswith(_FORMULA) else cell

@@ -1,0 +1,174 @@
+"""What was decided about a partner: its owners and auditors read it, filter it and take it along; nobody else does."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import datetime as dt
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from partners import activity
+from partners.models import Member, Partner
+from tests.conftest import FABRIKAM, SERVICE
+from tests.pretend import text_of
+from tokens import audit, audit_chain
+from tokens.actors import SYSTEM, Actor, ActorKind
+from tokens.models import AuditEvent, AuditLink
+
+pytestmark = pytest.mark.django_db(transaction=True)
+PAGE, EXPORT = "/activity/", "/activity/export"
+ROOT = Path(__file__).parents[2]
+
+
+def written(number: int, *, action: str = "sync.asked", **fields: object) -> None:
+    partner = Partner.objects.get(name="Contoso")
+    AuditEvent.objects.bulk_create(
+        AuditEvent(partner=partner, actor_kind="member", actor_label=f"person {n}", action=action, **fields)
+        for n in range(number)
+    )
+
+
+def taken_along(member, kind: str, **fields: str) -> str:
+    answer = member.portal.post(EXPORT, {"format": kind, **fields})
+    assert answer.status_code == 200
+    return b"".join(answer.streaming_content).decode()
+
+
+def test_an_owner_sees_what_was_decided_in_words(member):
+    words = text_of(member.portal.get(PAGE))
+
+    assert "Consent given" in words
+    assert SERVICE in words
+    assert "role: admin_agent" in words
+    assert "Invitation made" in words
+
+
+@pytest.mark.parametrize(("role", "status"), [("owner", 200), ("auditor", 200), ("operator", 404), ("reader", 404)])
+def test_owners_and_auditors_read_it_and_others_do_not_even_see_the_way(member, role, status):
+    Member.objects.update(role=role)
+
+    assert member.portal.get(PAGE).status_code == status
+    assert member.portal.post(EXPORT, {"format": "csv"}).status_code == status
+    assert ("Activity" in text_of(member.portal.get("/"))) == (status == 200)
+
+
+def test_another_partners_lines_and_the_vendors_own_are_not_among_them(member, connected_partner):
+    other = connected_partner(tenant_id=FABRIKAM, name="Fabrikam")
+    audit.record("partner.killed", actor=Actor(ActorKind.STAFF, label="canary"), partner=other, reason="canary")
+    audit.record("everything.killed", actor=Actor(ActorKind.STAFF, label="canary"), reason="canary")
+
+    for shown in (text_of(member.portal.get(PAGE)), taken_along(member, "json"), taken_along(member, "csv")):
+        assert "canary" not in shown
+
+
+def test_fifty_a_page_the_newest_first_and_the_earlier_ones_behind(member):
+    written(120)
+
+    first = member.portal.get(PAGE)
+    second = member.portal.get(PAGE + first.context["page"].next_url)
+    third = member.portal.get(PAGE + second.context["page"].next_url)
+
+    shown = [line.event.pk for answer in (first, second, third) for line in answer.context["page"].lines]
+    assert shown == list(AuditEvent.objects.order_by("-pk").values_list("pk", flat=True))
+    assert "person 119" in text_of(first)
+    assert third.context["page"].next_url is None
+    assert third.context["page"].first_url == "?"
+
+
+@pytest.mark.parametrize("mark", ["nonsense", "MQ", "1", "WyJ4Il0:1a:2b"])
+def test_a_mark_that_is_not_ours_starts_from_the_newest(member, mark):
+    assert member.portal.get(PAGE, {"before": mark}).context["page"].first_url is None
+
+
+def test_lines_are_found_by_what_was_decided_and_when(member):
+    then = dt.datetime(2026, 3, 4, 23, 59, tzinfo=dt.UTC)
+    written(2, action="users.asked", at=then)
+
+    page = member.portal.get(PAGE, {"action": "users.asked"}).context["page"]
+    assert [line.event.at for line in page.lines] == [then, then]
+    for since, until, number in (
+        ("2026-03-04", "2026-03-04", 2), ("2026-03-05", "", 0), ("", "2026-03-03", 0), ("nonsense", "2026-13-01", 2),
+    ):  # fmt: skip
+        asked = {"action": "users.asked", "since": since, "until": until}
+        assert len(member.portal.get(PAGE, asked).context["page"].lines) == number, asked
+    nothing = text_of(member.portal.get(PAGE, {"action": "partner.killed"}))
+    assert "No line fits what you asked for." in nothing
+
+
+def test_an_action_that_is_none_is_not_asked_for(member):
+    assert member.portal.get(PAGE, {"action": "<script>"}).context["asked"].action == ""
+
+
+def test_a_csv_holds_every_line_with_its_number_and_hash(member):
+    written(3)
+    audit_chain.seal()
+
+    rows = list(csv.DictReader(io.StringIO(taken_along(member, "csv"))))
+
+    links = {link.event_id: link for link in AuditLink.objects.all()}
+    sealed = [row for row in rows if row["action"] != "activity.exported"]
+    assert [(int(row["number"]), row["hash"]) for row in sealed] == [
+        (links[int(row["line"])].number, links[int(row["line"])].hash) for row in sealed
+    ]
+    assert len(sealed) == AuditEvent.objects.exclude(action="activity.exported").count()
+    assert rows[-1]["what"] == "Activity exported"
+    assert rows[-1]["number"] == "", "sealed within a minute"
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t=", "\r=", "  ="])
+def test_no_cell_of_a_csv_is_taken_for_a_formula(member, start):
+    written(1, object=f'{start}HYPERLINK("http://evil.example")')
+
+    rows = list(csv.DictReader(io.StringIO(taken_along(member, "csv"))))
+
+    [cell] = [row["object"] for row in rows if "HYPERLINK" in row["object"]]
+    assert cell == f'\'{start}HYPERLINK("http://evil.example")'
+
+
+def test_a_json_holds_the_same_and_may_be_filtered(member):
+    written(2, action="users.asked", detail={"n": [1, 2]})
+
+    lines = json.loads(taken_along(member, "json", action="users.asked"))
+
+    assert [line["detail"] for line in lines] == [{"n": [1, 2]}] * 2
+    assert json.loads(taken_along(member, "json", since="2999-01-01")) == []
+    assert AuditEvent.objects.filter(action="activity.exported")[0].detail == {"asked": {"action": "users.asked"}}
+
+
+def test_taking_it_along_is_a_line_itself_and_no_link_can_do_it(member):
+    assert member.portal.get(EXPORT).status_code == 405
+    assert not AuditEvent.objects.filter(action="activity.exported").exists()
+
+    taken_along(member, "csv")
+
+    event = AuditEvent.objects.get(action="activity.exported")
+    assert (event.object, event.actor_kind) == ("csv", "member")
+
+
+@pytest.mark.parametrize("kind", ["", "xlsx", "../csv"])
+def test_a_file_of_another_kind_is_not_there(member, kind):
+    assert member.portal.post(EXPORT, {"format": kind}).status_code == 404
+
+
+def test_what_is_markup_in_a_line_stays_text(member):
+    audit.record("sync.asked", actor=SYSTEM, partner=Partner.objects.get(), reason="<script>alert(1)</script>")
+
+    shown = member.portal.get(PAGE).content.decode()
+
+    assert "<script>alert" not in shown
+    assert "&lt;script&gt;" in shown
+
+
+def test_every_action_of_a_partner_that_is_ever_written_down_has_words():
+    named = set()
+    for path in (path for room in ("consent", "partners", "tokens") for path in (ROOT / room).rglob("*.py")):
+        for call in ast.walk(ast.parse(path.read_text())):
+            if isinstance(call, ast.Call) and getattr(call.func, "attr", getattr(call.func, "id", "")) == "record":
+                named |= {arg.value for arg in call.args[:1] if isinstance(arg, ast.Constant)}
+
+    assert named - set(activity.ACTIONS) == {"everything.killed"}, "of no partner"
+    assert set(activity.ACTIONS) <= named

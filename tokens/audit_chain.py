@@ -1,0 +1,235 @@
+"""
+The audit made tamper-evident: each line gets a link in its partner's chain, and all chains an anchor each minute.
+
+Lines are written by whoever decides, without waiting for each other; one sealer at a time links them afterwards. So a
+line can be changed unnoticed until it is sealed, a minute later at most, and never after that: a link covers the line
+and the link before, an anchor all links, and its MAC takes a key that the database does not hold. Each anchor goes to
+the log as well, so that cutting off the end, anchors included, shows too.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import hmac
+import json
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from django.conf import settings
+from django.db import connection, transaction
+from django.db.models import Max
+from django.utils import timezone
+
+from tokens.models import AuditAnchor, AuditEvent, AuditLink
+
+logger = logging.getLogger(__name__)
+
+VERSION = "cpv-audit-1"
+AT_ONCE = 1_000  # lines linked in one statement
+STRAGGLES = dt.timedelta(hours=1)  # longer than any transaction: a line that shows later than that is not linked
+ANCHORED_WITHIN = dt.timedelta(minutes=5)  # older than that, and the newest anchor was taken away or nobody seals
+LOCK = 0x6370762D61756474  # this sealer's among PostgreSQL's advisory locks
+BEGINNING = "0" * 64
+
+
+# --- Sealing --------------------------------------------------------------------------------------------------------
+def seal() -> AuditAnchor:
+    """Link every line that has no link, and anchor all chains; safe at any time, from several processes too."""
+    with transaction.atomic():
+        _one_at_a_time()
+        before = AuditAnchor.objects.order_by("-pk").first()
+        heads = _Heads()
+        while lines := _unlinked(before):
+            AuditLink.objects.bulk_create([heads.link(line) for line in lines])
+        anchor = _anchor(before)
+    said = {"entries": anchor.entries, "head": anchor.head, "mac": anchor.mac, "at": anchor.at.isoformat()}
+    logger.info("audit anchor", extra=said | {"anchor": anchor.pk})
+    return anchor
+
+
+def _one_at_a_time() -> None:
+    if connection.vendor == "postgresql":  # SQLite's writers take turns anyway
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
+
+
+def _unlinked(before: AuditAnchor | None) -> list[AuditEvent]:
+    """The next lines without a link, in the order they were written."""
+    lines = AuditEvent.objects.filter(link=None).select_related("partner").order_by("pk")
+    if before:  # what is older was linked long ago; so sealing costs what is new, however long the audit is
+        lines = lines.filter(at__gt=before.at - STRAGGLES)
+    return list(lines[:AT_ONCE])
+
+
+class _Heads:
+    """Number and hash of the newest link of each chain, read when a chain is first continued."""
+
+    def __init__(self) -> None:
+        self._heads: dict[int | None, tuple[int, str]] = {}
+
+    def link(self, line: AuditEvent) -> AuditLink:
+        number, before = self._heads.get(line.partner_id) or self._read(line.partner_id)
+        new = AuditLink(
+            event=line, partner_id=line.partner_id, number=number + 1, hash=_link_hash(line, number + 1, before)
+        )
+        self._heads[line.partner_id] = (new.number, new.hash)
+        return new
+
+    def _read(self, partner: int | None) -> tuple[int, str]:
+        newest = AuditLink.objects.filter(partner=partner).order_by("-number").values_list("number", "hash").first()
+        return newest or (0, BEGINNING)
+
+
+def _anchor(before: AuditAnchor | None) -> AuditAnchor:
+    after, head = (before.last_link, before.head) if before else (0, BEGINNING)
+    new = AuditLink.objects.filter(pk__gt=after).order_by("pk")
+    last = new.aggregate(last=Max("pk"))["last"] or after
+    anchor = AuditAnchor(
+        at=timezone.now(),
+        entries=(before.entries if before else 0) + new.count(),
+        last_link=last,
+        head=_anchor_head(head, new.values_list("hash", flat=True).iterator()),
+    )
+    anchor.mac = _mac(anchor)
+    anchor.save(force_insert=True)
+    return anchor
+
+
+def _link_hash(line: AuditEvent, number: int, before: str) -> str:
+    said = [
+        VERSION, before, number, line.pk, str(line.partner.tenant_id) if line.partner else None,
+        line.at.astimezone(dt.UTC).isoformat(timespec="microseconds"), line.actor_kind, line.actor_id,
+        line.actor_label, line.action, line.object, line.detail, line.request_id,
+    ]  # fmt: skip
+    return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _anchor_head(before: str, hashes: Iterable[str]) -> str:
+    head = hashlib.sha256(f"{VERSION}|{before}".encode())
+    for one in hashes:
+        head.update(one.encode())
+    return head.hexdigest()
+
+
+def _mac(anchor: AuditAnchor) -> str:
+    at = anchor.at.astimezone(dt.UTC).isoformat(timespec="microseconds")
+    said = f"{VERSION}|{at}|{anchor.entries}|{anchor.last_link}|{anchor.head}"
+    return hmac.new(settings.CPV_AUDIT_KEY.encode(), said.encode(), hashlib.sha256).hexdigest()
+
+
+# --- Verifying ------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Broken:
+    """The first thing that is not as it was sealed."""
+
+    what: str
+    partner: str = ""
+    event: int | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    entries: int
+    anchors: int
+    anchored_at: dt.datetime | None
+    first_broken: Broken | None
+
+    @property
+    def intact(self) -> bool:
+        return self.first_broken is None
+
+
+def verify(*, logged: Iterable[str] = ()) -> Verdict:
+    """
+    Walk every line, link and anchor; `logged` are MACs of anchors as the log has them.
+
+    Lines younger than the newest anchor are not judged: they are sealed with the next one.
+    """
+    newest = AuditAnchor.objects.order_by("-pk").first()
+    broken = next(_breaks(newest, list(logged)), None)
+    return Verdict(
+        entries=newest.entries if newest else 0,
+        anchors=AuditAnchor.objects.count(),
+        anchored_at=newest.at if newest else None,
+        first_broken=broken,
+    )
+
+
+def _breaks(newest: AuditAnchor | None, logged: list[str]) -> Iterator[Broken]:
+    if newest is None:
+        if AuditEvent.objects.exists() or logged:
+            yield Broken("there is no anchor, though there are lines or the log has some")
+        return
+    yield from _broken_links(newest)
+    yield from _broken_anchors()
+    yield from _unsealed(newest)
+    kept = set(AuditAnchor.objects.filter(mac__in=logged).values_list("mac", flat=True))
+    if set(logged) - kept:
+        yield Broken("an anchor that the log has is not here")
+    if timezone.now() - newest.at > ANCHORED_WITHIN:
+        yield Broken(f"the newest anchor is of {newest.at:%Y-%m-%d %H:%M} UTC: later ones are gone, or nobody seals")
+
+
+def _broken_links(newest: AuditAnchor) -> Iterator[Broken]:
+    """Each link against its line and the link before it, in the order they were made."""
+    heads: dict[int | None, tuple[int, str]] = {}
+    links = AuditLink.objects.filter(pk__lte=newest.last_link).select_related("event__partner", "partner")
+    for link in links.order_by("pk").iterator(chunk_size=AT_ONCE):
+        line, (number, before) = _line_of(link), heads.get(link.partner_id, (0, BEGINNING))
+        whose = str(link.partner.tenant_id) if link.partner else ""
+        if line is None:
+            yield Broken("a line is gone", whose, link.event_id)
+        elif link.partner_id != line.partner_id or link.number != number + 1:
+            yield Broken("a line is not where it was: one before it is gone or was moved", whose, link.event_id)
+        elif not hmac.compare_digest(link.hash, _link_hash(line, link.number, before)):
+            yield Broken("a line is not what it was", whose, link.event_id)
+        heads[link.partner_id] = (link.number, link.hash)
+
+
+def _line_of(link: AuditLink) -> AuditEvent | None:
+    try:
+        return link.event
+    except AuditEvent.DoesNotExist:  # on a database that keeps no foreign keys
+        return None
+
+
+def _broken_anchors() -> Iterator[Broken]:
+    """Each anchor against its MAC, the anchor before it and the links between the two."""
+    first = AuditAnchor(entries=0, last_link=0, head=BEGINNING)
+    for before, anchor in pairwise([first, *AuditAnchor.objects.order_by("pk")]):
+        links = AuditLink.objects.filter(pk__gt=before.last_link, pk__lte=anchor.last_link).order_by("pk")
+        hashes = list(links.values_list("hash", flat=True))
+        when = f"the anchor of {anchor.at:%Y-%m-%d %H:%M:%S} UTC"
+        if not hmac.compare_digest(anchor.mac, _mac(anchor)):
+            yield Broken(f"{when} was not made with our key")
+        elif anchor.entries != before.entries + len(hashes):
+            yield Broken(f"{when} has another number of lines")
+        elif anchor.head != _anchor_head(before.head, hashes):
+            yield Broken(f"{when} does not fit the lines before it")
+
+
+def _unsealed(newest: AuditAnchor) -> Iterator[Broken]:
+    """Lines without a link that are too old to be sealed still, and links behind the newest anchor."""
+    forged = (
+        AuditEvent.objects.filter(link=None, at__lte=newest.at - STRAGGLES).select_related("partner").order_by("pk")
+    )
+    for line in forged[:1]:
+        yield Broken("a line was put in later", str(line.partner.tenant_id) if line.partner else "", line.pk)
+    if AuditLink.objects.filter(pk__gt=newest.last_link).exists():
+        yield Broken("there are links that no anchor covers")
+
+
+def described(verdict: Verdict) -> dict[str, Any]:
+    """The verdict as the command prints it."""
+    broken = verdict.first_broken
+    return {
+        "entries": verdict.entries,
+        "intact": verdict.intact,
+        "first_broken": {"what": broken.what, "partner": broken.partner, "event": broken.event} if broken else None,
+        "anchors": verdict.anchors,
+        "anchored_at": verdict.anchored_at,
+    }
