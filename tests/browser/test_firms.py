@@ -38,6 +38,21 @@ def test_the_permissions_page_is_found_and_fit(member, looks):
     looks.at(member, "permissions")
 
 
+def test_the_activity_page_is_found_fit_and_taken_along(member, looks):
+    member.get_by_role("link", name="Activity", exact=True).click()
+    expect(member.locator("h1")).to_have_text("Activity")
+    looks.at(member, "activity")
+    member.get_by_label("What", exact=True).select_option("Consent given")
+    member.get_by_role("button", name="Show", exact=True).click()
+    expect(member.get_by_role("rowheader", name="Consent given")).to_be_visible()
+    expect(member.get_by_role("rowheader", name="Signed in")).to_have_count(0)
+
+    with member.expect_download() as download:
+        member.get_by_role("button", name="As CSV").click()
+
+    assert download.value.suggested_filename.endswith(".csv")
+
+
 def test_the_connection_page_and_a_renewal_that_waits_for_a_yes(live, member, looks):
     member.get_by_role("link", name="Connection", exact=True).click()
     expect(member.locator("h1")).to_have_text("Connection")

@@ -358,6 +358,7 @@ def secrets_of(scene: Scene) -> set[tuple[str, str]]:
         ("vault's secret", demo.VAULT_WORKER_CLIENT_SECRET),
         ("Django's key", settings.SECRET_KEY),
         ("envelope's key", settings.CPV_TOKEN_KEYS.partition("=")[2]),
+        ("audit's key", settings.CPV_AUDIT_KEY),
         ("invitation", scene.invitation),
     }
     return issued | ours | {("users' names", name) for name in scene.personal}
