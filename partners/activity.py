@@ -96,8 +96,10 @@ class Line:
 
 def _as_text(value: object) -> str:
     if isinstance(value, list):
-        return ", ".join(map(str, value))
-    return json.dumps(value, sort_keys=True) if isinstance(value, dict) else str(value)
+        return ", ".join(map(_as_text, value))
+    if isinstance(value, dict):
+        return "; ".join(f"{name} {_as_text(part)}" for name, part in sorted(value.items()))
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
 @dataclass(frozen=True)
