@@ -49,17 +49,20 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 @dataclass(frozen=True)
 class Asked:
-    """What a reader asked to see; what cannot be understood is left out."""
+    """What a reader asked to see; what cannot be understood is left out, and named in `wrong`."""
 
     action: str = ""
     since: dt.date | None = None
     until: dt.date | None = None
+    wrong: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, given: Any) -> Asked:
         """Read it from the fields of an address or a form."""
-        action = given.get("action", "")
-        return cls(action if action in ACTIONS else "", _date(given.get("since", "")), _date(given.get("until", "")))
+        action, texts = given.get("action", ""), {name: given.get(name, "").strip() for name in ("since", "until")}
+        days = {name: _date(text) for name, text in texts.items()}
+        wrong = tuple(text[:20] for name, text in texts.items() if text and days[name] is None)
+        return cls(action if action in ACTIONS else "", days["since"], days["until"], wrong)
 
     @property
     def fields(self) -> dict[str, str]:

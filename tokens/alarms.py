@@ -123,7 +123,7 @@ def note_vault(failure: Failure, *, cloud: str) -> None:
 
 
 def note_disabling(cloud: str, code: str) -> None:
-    """Say that the vault refuses to disable secrets, and why; with "" it does no more."""
+    """Say that secrets cannot be disabled, and why; with "" they can again."""
     if not code:
         Alarm.objects.filter(kind=Alarm.Kind.NOT_DISABLED, cloud=cloud, closed_at=None).update(closed_at=timezone.now())
     elif _opened(Alarm.Kind.NOT_DISABLED, cloud, code):

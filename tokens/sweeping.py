@@ -20,7 +20,7 @@ from tokens import alarms, custody, outside
 from tokens.errors import Permanent, Transient
 from tokens.faultpoints import reached
 from tokens.models import BY_A_STOP, RefreshToken, SecretVersion
-from tokens.vault import SecretMissing, VaultRefused, VersionDisabled
+from tokens.vault import SecretMissing, VersionDisabled
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def _for_each(tokens: QuerySet[RefreshToken], act: Callable[[RefreshToken], int]
     """
     done, after, failed = 0, 0, 0
     troubles: Counter[str] = Counter()
-    refused: dict[str, str] = {}  # by cloud, why the vault refuses us
+    refused: dict[str, str] = {}  # by cloud, why something could not be swept
     acted: set[str] = set()
     while batch := _batch(tokens, after=after, but=_given_up(troubles)):
         after = batch[-1].pk
@@ -72,8 +72,7 @@ def _for_each(tokens: QuerySet[RefreshToken], act: Callable[[RefreshToken], int]
                 troubles[token.partner.cloud] += 1
             except (Permanent, ValueError) as failure:
                 failed += 1
-                if isinstance(failure, VaultRefused):
-                    refused[token.partner.cloud] = failure.code
+                refused[token.partner.cloud] = getattr(failure, "code", "") or "unexpected"
                 if failed == 1:  # a vault that refuses us altogether would fill the log
                     logger.error("a secret could not be swept", extra={"refresh_token": token.pk, "why": str(failure)})
     for cloud in acted | set(refused):

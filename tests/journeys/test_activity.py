@@ -94,7 +94,9 @@ def test_lines_are_found_by_what_was_decided_and_when(member):
         ("2026-03-04", "2026-03-04", 2), ("2026-03-05", "", 0), ("", "2026-03-03", 0), ("nonsense", "2026-13-01", 2),
     ):  # fmt: skip
         asked = {"action": "users.asked", "since": since, "until": until}
-        assert len(member.portal.get(PAGE, asked).context["page"].lines) == number, asked
+        shown = member.portal.get(PAGE, asked)
+        assert len(shown.context["page"].lines) == number, asked
+        assert ("is no day" in text_of(shown)) == (since == "nonsense")
     nothing = text_of(member.portal.get(PAGE, {"action": "partner.killed"}))
     assert "No line fits what you asked for." in nothing
 

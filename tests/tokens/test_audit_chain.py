@@ -161,7 +161,8 @@ def move(dice: random.Random) -> None:
 
 def delete(dice: random.Random) -> None:
     line = dice.choice(list(AuditEvent.objects.all()))
-    AuditLink.objects.filter(event=line.pk)._raw_delete("default")
+    if dice.random() < 0.5:  # or the link stays behind
+        AuditLink.objects.filter(event=line.pk)._raw_delete("default")
     AuditEvent.objects.filter(pk=line.pk)._raw_delete("default")
 
 

@@ -271,6 +271,18 @@ class TestCache:
 
         assert got == ["new"]
 
+    def test_who_was_refused_with_an_older_one_gets_what_is_there_by_now(self):
+        cache = AccessCache()
+        cache.get_or_mint(self.KEY, lambda: (Secret("new"), time.monotonic() + 60))
+
+        assert cache.replace(self.KEY, Secret("old"), lambda: 1 / 0).reveal() == "new"
+
+    def test_who_sets_out_to_mint_and_finds_that_somebody_has_just_landed_takes_that(self):
+        cache = AccessCache()
+        cache.get_or_mint(self.KEY, lambda: (Secret("new"), time.monotonic() + 60))
+
+        assert cache._share(self.KEY, lambda: 1 / 0).reveal() == "new"
+
     def test_an_old_token_is_not_handed_out(self):
         cache = AccessCache()
         cache.get_or_mint(self.KEY, lambda: (Secret("old"), time.monotonic() - 1))

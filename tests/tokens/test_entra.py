@@ -567,6 +567,26 @@ def test_an_app_registration_needs_a_proof_and_shows_none():
     assert "PRIVATE" not in repr(app)
 
 
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ('{"a": 1}', '{"a": 1}'),
+        ("[1]", ""),
+        ("no json", ""),
+        ("[" * 3000, ""),
+        ('{"a": "' + "b" * 4096 + '"}', ""),
+        (7, ""),
+    ],
+)
+def test_claims_are_kept_as_they_were_said_where_they_are_an_object_and_short(entra, microsoft, said, kept):
+    microsoft.token = (400, no(50076, "interaction_required") | {"claims": said})
+
+    with pytest.raises(ConsentRequired) as caught:
+        redeem(entra)
+
+    assert caught.value.claims == kept
+
+
 def test_there_is_no_way_to_ask_without_a_person():
     offered = {name for name in vars(Entra) if not name.startswith("_")}
 

@@ -19,7 +19,7 @@ from partners.models import Job, Partner
 from partners.standing import current_token, standing
 from tests.conftest import CONTOSO, FABRIKAM, SERVICE
 from tests.pretend import text_of
-from tokens import broker, gate, minting, outside, rotation, sweeping
+from tokens import broker, custody, gate, minting, outside, rotation, sweeping
 from tokens.access_cache import Key, held
 from tokens.actors import SYSTEM
 from tokens.clouds import Audience
@@ -191,6 +191,22 @@ def test_a_policy_at_one_audience_limits_the_partner_and_says_what_helps(member,
     assert "Agree again" in stands.action
     assert stands.action in text_of(member.portal.get("/")).replace(" .", ".")
     assert sync() == "done"
+
+
+def test_a_connection_that_was_replaced_meanwhile_is_marked_by_nobody(member, contoso, world):
+    token = row()
+
+    def replaced(_seconds: float) -> None:
+        world.latency.clear()
+        RefreshToken.objects.update(superseded_at=timezone.now())
+        contoso.revoke()
+
+    world.latency["entra"], world.sleep = 1, replaced
+    with pytest.raises(ConsentRequired):
+        minting.grant(minting.Wish(token, Audience.PARTNER_CENTER, "sync.customers", SYSTEM))
+
+    assert row().refused_at is None
+    assert not AuditEvent.objects.filter(action="connection.refused").exists()
 
 
 def test_a_session_that_is_over_ends_the_connection_whichever_audience_heard_it(member, contoso):
@@ -507,8 +523,11 @@ def test_secrets_that_the_vault_refuses_to_disable_raise_an_alarm_until_it_does(
     world.vault_fault("update", "forbidden")
     Partner.objects.update(killed_at=timezone.now())
 
-    sweeping.close_stopped()
-    assert [(alarm.kind, alarm.code) for alarm in Alarm.objects.all()] == [("not_disabled", "vault-403")]
+    for _ in range(2):
+        sweeping.close_stopped()
+    assert [(alarm.kind, alarm.code, alarm.times) for alarm in Alarm.objects.all()] == [
+        ("not_disabled", "vault-403", 2)
+    ]
     world.heal()
     sweeping.close_stopped()
 
@@ -523,6 +542,32 @@ def test_where_refresh_tokens_work_once_one_no_of_the_vault_loses_nothing(single
 
     assert sync() == "done"
     assert row().refused_at is None
+
+
+def test_a_version_that_is_there_in_spite_of_a_no_is_not_sent_again(single_use, world):
+    """The vault says 503 and has stored it; looking tells."""
+    name, looks = row().secret_name, []
+
+    def at_each_look(_seconds: float) -> None:
+        looks.append(name)
+        if len(looks) == 1:
+            world.vault_fault("set", "503", times=1)
+            world.fail("vault", "slow", times=1, method="GET", seconds=1)
+        else:  # what was denied is there
+            token = row()
+            world.vault(HOST).put(name, sealed_successor(token), {"fence": str(token.fence)}, None)
+
+    world.fail("vault", "slow", times=1, method="GET", seconds=1)
+    world.sleep = at_each_look
+    versions = len(world.vault(HOST).secrets[name])
+
+    assert rotation.rotate(row().pk)
+
+    assert len(world.vault(HOST).secrets[name]) == versions + 1
+
+
+def sealed_successor(token: RefreshToken) -> str:
+    return outside.keyring().seal(Secret("as it was sent"), aad=custody.additional_data(token))
 
 
 def test_what_the_vault_stored_in_spite_of_its_no_is_taken_as_it_is(single_use, world):

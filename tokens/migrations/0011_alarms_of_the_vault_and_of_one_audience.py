@@ -34,7 +34,7 @@ class Migration(migrations.Migration):
                     ("rolled_over", "Microsoft refuses one of our application's certificates; the other is in use"),
                     ("expiring", "A certificate of ours ends soon"),
                     ("vault", "Key Vault refuses us: nothing can be read or stored"),
-                    ("not_disabled", "Key Vault refuses to disable secrets that must not stay enabled"),
+                    ("not_disabled", "Secrets that must not stay enabled cannot be disabled"),
                     ("proof", "Microsoft's proof of who signed in does not pass our checks: is our clock right?"),
                     (
                         "unreadable",

@@ -33,7 +33,7 @@ class Alarm(models.Model):
         ROLLED_OVER = "rolled_over", "Microsoft refuses one of our application's certificates; the other is in use"
         EXPIRING = "expiring", "A certificate of ours ends soon"
         VAULT = "vault", "Key Vault refuses us: nothing can be read or stored"
-        NOT_DISABLED = "not_disabled", "Key Vault refuses to disable secrets that must not stay enabled"
+        NOT_DISABLED = "not_disabled", "Secrets that must not stay enabled cannot be disabled"
         PROOF = "proof", "Microsoft's proof of who signed in does not pass our checks: is our clock right?"
         UNREADABLE = "unreadable", "A stored sign-in cannot be read: check vault and keys, or send a fresh consent link"
         WRONG_HOLDER = "wrong_holder", "Microsoft answered a stored sign-in for another account; nothing of it was used"
