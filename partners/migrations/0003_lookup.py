@@ -6,7 +6,7 @@ import django.db.models.deletion
 import django.utils.timezone
 from django.db import migrations, models
 
-import partners.models
+import partners.models.mirror
 
 
 class Migration(migrations.Migration):
@@ -21,9 +21,9 @@ class Migration(migrations.Migration):
                 ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
                 ("cursor", models.JSONField(blank=True, default=dict)),
                 ("asked_at", models.DateTimeField(default=django.utils.timezone.now)),
-                ("offered_until", models.DateTimeField(default=partners.models.offer_end)),
+                ("offered_until", models.DateTimeField(default=partners.models.mirror.offer_end)),
                 ("taken_at", models.DateTimeField(blank=True, null=True)),
-                ("expires_at", models.DateTimeField(db_index=True, default=partners.models.in_a_minute)),
+                ("expires_at", models.DateTimeField(db_index=True, default=partners.models.mirror.in_a_minute)),
                 ("sealed_answer", models.TextField(blank=True)),
                 (
                     "customer",

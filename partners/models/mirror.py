@@ -1,0 +1,131 @@
+"""The mirror of the partners' customers, and what members ask Microsoft about them."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import uuid
+from typing import ClassVar
+
+from django.db import models
+from django.db.models import Q, Value
+from django.db.models.functions import StrIndex
+from django.db.models.lookups import GreaterThan
+from django.utils import timezone
+
+from partners.models.people import Member, Partner
+
+SHORTEST_STEM = 3  # characters; a part of a text that is shorter has no line in the index
+LOOKUP_LIFE = dt.timedelta(seconds=60)
+OFFER = dt.timedelta(seconds=10)  # a question that no worker took is offered again after this
+
+
+class CustomerQuerySet(models.QuerySet["Customer"]):
+    def present(self) -> CustomerQuerySet:
+        return self.filter(removed_at=None)
+
+    def matching(self, text: str) -> CustomerQuerySet:
+        """Customers whose name or domain contains the text, or whose tenant id it is; all of them for an empty text."""
+        text = text.strip()
+        if not text:
+            return self
+        found = Q(name_key__contains=text.casefold()) | _in_domain(text.casefold())
+        with contextlib.suppress(ValueError):
+            found |= Q(tenant_id=uuid.UUID(text))
+        return self.filter(found)
+
+
+def _in_domain(text: str) -> Q:
+    """
+    Whether the domain contains the text, asked so that an index of its parts helps.
+
+    What all domains end in, such as ".onmicrosoft.com", would have the index read a line for each of them.
+    """
+    stem = text.partition(".")[0]
+    if len(stem) < SHORTEST_STEM or stem == text:
+        return Q(domain__contains=text)
+    return Q(domain__contains=stem) & Q(GreaterThan(StrIndex("domain", Value(text)), 0))
+
+
+class Customer(models.Model):
+    """A partner's customer tenant as Partner Center last described it."""
+
+    partner = models.ForeignKey(Partner, models.CASCADE, related_name="customers")
+    tenant_id = models.UUIDField("tenant")
+    name = models.CharField(max_length=400, blank=True)
+    name_key = models.CharField(max_length=400, blank=True)
+    domain = models.CharField(max_length=255, blank=True)
+    relationship = models.CharField(max_length=40, blank=True)
+    content_hash = models.BinaryField(max_length=16)
+    first_seen_at = models.DateTimeField(default=timezone.now)
+    changed_at = models.DateTimeField(default=timezone.now)
+    removed_at = models.DateTimeField(null=True, blank=True)
+    removed_reason = models.CharField(max_length=40, blank=True)
+
+    objects = CustomerQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["partner", "tenant_id"], name="customer_once_per_partner"),
+            models.UniqueConstraint(fields=["partner", "id"], name="customer_partner_id"),
+        ]
+        indexes: ClassVar = [models.Index(fields=["partner", "name_key", "id"], name="customer_by_name")]
+
+    def __str__(self) -> str:
+        return self.name or self.domain or str(self.tenant_id)
+
+
+class LookupQuerySet(models.QuerySet["Lookup"]):
+    def over(self, now: dt.datetime) -> LookupQuerySet:
+        return self.filter(expires_at__lte=now)
+
+    def waiting(self, now: dt.datetime) -> LookupQuerySet:
+        """Taken by nobody, though a message should have been read by now."""
+        return self.filter(taken_at=None, offered_until__lte=now, expires_at__gt=now)
+
+
+def in_a_minute() -> dt.datetime:
+    return timezone.now() + LOOKUP_LIFE
+
+
+def offer_end() -> dt.datetime:
+    return timezone.now() + OFFER
+
+
+class Lookup(models.Model):
+    """A member's question to Microsoft about one customer, and for a minute at most its sealed answer."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    partner = models.ForeignKey(Partner, models.CASCADE, related_name="lookups")
+    customer = models.ForeignKey(Customer, models.CASCADE, related_name="lookups")
+    member = models.ForeignKey(Member, models.CASCADE, related_name="lookups")
+    cursor = models.JSONField(default=dict, blank=True)
+    asked_at = models.DateTimeField(default=timezone.now)
+    offered_until = models.DateTimeField(default=offer_end)
+    taken_at = models.DateTimeField(null=True, blank=True)
+    expires_at = models.DateTimeField(default=in_a_minute, db_index=True)
+    sealed_answer = models.TextField(blank=True)
+
+    objects = LookupQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["partner", "id"], name="lookup_partner_id")]
+
+    def __str__(self) -> str:
+        return f"look at {self.customer} for {self.member}"
+
+    def offer(self) -> bool:
+        """Claim the right to send a message about it; False when another tick was faster."""
+        now = timezone.now()
+        return Lookup.objects.waiting(now).filter(pk=self.pk).update(offered_until=now + OFFER) == 1
+
+    def take(self) -> bool:
+        """Claim the one right to ask Microsoft; False when somebody did, or nobody waits any more."""
+        now = timezone.now()
+        return Lookup.objects.filter(pk=self.pk, taken_at=None, expires_at__gt=now).update(taken_at=now) == 1
+
+    def mark_answered(self, sealed: str) -> bool:
+        """Leave the answer for a minute; False when nobody waits for it any more."""
+        now = timezone.now()
+        waiting = Lookup.objects.filter(pk=self.pk, sealed_answer="", expires_at__gt=now)
+        return waiting.update(sealed_answer=sealed, expires_at=now + LOOKUP_LIFE) == 1
