@@ -49,6 +49,12 @@ class UserManager(BaseUserManager["User"]):
 class User(AbstractBaseUser, PermissionsMixin):
     """A person: a partner's member, known by (cloud, tid, oid), or one of the vendor's staff with a local password."""
 
+    class StaffRole(models.TextChoices):
+        SUPPORT = "support"  # reads, tries again, sends links
+        SECURITY = "security"  # stops, rotates, takes evidence
+        AUDITOR = "auditor"  # reads
+        ADMIN = "admin"  # appoints staff
+
     username = models.CharField(max_length=150, unique=True)
     cloud = models.CharField(max_length=10, null=True, blank=True)  # noqa: DJ001 - all three are null for staff
     tid = models.UUIDField(null=True, blank=True)
@@ -56,6 +62,7 @@ class User(AbstractBaseUser, PermissionsMixin):
     upn = models.CharField("sign-in name", max_length=320, blank=True)
     name = models.CharField(max_length=256, blank=True)
     is_staff = models.BooleanField(default=False)
+    staff_role = models.CharField(max_length=10, choices=StaffRole.choices, blank=True)
     is_active = models.BooleanField(default=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
@@ -70,6 +77,10 @@ class User(AbstractBaseUser, PermissionsMixin):
                 name="user_identity_whole",
                 condition=Q(cloud=None, tid=None, oid=None)
                 | Q(cloud__isnull=False, tid__isnull=False, oid__isnull=False),
+            ),
+            models.CheckConstraint(
+                name="user_staff_role_known",
+                condition=Q(staff_role__in=["", "support", "security", "auditor", "admin"]),
             ),
         ]
 
