@@ -1,6 +1,5 @@
 """Our own validation of id_tokens: MSAL decodes them and checks nothing but the nonce."""
 
-import contextlib
 import hashlib
 import hmac
 import math
@@ -92,14 +91,7 @@ class KeySet:
         :raises EntraUnavailable: no keys at all
         """
         with self._lock:
-            now = self._clock()
-            wanted = kid not in self._keys or now - self._fetched_at > KEYS_LAST
-            pause = KEYS_AGAIN if self._keys else KEYS_AGAIN_AFTER_NONE
-            if wanted and now - self._tried_at >= pause:
-                self._tried_at = now
-                self._refresh(now)
-            if not self._keys:
-                raise EntraUnavailable("Entra's signing keys could not be fetched.", code="jwks")
+            self._see_to(wanted=kid not in self._keys)
             if kid not in self._keys:
                 raise BadIdToken("unknown_key")
             return self._keys[kid]
@@ -110,8 +102,19 @@ class KeySet:
 
         :raises EntraUnavailable: no keys at all
         """
-        with contextlib.suppress(BadIdToken):
-            self.find("")
+        with self._lock:
+            self._see_to(wanted=False)
+
+    def _see_to(self, *, wanted: bool) -> None:
+        """Fetch where a key is wanted, none is there or they are old; but not again and again."""
+        now = self._clock()
+        wanted = wanted or not self._keys or now - self._fetched_at > KEYS_LAST
+        pause = KEYS_AGAIN if self._keys else KEYS_AGAIN_AFTER_NONE
+        if wanted and now - self._tried_at >= pause:
+            self._tried_at = now
+            self._refresh(now)
+        if not self._keys:
+            raise EntraUnavailable("Entra's signing keys could not be fetched.", code="jwks")
 
     def _refresh(self, now: float) -> None:
         try:

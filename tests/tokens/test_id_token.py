@@ -235,6 +235,16 @@ def test_the_last_good_keys_serve_while_new_ones_cannot_be_fetched(entra, micros
     assert entra.validate(token(), nonce=NONCE).tenant_id == UUID(PARTNER)
 
 
+def test_keys_that_are_at_hand_are_not_fetched_again_for_the_next_redemption(entra, server, clock):
+    entra.ready_to_validate()
+
+    for _ in range(5):
+        clock.shift(3600)
+        entra.ready_to_validate()
+
+    assert len(server.gets()) == 1
+
+
 def test_without_any_keys_it_is_a_passing_trouble(entra, server, microsoft, clock):
     good, microsoft.jwks = microsoft.jwks, (503, {})
     for _ in range(3):
