@@ -5,7 +5,7 @@ workers = 2
 threads = 4
 graceful_timeout = 10
 accesslog = "-"
-# No query string: codes and states travel there. The logger masks invitations in the path.
+# No query string: codes and states travel there. The logger masks links that open something.
 access_log_format = '%(t)s "%(m)s %(U)s" %(s)s %(b)s %(M)s ms'
 logger_class = "cpvpanel.accesslog.AccessLogger"
 control_socket_disable = True

@@ -16,6 +16,7 @@ from bench.ground import POSTGRES, Broken, Ground, a_certificate, ground
 from bench.standin import CERTIFICATE
 
 GOAL = 1.3  # p95 of the list at the largest size, against the smallest
+WALLS_GOAL = 1.2
 ROW = "{:<30}{:>15}{:>15}{:>12}{:>12}"
 
 
@@ -120,9 +121,12 @@ def pages(options: argparse.Namespace) -> None:
         for size in options.rows:
             where.measure("fill", tenant=tenant_of(size), size=size)
         _title("Customer list", where)
-        rounds = [
-            where.measure("pages", tenants=tenants, requests_each=options.requests) for _ in range(options.rounds)
-        ]
+        same: dict[str, Any] = {"tenants": tenants, "requests_each": options.requests}
+        rounds, bare = [], []
+        for _ in range(options.rounds):
+            rounds.append(where.measure("pages", **same))
+            if where.superuser_url:
+                bare.append(where.without_walls().measure("pages", **same, walls=False))
     say(ROW.format("ms, p50 / p95", f"{few:,}", f"{many:,}", "p50 ratio", "p95 ratio"))
     for page in rounds[0]:
         small, large = ([_percentiles(one[page][str(size)]) for one in rounds] for size in (few, many))
@@ -131,6 +135,18 @@ def pages(options: argparse.Namespace) -> None:
         judged = "" if p95 <= GOAL else " !"
         say(ROW.format(page, *words, f"{p50:.2f}", f"{p95:.2f}{judged}"))
     say(f"The goal is a p95 ratio of at most {GOAL}.")
+    if bare:
+        _overhead(rounds, bare, str(many))
+
+
+def _overhead(rounds: list[Any], bare: list[Any], size: str) -> None:
+    """What row level security and its guard add to a page: medians with it over medians without."""
+    say(ROW.format(f"walls, p50 at {int(size):,}", "with, ms", "without", "ratio", ""))
+    for page in rounds[0]:
+        within, without = (median(median(one[page][size]) for one in some) for some in (rounds, bare))
+        judged = "" if within / without <= WALLS_GOAL else " !"
+        say(ROW.format(page, f"{within:.1f}", f"{without:.1f}", f"{within / without:.2f}{judged}", ""))
+    say(f"The goal is a ratio of at most {WALLS_GOAL}.")
 
 
 def _percentiles(values: list[float]) -> tuple[float, float]:

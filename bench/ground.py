@@ -9,20 +9,20 @@ import os
 import subprocess
 import sys
 import tempfile
-import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
+import psycopg
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from bench.standin import TLS, TLS_URL
+from bench.walled import Walled, a_walled_database
 from sandbox import demo
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,6 +40,11 @@ class Ground:
 
     env: dict[str, str]
     database: str  # what a person calls it
+    superuser_url: str = ""  # whom no policy binds; empty on SQLite
+
+    def without_walls(self) -> Ground:
+        """The same database by a login that no policy binds."""
+        return replace(self, env=self.env | {"DATABASE_URL": self.superuser_url, "CPV_BENCH_OPEN": "1"})
 
     def measure(self, name: str, **options: Any) -> Any:
         """What the function `bench.inside.<name>` of a fresh process returns."""
@@ -58,14 +63,19 @@ def ground(partners: dict[str, int]) -> Iterator[Ground]:
         tls = folder / "tls.pem"
         tls.write_text(a_certificate())
         stand_in, over_tls = ends.enter_context(_stand_in(partners, tls))
-        url = ends.enter_context(_database(folder))
+        made = ends.enter_context(_database(folder))
+        url, owner_url = made.login_url, made.owner_url
         env = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
-        made = Ground(
-            env | environment(folder, stand_in, url) | {TLS: str(tls), TLS_URL: over_tls},
-            "PostgreSQL" if url.startswith("postgres") else "SQLite",
-        )
-        made.measure("migrate")
-        yield made
+        env |= environment(folder, stand_in, url) | {TLS: str(tls), TLS_URL: over_tls, "DATABASE_OWNER_URL": owner_url}
+        _migrate(env)
+        yield Ground(env, "PostgreSQL" if url.startswith("postgres") else "SQLite", made.superuser_url)
+
+
+def _migrate(env: dict[str, str]) -> None:
+    command = [sys.executable, "manage.py", "migrate", "--no-input", "--skip-checks", "--verbosity", "0"]
+    ended = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        raise Broken(f"migrate: {ended.stderr[-2000:]}")
 
 
 def environment(folder: Path, stand_in: str, database: str) -> dict[str, str]:
@@ -121,22 +131,15 @@ def _stand_in(partners: dict[str, int], tls: Path) -> Iterator[tuple[str, str]]:
 
 
 @contextmanager
-def _database(folder: Path) -> Iterator[str]:
-    """A new database on the server that the environment names, or SQLite in the folder."""
+def _database(folder: Path) -> Iterator[Walled]:
+    """A new database on the server that the environment names, or SQLite in the folder, which knows no owners."""
     server = os.environ.get(POSTGRES, "")
     if not server:
-        yield f"sqlite:///{folder / 'bench.sqlite3'}"
+        yield Walled(f"sqlite:///{folder / 'bench.sqlite3'}", "", "")
         return
-    import psycopg
-
-    name = f"cpv_bench_{uuid.uuid4().hex[:12]}"
     try:
-        admin = psycopg.connect(server, autocommit=True)
-        admin.execute(f'CREATE DATABASE "{name}"')
+        psycopg.connect(server).close()
     except psycopg.Error as error:
         raise Broken(f"{POSTGRES}: {error}") from error
-    with admin:
-        try:
-            yield urlsplit(server)._replace(path=f"/{name}").geturl()
-        finally:
-            admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    with a_walled_database(server) as made:
+        yield made

@@ -21,14 +21,15 @@ from urllib.parse import quote
 
 import django
 import msal
+import psycopg
 import requests
 
 django.setup()
 
 from django.conf import settings  # noqa: E402
 from django.core import signing  # noqa: E402
-from django.core.management import call_command  # noqa: E402
 from django.db import connection  # noqa: E402
+from django.db.backends.signals import connection_created  # noqa: E402
 from django.test import Client  # noqa: E402
 from django.utils import timezone  # noqa: E402
 
@@ -49,6 +50,7 @@ from tokens.minting import Wish  # noqa: E402
 from tokens.models import RefreshToken  # noqa: E402
 from tokens.secret import Secret  # noqa: E402
 from tokens.sessions import ApiSession  # noqa: E402
+from tokens.tenancy import partner_scope, system_scope  # noqa: E402
 
 WARM_UP = 15  # requests or tokens before the clock starts
 PLACES = 20  # deep pages that are looked at
@@ -57,10 +59,6 @@ JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 
 # --- The ground -----------------------------------------------------------------------------------------------------
-def migrate() -> None:
-    call_command("migrate", verbosity=0, interactive=False)
-
-
 def connect(tenant: str, size: int) -> None:
     """A partner that connects the real way; then the stand-in has every page of its customers in memory."""
     partner = Partner.objects.create(cloud="global", tenant_id=tenant, name=f"Bench{size}")
@@ -87,7 +85,7 @@ def fill(tenant: str, size: int) -> None:
     partner = Partner.objects.create(cloud="global", tenant_id=tenant, name=f"Bench{size}")
     user = User.objects.create_user(f"member of {size}")
     Member.objects.create(user=user, partner=partner, role=Member.Role.OWNER)
-    described = (
+    described = [
         Customer(
             partner=partner,
             tenant_id=one.tenant_id,
@@ -98,8 +96,9 @@ def fill(tenant: str, size: int) -> None:
             content_hash=bytes(16),
         )
         for one in Customers(1, tenant, size)
-    )
-    Customer.objects.bulk_create(described, batch_size=5_000)
+    ]
+    with partner_scope(partner):
+        Customer.objects.bulk_create(described, batch_size=5_000)
     job = jobs.ensure(partner, "customers")
     Run.objects.create(
         partner=partner, job=job, fence=1, outcome=Run.Outcome.DONE, seen=size, finished_at=timezone.now()
@@ -110,8 +109,12 @@ def fill(tenant: str, size: int) -> None:
 
 def tidy() -> None:
     """Statistics and visibility as the server's own housekeeping leaves them sooner or later."""
-    with connection.cursor() as cursor:
-        cursor.execute("VACUUM ANALYZE partners_customer" if connection.vendor == "postgresql" else "ANALYZE")
+    if connection.vendor == "postgresql":
+        with psycopg.connect(os.environ["DATABASE_OWNER_URL"], autocommit=True) as owner:
+            owner.execute("VACUUM ANALYZE partners_customer")
+    else:
+        with connection.cursor() as cursor:
+            cursor.execute("ANALYZE")
 
 
 # --- The clock ------------------------------------------------------------------------------------------------------
@@ -162,7 +165,8 @@ def sync(tenant: str, size: int, first: bool) -> dict[str, Any]:
     """One run of the product's customer sync, into an empty mirror or over one that holds the same already."""
     partner = Partner.objects.get(tenant_id=tenant)
     if first:
-        Customer.objects.filter(partner=partner)._raw_delete("default")
+        with partner_scope(partner):
+            Customer.objects.filter(partner=partner)._raw_delete("default")
         tidy()
     job = jobs.ensure(partner, "customers", due_now=True)
     _session(partner).get("/v1/profiles/organization")  # the token
@@ -175,8 +179,15 @@ def sync(tenant: str, size: int, first: bool) -> dict[str, Any]:
 
 
 # --- Customer list --------------------------------------------------------------------------------------------------
-def pages(tenants: dict[str, str], requests_each: int) -> dict[str, dict[str, list[float]]]:
-    """Milliseconds of every request: page → size → values. Sizes take turns, so the machine's moods meet all."""
+def pages(tenants: dict[str, str], requests_each: int, walls: bool = True) -> dict[str, dict[str, list[float]]]:
+    """
+    Milliseconds of every request: page → size → values. Sizes take turns, so the machine's moods meet all.
+
+    Without `walls` nothing guards a statement, and the login is one that no policy binds: what they cost is the rest.
+    """
+    if not walls:
+        connection_created.disconnect(dispatch_uid="tenancy")
+        connection.execute_wrappers.clear()
     visitors = {size: Visitor(tenant) for size, tenant in tenants.items()}
     found: dict[str, dict[str, list[float]]] = {page: {size: [] for size in tenants} for page in PAGES}
     for turn in range(WARM_UP + requests_each):
@@ -198,7 +209,8 @@ class Visitor:
         session = self._client.session
         session["partner_id"] = partner.pk
         session.save()
-        keys = list(partner.customers.order_by("name_key", "id").values_list("name_key", "id", "domain"))
+        with partner_scope(partner):
+            keys = list(partner.customers.order_by("name_key", "id").values_list("name_key", "id", "domain"))
         some = random.Random(7).choices(keys[: -listing.PAGE_SIZE] or keys, k=PLACES)  # noqa: S311 - any places will do
         self.marks = [signing.dumps([name, pk], salt=listing.SALT, compress=True) for name, pk, _ in some]
         self.domains = [domain for *_, domain in some]
@@ -365,4 +377,6 @@ def _plain(token: RefreshToken, http: requests.Session, *, assertion: str = "") 
 
 
 if __name__ == "__main__":
-    print(json.dumps(globals()[sys.argv[1]](**json.loads(sys.argv[2]))))  # noqa: T201 - read by bench.ground
+    with system_scope("a bench"):
+        found = globals()[sys.argv[1]](**json.loads(sys.argv[2]))
+    print(json.dumps(found))  # noqa: T201 - read by bench.ground

@@ -219,4 +219,7 @@ if __name__ == "__main__":
     import django
 
     django.setup()
-    {"caller": caller, "minter": minter, "stopper": stopper}[sys.argv[1]](sys.argv[2])
+    from tokens.tenancy import system_scope
+
+    with system_scope("a bench"):
+        {"caller": caller, "minter": minter, "stopper": stopper}[sys.argv[1]](sys.argv[2])

@@ -15,7 +15,7 @@ from typing import Any
 from django.conf import settings
 from django.utils import timezone
 
-from consent.models import ATTEMPT_LIFE, ConsentAttempt, Invitation, PostedAnswer, digest
+from consent.models import ATTEMPT_LIFE, ConsentAttempt, Invitation, MemberInvitation, PostedAnswer, digest
 from consent.refusals import WAY_ON, Refused, of_failure
 from partners.models import Partner
 from tokens import outside
@@ -46,8 +46,10 @@ def flow_to_microsoft(
     kind: str,
     retry_path: str,
     hint: str = "",
-    openid_only: bool = False,
+    offline_access: bool = True,
     claims: str = "",
+    prompt: str = "select_account",
+    max_age: int | None = None,
 ) -> dict[str, Any]:
     """
     What MSAL needs to know again on the way back: state, nonce, verifier, and the address to send the browser to.
@@ -61,12 +63,14 @@ def flow_to_microsoft(
             redirect_uri=callback_address(kind),
             login_hint=hint or None,
             response_mode=settings.CPV_RESPONSE_MODE,
-            openid_only=openid_only,
+            prompt=prompt,
+            offline_access=offline_access,
             claims=claims or None,
+            max_age=max_age,
         )
     except Failure as failure:
         raise as_refusal(failure, retry_path) from failure
-    return flow | {"retry_path": retry_path}
+    return flow | {"retry_path": retry_path, "tenant": tenant}
 
 
 def remember(
@@ -77,6 +81,7 @@ def remember(
     *,
     partner: Partner | None = None,
     invitation: Invitation | None = None,
+    member_invitation: MemberInvitation | None = None,
     next_path: str = "",
 ) -> str:
     """Write the attempt down, sealed and tied to this browser; returns the address to send the browser to."""
@@ -86,6 +91,7 @@ def remember(
         cloud=cloud,
         partner=partner,
         invitation=invitation,
+        member_invitation=member_invitation,
         state_hash=state_hash,
         browser_hash=digest(browser),
         sealed_flow=outside.keyring().seal(Secret(json.dumps(flow)), aad=_attempt_aad(state_hash)),
@@ -109,15 +115,15 @@ def claimed(
     :raises Refused: no such attempt, another browser's, too late, or answered already
     """
     state_hash = digest(answer.get("state", ""))
-    attempt = (
-        ConsentAttempt.objects.select_related("partner", "invitation").filter(kind=kind, state_hash=state_hash).first()
-    )
+    known = ConsentAttempt.objects.select_related("partner", "invitation", "member_invitation__partner")
+    attempt = known.filter(kind=kind, state_hash=state_hash).first()
     if attempt is None:
         raise Refused("unknown_attempt", retry_path=WAY_ON[kind])
     sealed = attempt.sealed_flow
     reason = _why_not(attempt, browser) or ("" if attempt.claim() else "replayed")
     if reason:
-        raise Refused(reason, retry_path="" if attempt.invitation else WAY_ON[kind] or "/")
+        by_link = attempt.invitation or attempt.member_invitation
+        raise Refused(reason, retry_path="" if by_link else WAY_ON[kind] or "/")
     return attempt, json.loads(outside.keyring().open(sealed, aad=_attempt_aad(state_hash)).reveal())
 
 

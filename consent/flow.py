@@ -21,6 +21,7 @@ from consent.models import Consent, ConsentAttempt, Invitation
 from consent.refusals import Refused, of_answer
 from partners import jobs
 from partners.models import Member, Partner, User
+from partners.presence import FRESH
 from partners.standing import current_token, standing
 from tokens import audit, broker, custody, gate, outside, permissions
 from tokens.clouds import cloud_named
@@ -28,6 +29,7 @@ from tokens.entra import Identity
 from tokens.entra import Refused as EntraRefused
 from tokens.errors import Failure
 from tokens.models import RefreshToken
+from tokens.tenancy import system_scope
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +47,8 @@ class Connected:
     partner: Partner
     user: User | None
     pending: bool
+    mfa: dict[str, Any]
+    proved_at: int | None
 
 
 # --- Begin ------------------------------------------------------------------------------------------------------------
@@ -76,6 +80,7 @@ def begin(
         retry_path=retry_path,
         hint=hint,
         claims=_wanted_claims(partner, token),
+        max_age=FRESH if renewal else None,  # whoever renews proves themselves, and may then say yes
     )
     flow["renewal"] = _is_live(partner, token)  # what is in force is replaced only when an owner has seen by what
     return attempts.remember(
@@ -222,7 +227,15 @@ def _store(
         )
     except custody.NotOpen as failure:
         raise Refused("already_connected" if failure.code == "already_connected" else "stopped") from failure
-    return Connected(partner, people[0] if people else _owner(partner, identity), pending)
+    user = people[0] if people else _owner(partner, identity)
+    return Connected(partner, user, pending, evidence.mfa, _proved_at(attempt, identity))
+
+
+def _proved_at(attempt: ConsentAttempt, identity: Identity) -> int | None:
+    """When whoever connects proved themselves: a first consent is a proof by itself, a renewal only with a time."""
+    if attempt.invitation and not attempt.invitation.renews:
+        return int(timezone.now().timestamp())
+    return identity.authenticated_at
 
 
 def _owner(partner: Partner, identity: Identity) -> User | None:
@@ -265,13 +278,14 @@ def _take_effect(consent: Consent) -> User:
     """Everything else a consent changes, inside the transaction that brings its token in force."""
     partner = consent.partner
     partner.start_access_period(timezone.now())
-    user = User.objects.member(
-        cloud=partner.cloud,
-        tenant_id=partner.tenant_id,
-        object_id=consent.oid,
-        upn=consent.upn,
-        name=consent.name,
-    )
+    with system_scope("a person becomes a user"):
+        user = User.objects.member(
+            cloud=partner.cloud,
+            tenant_id=partner.tenant_id,
+            object_id=consent.oid,
+            upn=consent.upn,
+            name=consent.name,
+        )
     Member.objects.get_or_create(user=user, partner=partner, defaults={"role": Member.Role.OWNER})
     name = consent.token.secret_name
     audit.record("consent.given", actor=user.as_actor(), partner=partner, object=name, **_in_short(consent))

@@ -12,6 +12,7 @@ from django.utils import timezone
 from consent.models import INVITATION_LIFE, Invitation, digest
 from consent.refusals import Refused
 from partners.models import Partner
+from partners.standing import current_token, standing
 from tokens import audit
 from tokens.actors import Actor
 
@@ -19,7 +20,9 @@ KEEP = dt.timedelta(days=90)
 
 
 @transaction.atomic
-def invite(*, partner: Partner, by: Actor, email: str = "", renews: bool = False) -> tuple[Invitation, str]:
+def invite(
+    *, partner: Partner, by: Actor, email: str = "", renews: bool = False, reason: str = ""
+) -> tuple[Invitation, str]:
     """
     A new invitation and its address, which exists only now: we keep a hash of it.
 
@@ -34,8 +37,25 @@ def invite(*, partner: Partner, by: Actor, email: str = "", renews: bool = False
         created_by=str(by),
         expires_at=timezone.now() + INVITATION_LIFE,
     )
-    audit.record("invitation.made", actor=by, partner=partner, object=f"invitation {invitation.pk}")
+    why = {"reason": reason[:200]} if reason else {}
+    audit.record("invitation.made", actor=by, partner=partner, object=f"invitation {invitation.pk}", **why)
     return invitation, f"{settings.CPV_BASE_URL}/connect/{link}"
+
+
+class NoLinkNow(ValueError):
+    """We stopped this partner ourselves; the text says what lifts that."""
+
+
+def invite_again(*, partner: Partner, by: Actor, email: str = "", reason: str = "") -> tuple[Invitation, str]:
+    """
+    A fresh link for a partner; where a connection works, what comes of it waits for an owner's yes.
+
+    :raises NoLinkNow: the partner is stopped by us
+    """
+    stands = standing(partner, current_token(partner))
+    if not (stands.can_reconnect or stands.is_live):
+        raise NoLinkNow(f"{partner.name}: {stands.title}. {stands.action}")
+    return invite(partner=partner, by=by, email=email, renews=stands.is_live, reason=reason)
 
 
 def usable(link: str) -> Invitation:

@@ -14,8 +14,11 @@ from tokens import outside
 
 SUBJECTS = {
     "invitation": "Connect {partner} to CPV Panel",
+    "member": "Join {partner} in CPV Panel",
     "broken": "{partner}: the connection to Microsoft needs you",
     "ending": "{partner}: the access you granted ends soon",
+    "asked": "{partner}: the vendor's staff ask to look at your pages",
+    "lent": "{partner}: the vendor's staff look at your pages",
     "recovered": "{partner}: the connection to Microsoft works again",
 }
 

@@ -11,7 +11,11 @@ from django.db import models
 from django.db.models import F, Q
 from django.utils import timezone
 
+from partners.powers import LIMITABLE
+from tokens.tenancy import OfOnePartner
+
 if TYPE_CHECKING:
+    from partners.models import Member
     from tokens.models import RefreshToken
 
 INVITATION_LIFE = dt.timedelta(days=7)
@@ -22,6 +26,10 @@ SENDING = dt.timedelta(minutes=5)  # longer than any mail server may take
 def digest(value: str) -> bytes:
     """What we keep of links, states and browser bindings: enough to recognise one, useless to make one."""
     return hashlib.sha256(value.encode()).digest()
+
+
+class InvitationQuerySet(OfOnePartner, models.QuerySet["Invitation"]):
+    """Within the scope of one partner its own; outside of any an error."""
 
 
 class Invitation(models.Model):
@@ -35,6 +43,8 @@ class Invitation(models.Model):
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     expires_at = models.DateTimeField()
     used_at = models.DateTimeField(null=True, blank=True)
+
+    objects = InvitationQuerySet.as_manager()
 
     class Meta:
         constraints: ClassVar = [models.UniqueConstraint(fields=["partner", "id"], name="invitation_partner_id")]
@@ -55,6 +65,72 @@ class Invitation(models.Model):
         return Invitation.objects.filter(pk=self.pk, used_at=None).update(used_at=timezone.now()) == 1
 
 
+class MemberInvitationQuerySet(OfOnePartner, models.QuerySet["MemberInvitation"]):
+    def open(self) -> MemberInvitationQuerySet:
+        """Whose link still leads somewhere."""
+        return self.filter(used_at=None, revoked_at=None, expires_at__gt=timezone.now())
+
+
+class MemberInvitation(models.Model):
+    """
+    A link that makes one person a member of one partner. Looking at it never spends it; only a success does.
+
+    The address is where the mail goes, and nothing else: whoever opens the link shows who they are at Microsoft, and
+    `tenant_id` says of which organisation they have to be.
+    """
+
+    partner = models.ForeignKey("partners.Partner", models.CASCADE, related_name="member_invitations")
+    link_hash = models.BinaryField(max_length=32, unique=True)
+    email = models.EmailField()
+    role = models.CharField(max_length=10)
+    limited = models.BooleanField(default=False)  # sees no customer until an owner chooses some
+    tenant_id = models.UUIDField("tenant")
+    invited_by = models.ForeignKey("partners.Member", models.SET_NULL, null=True, blank=True, related_name="+")
+    invited_by_name = models.CharField(max_length=320)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    expires_at = models.DateTimeField()
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    used_at = models.DateTimeField(null=True, blank=True)
+    member = models.OneToOneField(
+        "partners.Member", models.SET_NULL, null=True, blank=True, related_name="invitation"
+    )  # who came of it
+
+    objects = MemberInvitationQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["partner", "id"], name="member_invitation_partner_id"),
+            models.CheckConstraint(
+                name="member_invitation_role_known",
+                condition=Q(role__in=["owner", "operator", "reader", "auditor"]),
+            ),
+            models.CheckConstraint(
+                name="member_invitation_limited_by_role", condition=Q(limited=False) | Q(role__in=LIMITABLE)
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"invitation of {self.email} to {self.partner}, until {self.expires_at:%Y-%m-%d %H:%M} UTC"
+
+    @property
+    def is_expired(self) -> bool:
+        return self.expires_at <= timezone.now()
+
+    @property
+    def role_name(self) -> str:
+        return self.role.capitalize()
+
+    def mark_used(self) -> bool:
+        """Spend it; False when somebody was faster, or it was taken back meanwhile."""
+        return MemberInvitation.objects.open().filter(pk=self.pk).update(used_at=timezone.now()) == 1
+
+    def mark_revoked(self) -> bool:
+        return MemberInvitation.objects.open().filter(pk=self.pk).update(revoked_at=timezone.now()) == 1
+
+    def point_at(self, member: Member) -> None:
+        MemberInvitation.objects.filter(pk=self.pk).update(member=member)
+
+
 class ConsentAttempt(models.Model):
     """One trip to Microsoft. Claimed once, by the browser that began it, within ten minutes."""
 
@@ -69,6 +145,9 @@ class ConsentAttempt(models.Model):
         "partners.Partner", models.CASCADE, null=True, blank=True, related_name="consent_attempts"
     )
     invitation = models.ForeignKey(Invitation, models.CASCADE, null=True, blank=True, related_name="attempts")
+    member_invitation = models.ForeignKey(
+        MemberInvitation, models.CASCADE, null=True, blank=True, related_name="attempts"
+    )
     state_hash = models.BinaryField(max_length=32, unique=True)
     browser_hash = models.BinaryField(max_length=32)
     sealed_flow = models.TextField()
@@ -109,6 +188,10 @@ class PostedAnswer(models.Model):
         return f"answer waiting until {self.expires_at:%Y-%m-%d %H:%M:%S} UTC"
 
 
+class ConsentQuerySet(OfOnePartner, models.QuerySet["Consent"]):
+    """Within the scope of one partner its own; outside of any an error."""
+
+
 class Consent(models.Model):
     """What one person agreed to for their firm, with the evidence we saw. Lines are added and never changed."""
 
@@ -123,6 +206,8 @@ class Consent(models.Model):
     mfa_evidence = models.JSONField()
     terms_version = models.CharField(max_length=20)
 
+    objects = ConsentQuerySet.as_manager()
+
     class Meta:
         constraints: ClassVar = [models.UniqueConstraint(fields=["partner", "id"], name="consent_partner_id")]
 
@@ -130,7 +215,7 @@ class Consent(models.Model):
         return f"consent of {self.partner} by {self.upn} at {self.at:%Y-%m-%d %H:%M} UTC"
 
 
-class NoticeQuerySet(models.QuerySet["Notice"]):
+class NoticeQuerySet(OfOnePartner, models.QuerySet["Notice"]):
     def due(self, now: dt.datetime) -> NoticeQuerySet:
         """Neither sent nor dropped, its time has come, and nobody is sending it."""
         free = Q(leased_until=None) | Q(leased_until__lte=now)
@@ -143,17 +228,19 @@ class NoticeQuerySet(models.QuerySet["Notice"]):
 
 
 class Notice(models.Model):
-    """One mail to one person about one change of a connection, or its coming end. The row makes it happen once."""
+    """One mail to one person about a change of a connection, its coming end or a look. The row makes it happen once."""
 
     class Kind(models.TextChoices):
         BROKEN = "broken"
         RECOVERED = "recovered"
         ENDING = "ending"
+        ASKED = "asked"
+        LENT = "lent"
 
     partner = models.ForeignKey("partners.Partner", models.CASCADE, related_name="notices")
     token = models.ForeignKey("tokens.RefreshToken", models.CASCADE, related_name="notices")
     kind = models.CharField(max_length=10, choices=Kind.choices)
-    about = models.CharField(max_length=40, blank=True)  # which of several of its kind: "30 days before 2027-05-25"
+    about = models.CharField(max_length=40, blank=True)  # which of several of its kind: "access 4"
     to = models.CharField(max_length=320, blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     tries = models.PositiveIntegerField(default=0)

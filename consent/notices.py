@@ -1,5 +1,6 @@
 """
-Telling a partner's owners that the connection broke, works again, or is about to end: each person once per change.
+Telling a partner's owners that the connection broke, works again or is about to end, and who of the vendor's staff asks
+to look: each person once per change.
 
 Nobody calls this when a state changes: the clock finds the changes in the rows, so none is missed and none told twice.
 First a row per person, then the mail: a mail server that is down costs time, never a mail.
@@ -18,11 +19,12 @@ from django.db.models import Exists, OuterRef, Q
 from django.urls import reverse
 from django.utils import timezone
 
-from consent import mails
+from consent import looks, mails
 from consent.models import Invitation, Notice
 from partners.models import Member, Partner
 from partners.standing import Standing, current_token, standing
 from tokens.models import REFUSALS, Halt, RefreshToken
+from tokens.tenancy import partner_scope, system_scope
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ FIRST_WAIT, LONGEST_WAIT = 30.0, 3600.0  # seconds between two tries
 
 
 # --- Finding --------------------------------------------------------------------------------------------------------
+@system_scope("who is to be told what")
 def find() -> None:
     """Write down who is to be told what; safe at any time, twice and by two at once. In an all-stop nobody is told."""
     if Halt.objects.in_force().exists():
@@ -49,6 +52,9 @@ def find() -> None:
             _write(token, Notice.Kind.RECOVERED, set(told) & set(recipients(token.partner)))
     for token in _soon_over(now):
         _write(token, Notice.Kind.ENDING, recipients(token.partner), about=_coming_end(token.partner, now))
+    for grant, kind in looks.untold(now, STILL_NEWS):
+        if current := current_token(grant.partner):  # whoever never connected has no owner either
+            _write(current, kind, owners(grant.partner), about=looks.about(grant))
 
 
 def _newly_broken(now: dt.datetime) -> Iterable[RefreshToken]:
@@ -92,11 +98,18 @@ def _coming_end(partner: Partner, now: dt.datetime) -> str:
 
 def recipients(partner: Partner) -> list[str]:
     """The owners, and whoever the invitation that led to the connection was mailed to; nobody else, nobody twice."""
-    owners = partner.members.filter(role=Member.Role.OWNER, user__is_active=True).order_by("pk")
-    addresses = list(owners.values_list("user__upn", flat=True))
     invited = Invitation.objects.filter(partner=partner, used_at__isnull=False).exclude(email="").order_by("-used_at")
-    addresses += invited.values_list("email", flat=True)[:1]
-    return list(dict.fromkeys(address.lower() for address in addresses if _is_address(address)))
+    return list(dict.fromkeys(owners(partner) + _addresses(invited.values_list("email", flat=True)[:1])))
+
+
+def owners(partner: Partner) -> list[str]:
+    """Who alone may answer a request to look; an invitation's address need not be an owner's."""
+    members = partner.members.filter(role=Member.Role.OWNER, user__is_active=True).order_by("pk")
+    return _addresses(members.values_list("user__upn", flat=True))
+
+
+def _addresses(texts: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(text.lower() for text in texts if _is_address(text)))
 
 
 def _is_address(text: str) -> bool:
@@ -116,6 +129,7 @@ def _write(token: RefreshToken, kind: Notice.Kind, addresses: Iterable[str], *, 
 
 
 # --- Sending --------------------------------------------------------------------------------------------------------
+@system_scope("notices that are due")
 def due() -> list[int]:
     """Notices to send now."""
     return list(Notice.objects.due(timezone.now()).order_by("pk").values_list("pk", flat=True)[:100])
@@ -123,15 +137,23 @@ def due() -> list[int]:
 
 def send(notice_id: int) -> bool:
     """Send one notice if it is due and nobody else does; False when it was not sent."""
-    notice = Notice.objects.select_related("partner", "token").filter(pk=notice_id).first()
-    if notice is None or not notice.lease():
+    with system_scope("whose notice it is"):
+        notice = Notice.objects.select_related("partner", "token").filter(pk=notice_id).first()
+    if notice is None:
+        return False
+    with partner_scope(notice.partner):
+        return _send(notice)
+
+
+def _send(notice: Notice) -> bool:
+    if not notice.lease():
         return False
     token = current_token(notice.partner)
     stands = standing(notice.partner, token)
     if not _is_news(notice, token, stands):
         notice.mark_dropped()
         return False
-    if stands.state in STOPPED_ON_PURPOSE:
+    if stands.state in STOPPED_ON_PURPOSE and notice.kind not in looks.KINDS:
         notice.postpone(LONGEST_WAIT)
         return False
     try:
@@ -147,6 +169,8 @@ def send(notice_id: int) -> bool:
 
 def _is_news(notice: Notice, token: RefreshToken | None, stands: Standing) -> bool:
     """A mail that waited must not tell what is over, nor reach somebody who is no longer to be told."""
+    if notice.kind in looks.KINDS:
+        return notice.to in owners(notice.partner) and looks.grant_of(notice) is not None
     if token is None or token.pk != notice.token_id or notice.to not in recipients(notice.partner):
         return False
     if stands.state in STOPPED_ON_PURPOSE:  # it may be lifted
@@ -157,12 +181,15 @@ def _is_news(notice: Notice, token: RefreshToken | None, stands: Standing) -> bo
 
 
 def _mail(notice: Notice, stands: Standing) -> None:
+    is_look = notice.kind in looks.KINDS
+    page = "access" if is_look else "connection" if notice.kind == Notice.Kind.ENDING else "home"
+    grant = looks.grant_of(notice) if is_look else None
     mails.send(
         notice.kind,
         to=notice.to,
         partner=notice.partner.name,
-        url=f"{settings.CPV_BASE_URL}{reverse('connection' if notice.kind == Notice.Kind.ENDING else 'home')}",
-        context={"standing": stands, "token": notice.token, "partner": notice.partner},
+        url=f"{settings.CPV_BASE_URL}{reverse(page)}",
+        context={"standing": stands, "token": notice.token, "partner": notice.partner, "grant": grant},
         message_id=f"cpv-notice-{notice.pk}",
     )
 

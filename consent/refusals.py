@@ -17,6 +17,7 @@ PARTNER_CENTER_APP = "fa3d9a0c-3fb0-42cc-9193-47c7ecd2edbd"
 YOU = "You"
 ADMINISTRATOR = "Your administrator"
 VENDOR = "Us, the vendor"
+INVITER = "Whoever invited you"
 NOBODY = "Nobody: it passes"
 WAY_ON = {"consent": "", "signin": "/signin", "admin": ""}  # by kind of attempt, where no invitation leads on
 
@@ -178,6 +179,37 @@ REASONS = {
         ("If you are a member, sign in to the portal.", "Otherwise ask us for a new invitation."),
         status=410,
     ),
+    "unknown_team_invitation": Reason(
+        "This invitation does not exist",
+        "The link is incomplete, or it was never one of ours.",
+        ("Copy the whole link from the mail.", "If it still fails, ask whoever invited you for a new one."),
+        status=404,
+    ),
+    "ended_team_invitation": Reason(
+        "This invitation is no longer good",
+        "An invitation is good for seven days, for one person, and until an owner takes it back.",
+        (
+            "If you are a member already, sign in to the portal.",
+            "Otherwise ask whoever invited you for a new invitation.",
+        ),
+        owner=INVITER,
+        status=410,
+    ),
+    "not_of_the_team": Reason(
+        "That account belongs to another organisation",
+        "This invitation is for people of one organisation, and the account you chose lives in a different one.",
+        (
+            "Open the invitation again.",
+            "Choose “Use another account” and sign in with your account in that organisation.",
+            "If you have none there, ask whoever invited you to invite somebody of another organisation.",
+        ),
+    ),
+    "already_a_member": Reason(
+        "You are a member already",
+        "This invitation is for somebody who is not yet a member. It stays good for them, and nothing changed for you.",
+        ("Sign in to the portal.",),
+        status=409,
+    ),
     "already_connected": Reason(
         "Already connected",
         "Another attempt was faster: the organisation is connected, and this one was thrown away.",
@@ -198,6 +230,61 @@ REASONS = {
             "If you have an invitation, open its link: that is how an organisation connects.",
             "If your organisation is connected, ask an owner to add you.",
         ),
+    ),
+    "guest_at_sign_in": Reason(
+        "That account is a guest",
+        "A guest's sign-in is governed by another organisation, so we do not go by it.",
+        ("Sign in again with an account of your own organisation.",),
+    ),
+    "personal_at_sign_in": Reason(
+        "That is a personal Microsoft account",
+        "Members sign in with their work account.",
+        ("Sign in again with your work account.",),
+    ),
+    "no_mfa_at_sign_in": Reason(
+        "Your sign-in did not carry MFA",
+        "We let nobody in who signed in without multi-factor authentication, and Microsoft says that you did.",
+        (
+            "In the Microsoft Entra admin centre, under Conditional Access, switch on a policy that requires MFA of "
+            "your members for our application ({apps}), with no exception for this location.",
+            "Sign out at Microsoft, or use a private window, and sign in again with MFA.",
+        ),
+        owner=ADMINISTRATOR,
+    ),
+    "no_context": Reason(
+        "Your sign-in did not meet the authentication context {context}",
+        "We let somebody in when Microsoft confirms that your organisation's policy for the authentication context "
+        "{context} was met, and it did not.",
+        (
+            "In the Microsoft Entra admin centre, under Conditional Access, publish the authentication context "
+            "{context}, and switch on a policy that targets it and requires MFA of your members.",
+            "Sign in again.",
+        ),
+        owner=ADMINISTRATOR,
+    ),
+    "mfa_unknown": Reason(
+        "Microsoft does not tell us that you used MFA",
+        "We let nobody in without multi-factor authentication that we can see. What you sign in with does not say how "
+        "you did, and Microsoft gave us nothing else that does.",
+        (
+            "In the Microsoft Entra admin centre, under Conditional Access, switch on a policy that requires MFA of "
+            "your members for our application ({apps}) and for Microsoft Partner Center.",
+            "Let a Global Administrator approve our application for the whole organisation, under Enterprise "
+            "applications, so that Microsoft tells us how members sign in.",
+            "Sign in again.",
+        ),
+        owner=ADMINISTRATOR,
+    ),
+    "another_person": Reason(
+        "That is another account",
+        "To go on, whoever is signed in here has to prove it at Microsoft. You came back as somebody else, so nothing "
+        "was done, and you are still signed in as before.",
+        ("Go back, and sign in at Microsoft with the very account you use here.",),
+    ),
+    "not_anew": Reason(
+        "Microsoft did not ask you again",
+        "It answered from an earlier sign-in, or did not say when you signed in, and that is no proof that it is you.",
+        ("Sign in again, and enter your password and MFA at Microsoft.",),
     ),
     "vault_down": Reason(
         "We could not store the connection safely",

@@ -4,15 +4,18 @@ from typing import Any
 
 from celery import shared_task
 
-from consent import attempts, invitations, notices
+from consent import attempts, invitations, notices, team
+from tokens.tenancy import system_scope
 
 
 @shared_task(name="consent.tidy", ignore_result=True)
+@system_scope("tidying consent")
 def tidy(**_future: Any) -> None:
     """Let go of attempts, invitations and notices that are long over."""
     attempts.forget_old()
     invitations.forget_old()
     notices.forget_old()
+    team.forget_old()
 
 
 @shared_task(name="consent.notify", ignore_result=True)

@@ -6,38 +6,43 @@ import secrets
 from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from django.conf import settings
 from django.contrib import messages
-from django.contrib.auth import logout
 from django.contrib.auth.decorators import login_not_required
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.urls import resolve, reverse
-from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_GET, require_http_methods, require_POST, require_safe
 
-from consent import flow, invitations, posted, sign_in
+from consent import flow, invitations, posted
 from consent.checks_at_consent import ROLE_WORDS
 from consent.models import ConsentAttempt
 from consent.refusals import WAY_ON, Refused
-from partners.access import PartnerRequest, chosen_partner, enter, membership, partner_required
+from partners.access import PartnerRequest, chosen_partner, enter, membership, needs, partner_required
 from partners.leaving import View, leads_to_microsoft
 from partners.models import CLOUDS, Member, Partner
 from partners.overview import overview
+from partners.powers import Power
+from partners.presence import freshly_signed_in
 from partners.standing import current_token, standing
 from tokens import outside
+from tokens.tenancy import system_scope
 
 # The words of a refusal speak of the invitation; on the way through sign-in or a reconnect there is none.
 OPEN_AGAIN = "Open the invitation again"
-AGAIN = {"/signin": "Sign in again", "/": "Reconnect from your home page"}
+AGAIN = {
+    "/signin": "Sign in again",
+    "/signin/again": "Sign in again",
+    "/": "Reconnect from your home page",
+}
 INVITATION_KEPT = " Your invitation is still good."
+BEFORE_SIGN_IN = system_scope("nobody is known yet")  # links, states and identities are looked up across partners
 APPROVAL_HELPS = {"admin_approval", "approved_elsewhere"}
-LONGEST_PATH = 500
 BROWSER_KEY = "consent_browser"
 AnswerView = Callable[[HttpRequest, Mapping[str, str]], HttpResponse]
 
@@ -64,11 +69,13 @@ def refusal_page(request: HttpRequest, refused: Refused) -> HttpResponse:
     if refused.reason in {"already_connected", "replayed", "answer_gone"} and (upn := _connected_as(request)):
         retry_path, retry_label = reverse("home"), "Go to your home page"
         title = f"Already connected as {upn}"
-    why = words.why.replace("{roles}", " or ".join(_accepted_roles()))
+    why = _filled(words.why)
     refusal = {
-        "title": title,
+        "title": _filled(title),
         "why": why if again == OPEN_AGAIN else why.replace(INVITATION_KEPT, ""),
-        "steps": [step.replace(OPEN_AGAIN, again).replace(OPEN_AGAIN.lower(), again.lower()) for step in words.steps],
+        "steps": [
+            _filled(step).replace(OPEN_AGAIN, again).replace(OPEN_AGAIN.lower(), again.lower()) for step in words.steps
+        ],
         "missing": refused.missing,
         "command": words.command,
         "owner": words.owner,
@@ -76,9 +83,18 @@ def refusal_page(request: HttpRequest, refused: Refused) -> HttpResponse:
         "retry_url": retry_path,
         "retry_label": retry_label,
         "admin_consent": refused.reason in APPROVAL_HELPS and _invitation_in(refused.retry_path),
-        "nothing_stored": refused.reason not in {"used_invitation", "already_connected"},
+        "nothing_stored": refused.reason not in {"used_invitation", "already_connected", "already_a_member"},
     }
     return _at_the_callback(render(request, "consent/refused.html", {"refusal": refusal}, status=words.status))
+
+
+def _filled(words: str) -> str:
+    """The words of a refusal with what only the settings know."""
+    apps = ", ".join(sorted({app["app_id"] for app in settings.CPV_APPS.values() if app["app_id"]}))
+    known = {"{roles}": " or ".join(_accepted_roles()), "{apps}": apps, "{context}": settings.CPV_SIGN_IN_CONTEXT}
+    for name, value in known.items():
+        words = words.replace(name, value)
+    return words
 
 
 def _at_the_callback(page: HttpResponse) -> HttpResponse:
@@ -123,6 +139,7 @@ def browser_secret(request: HttpRequest, *, make: bool = False) -> str:
 @never_cache
 @login_not_required
 @require_http_methods(["GET", "HEAD", "POST"])
+@BEFORE_SIGN_IN
 @leads_to_microsoft
 @explains_refusals
 def connect(request: HttpRequest, link: str) -> HttpResponse:
@@ -164,7 +181,7 @@ def takes_microsofts_answer(kind: ConsentAttempt.Kind) -> Callable[[AnswerView],
             by_form = settings.CPV_RESPONSE_MODE == "form_post"
             if request.method == "POST" and by_form:
                 name = posted.keep(kind, _posted_fields(request, kind))
-                return _see_other(f"{request.path}?{urlencode({'answer': name})}")
+                return see_other(f"{request.path}?{urlencode({'answer': name})}")
             if request.method != "GET":
                 return HttpResponseNotAllowed(["GET", "POST"] if by_form else ["GET"])
             if not request.GET:
@@ -175,7 +192,7 @@ def takes_microsofts_answer(kind: ConsentAttempt.Kind) -> Callable[[AnswerView],
                 raise Refused("unfit_answer", retry_path=WAY_ON[kind])
             return view(request, posted.take(kind, request.GET["answer"]))
 
-        return never_cache(login_not_required(leads_to_microsoft(explains_refusals(answered))))
+        return never_cache(login_not_required(BEFORE_SIGN_IN(leads_to_microsoft(explains_refusals(answered)))))
 
     return decorated
 
@@ -193,12 +210,19 @@ def callback(request: HttpRequest, answer: Mapping[str, str]) -> HttpResponse:
     """Where Microsoft sends the browser; ends in a redirect, so that the code leaves the address bar."""
     connected = flow.complete(answer=answer, browser=browser_secret(request))
     member = membership(request)
-    if connected.pending and member is not None and member.partner == connected.partner:
-        return _see_other(reverse("renewal"))  # an owner who signed in at Microsoft with the service account
+    is_theirs = member is not None and member.partner == connected.partner and member.may(Power.CONSENT)
+    if connected.pending and is_theirs:
+        return see_other(reverse("renewal"))  # an owner who signed in at Microsoft with the service account
     if connected.user is None:
-        return _see_other(reverse("waiting"))
-    enter(request, user=connected.user, partner=connected.partner)
-    return _see_other(reverse("renewal" if connected.pending else "connected"))
+        return see_other(reverse("waiting"))
+    enter(
+        request,
+        user=connected.user,
+        partner=connected.partner,
+        mfa=connected.mfa,
+        proved_at=connected.proved_at,
+    )
+    return see_other(reverse("renewal" if connected.pending else "connected"))
 
 
 @never_cache
@@ -212,6 +236,7 @@ def waiting(request: HttpRequest) -> HttpResponse:
 @never_cache
 @login_not_required
 @require_http_methods(["GET", "HEAD", "POST"])
+@BEFORE_SIGN_IN
 @leads_to_microsoft
 @explains_refusals
 def admin_consent(request: HttpRequest) -> HttpResponse:
@@ -242,7 +267,7 @@ def admin_consent(request: HttpRequest) -> HttpResponse:
 
 def _own_partner(request: HttpRequest) -> Partner:
     member = membership(request)
-    if member is None or member.role != Member.Role.OWNER:
+    if member is None or not member.may(Power.CONSENT):
         raise Http404
     return member.partner
 
@@ -250,6 +275,7 @@ def _own_partner(request: HttpRequest) -> Partner:
 @never_cache
 @login_not_required
 @require_GET
+@BEFORE_SIGN_IN
 @leads_to_microsoft
 @explains_refusals
 def admin_consent_callback(request: HttpRequest) -> HttpResponse:
@@ -262,7 +288,7 @@ def admin_consent_callback(request: HttpRequest) -> HttpResponse:
     return _at_the_callback(render(request, "consent/approved.html", {"go_on": go_on}))
 
 
-def _see_other(path: str) -> HttpResponse:
+def see_other(path: str) -> HttpResponse:
     response = HttpResponseRedirect(path)
     response.status_code = 303
     response["Referrer-Policy"] = "no-referrer"
@@ -285,7 +311,7 @@ def connected(request: PartnerRequest) -> HttpResponse:
         "consent": token.consent,
         "role": ROLE_WORDS.get(token.consent.role, token.consent.role),
         "standing": stands,
-        "progress": overview(partner).progress(token, is_live=stands.is_live),
+        "progress": overview(request.member).progress(token, is_live=stands.is_live),
     }
     return render(request, "consent/connected.html", context)
 
@@ -295,10 +321,9 @@ def connected(request: PartnerRequest) -> HttpResponse:
 @leads_to_microsoft
 @explains_refusals
 @partner_required
+@needs(Power.CONSENT)
 def renew(request: PartnerRequest) -> HttpResponse:
     """Lead an owner to Microsoft for a new consent; where one is in force and works, the new one waits for a yes."""
-    if request.member.role != Member.Role.OWNER:
-        raise Http404
     stands = standing(request.partner, current_token(request.partner))
     if not (stands.can_reconnect or stands.is_live):
         return redirect("home")
@@ -314,11 +339,11 @@ def renew(request: PartnerRequest) -> HttpResponse:
 @never_cache
 @require_http_methods(["GET", "HEAD", "POST"])
 @partner_required
+@needs(Power.CONSENT)
+@freshly_signed_in("say yes or no to the renewal", back="renewal")
 def renewal(request: PartnerRequest) -> HttpResponse:
     """What a renewal would change; an owner says yes or no, and until then nothing changes."""
     partner = request.partner
-    if request.member.role != Member.Role.OWNER:
-        raise Http404
     if request.method != "POST":
         return render(request, "consent/renewal.html", {"partner": partner, "renewal": flow.renewal_of(partner)})
     if request.POST.get("answer") != "yes":
@@ -329,51 +354,3 @@ def renewal(request: PartnerRequest) -> HttpResponse:
     else:
         messages.error(request, "This renewal is over. Everything stays as it was; begin again to renew.")
     return redirect("connection")
-
-
-# --- Sign in and out ------------------------------------------------------------------------------------------------
-@never_cache
-@login_not_required
-@require_http_methods(["GET", "HEAD", "POST"])
-@leads_to_microsoft
-@explains_refusals
-def signin(request: HttpRequest) -> HttpResponse:
-    """Explain who may enter; a POST leads on to Microsoft."""
-    clouds = [(name, label) for name, label in CLOUDS.items() if outside.is_configured(name)]
-    next_path = _safe_next(request)
-    if request.method == "POST":
-        cloud = request.POST.get("cloud") or (clouds[0][0] if len(clouds) == 1 else "")
-        if cloud not in dict(clouds):
-            return render(request, "consent/signin.html", {"clouds": clouds, "next": next_path}, status=400)
-        address = sign_in.begin(cloud=cloud, browser=browser_secret(request, make=True), next_path=next_path)
-        return HttpResponseRedirect(address)
-    return render(request, "consent/signin.html", {"clouds": clouds, "next": next_path})
-
-
-def _safe_next(request: HttpRequest) -> str:
-    """A path of our own to go on to, never an address elsewhere."""
-    wanted = (request.POST.get("next") or request.GET.get("next", "")).strip()
-    fits = wanted.isprintable() and len(wanted) <= LONGEST_PATH and urlsplit(wanted).path.startswith("/")
-    own = url_has_allowed_host_and_scheme(wanted, allowed_hosts=None, require_https=request.is_secure())
-    return wanted if fits and own else ""
-
-
-@takes_microsofts_answer(ConsentAttempt.Kind.SIGN_IN)
-def signin_callback(request: HttpRequest, answer: Mapping[str, str]) -> HttpResponse:
-    """Where Microsoft sends somebody who signs in."""
-    signed_in = sign_in.complete(answer=answer, browser=browser_secret(request))
-    enter(request, user=signed_in.user, partner=signed_in.partner)
-    return _see_other(signed_in.next_path or reverse("home"))
-
-
-@require_POST
-@login_not_required
-def signout(request: HttpRequest) -> HttpResponse:
-    logout(request)
-    return redirect("signed_out")
-
-
-@login_not_required
-@require_safe
-def signed_out(request: HttpRequest) -> HttpResponse:
-    return render(request, "consent/signed_out.html")

@@ -1,6 +1,12 @@
 from django.apps import AppConfig
+from django.contrib.auth.signals import user_logged_in
 
 
 class CpvPanelConfig(AppConfig):
     name = "cpvpanel"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from cpvpanel import checks, sessions  # noqa: F401 - the checks register themselves
+
+        user_logged_in.connect(sessions.start_clocks, dispatch_uid="cpvpanel.sessions")

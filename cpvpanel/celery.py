@@ -3,12 +3,25 @@
 import os
 from typing import Any
 
-from celery import Celery
+from celery import Celery, Task
 from celery.signals import worker_init, worker_shutting_down
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "cpvpanel.settings")
 
-app = Celery("cpvpanel")
+
+class BeginsClosed(Task):  # type: ignore[type-arg] # Celery's own class takes no parameters while running
+    """A task begins with nobody's rows open; what it calls opens those of the row it claims."""
+
+    abstract = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        from tokens import tenancy
+
+        with tenancy.no_scope():
+            return super().__call__(*args, **kwargs)
+
+
+app = Celery("cpvpanel", task_cls=BeginsClosed)
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.conf.update(
     task_ignore_result=True,
@@ -24,6 +37,16 @@ app.conf.update(
     beat_schedule={
         "dispatch due jobs": {"task": "partners.dispatch", "schedule": 2.0, "options": {"expires": 10}},
         "tell partners what changed": {"task": "consent.notify", "schedule": 10.0, "options": {"expires": 9}},
+        "write down which looks of staff are over": {
+            "task": "partners.end_access",
+            "schedule": 30.0,
+            "options": {"expires": 25},
+        },
+        "tell our own people of alarms": {
+            "task": "partners.tell_alarms",
+            "schedule": 15.0,
+            "options": {"expires": 14},
+        },
         "store sign-ins anew": {"task": "tokens.keep", "schedule": 2.0, "options": {"expires": 10}},
         "disable secrets of who was stopped": {
             "task": "tokens.close_stopped",

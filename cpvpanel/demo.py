@@ -17,19 +17,20 @@ from urllib.parse import parse_qsl, urlsplit
 
 import requests
 from django.conf import settings
-from django.contrib.auth.models import Permission
-from django.db.models import F, Q
+from django.db.models import F
+from django_otp.plugins.otp_totp.models import TOTPDevice
 
 from consent import flow, invitations
 from consent.models import Consent
-from partners import jobs
+from partners import jobs, second_factor
 from partners.models import Partner, Run, User
 from partners.standing import current_token
 from tokens import actors
 from tokens.models import RefreshToken
+from tokens.tenancy import system_scope
 
 DAY = dt.timedelta(days=1)
-STAFF = "support"
+STAFF = {"security": User.StaffRole.SECURITY, "support": User.StaffRole.SUPPORT}
 STAND_IN = "http://localhost:8400"  # where the stand-in's own commands look for it
 
 
@@ -50,8 +51,9 @@ NORTHWIND = Pretended("0a7b1d00-0000-4000-8000-000000000002", "Northwind Traders
 CONTOSO = Pretended("c0470500-0000-4000-8000-000000000003", "Contoso")
 
 
+@system_scope("the first look")
 def seed(*, base_url: str, sandbox_url: str, say: Callable[[str], None]) -> list[str]:
-    """Make the three partners and a member of staff; returns the lines that say what to try."""
+    """Make the three partners and two of the staff; returns the lines that say what to try."""
     if not _is_ours(sandbox_url):
         return [f"The stand-in at {sandbox_url} does not know the pretended partners; docs/operations.md goes on."]
     say("Preparing three pretended partners ...")
@@ -87,7 +89,8 @@ def _lines(base_url: str, contoso: Partner, password: str) -> list[str]:
     return [
         first,
         second,
-        f"3. Enter the desk: {base_url}/admin/  (user {STAFF}, password {password})",
+        f"3. Enter the desk: {base_url}/admin/  (user {' or '.join(STAFF)}, password {password}) "
+        f"with the six digits of: {python} manage.py deskcode {next(iter(STAFF))}",
         f"4. Watch a partner go red: {python} -m sandbox scenario token-revoked Fabrikam{where}  "
         f"(sign in at {base_url}/signin as {FABRIKAM.service_account}, press “Sync now”, then reconnect)",
     ]
@@ -151,16 +154,22 @@ def _now() -> dt.datetime:
 
 
 def _staff_password() -> str:
-    """A member of staff who may look at everything at the desk; the password is made once and kept beside the data."""
+    """
+    Two people at the desk, with a second factor already; their password is made once and kept beside the data.
+
+    Only a first look has this: `deskcode`, under DEBUG, stands for the app in their pockets.
+    """
     keep = settings.VAR_DIR / "desk-password"
     if not keep.exists():
         with os.fdopen(os.open(keep, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(secrets.token_urlsafe(12))
     password: str = keep.read_text()
-    user, _ = User.objects.get_or_create(username=STAFF, defaults={"is_staff": True, "name": "Support"})
-    if not user.check_password(password):
-        user.set_password(password)
-        user.save(update_fields=["password"])
-    may = Q(codename__startswith="view_") | Q(codename="kill_partner")
-    user.user_permissions.set(Permission.objects.filter(may))
+    for name, role in STAFF.items():
+        user, _ = User.objects.get_or_create(username=name, defaults={"is_staff": True, "name": name.title()})
+        user.staff_role = role
+        if not user.check_password(password):
+            user.set_password(password)
+        user.save(update_fields=["staff_role", "password"])
+        if not second_factor.is_enrolled(user):
+            TOTPDevice.objects.create(user=user, name="A first look", key=second_factor.new_seed())
     return password

@@ -1,25 +1,110 @@
-"""The desk: Django admin for the vendor's support, read-only."""
+"""The desk: Django admin for the vendor's staff, behind password and second factor."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import wraps
 from typing import Any
 
 from django.contrib.admin import AdminSite
-from django.contrib.admin.apps import AdminConfig
 from django.contrib.auth.decorators import login_not_required
+from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern, URLResolver, path
+from django.utils.decorators import method_decorator
+from django.views.decorators.cache import never_cache
+
+from cpvpanel import desk_door, desk_factors, evidence, passkeys
+from partners.desk_roles import Act, acts_of
+from tokens import audit
+from tokens.tenancy import system_scope
+
+# The names of the addresses that open before both factors were shown; a test holds all others to be closed.
+OPEN = frozenset(
+    {"login", "second_factor", "enrol", "welcome", "passkey_ask", "passkey_prove", "passkey_offer", "passkey_enrol"}
+)
+ROOMS = ("cpvpanel", "consent", "partners", "tokens")
 
 
 class Desk(AdminSite):
-    """Admin checks who enters by itself; the portal's sign-in would send support to Microsoft."""
+    """Admin checks who enters by itself; the portal's sign-in would send staff to Microsoft."""
 
     site_header = "CPV Panel desk"
     site_title = "CPV Panel desk"
     index_title = "Partners and work"
     enable_nav_sidebar = False
+    site_url = None  # the portal is closed to staff
 
     def admin_view(self, view: Any, cacheable: bool = False) -> Any:
-        return login_not_required(super().admin_view(view, cacheable))
+        return login_not_required(across_partners(super().admin_view(view, cacheable)))
+
+    def register(self, model_or_iterable: Any, admin_class: Any = None, **options: Any) -> None:
+        """Only what our rooms bring: libraries' pages would change groups, and show seeds of second factors."""
+        if admin_class is not None and admin_class.__module__.partition(".")[0] in ROOMS:
+            super().register(model_or_iterable, admin_class, **options)
+
+    def has_permission(self, request: HttpRequest) -> bool:
+        """A role, and a second factor shown in this very session: a password alone opens nothing."""
+        return bool(acts_of(request.user)) and getattr(request.user, "otp_device", None) is not None
+
+    def each_context(self, request: HttpRequest) -> dict[str, Any]:
+        may = {act.value: act in acts_of(request.user) for act in Act} if self.has_permission(request) else {}
+        return super().each_context(request) | {"may": may}
+
+    @method_decorator(never_cache)
+    @method_decorator(login_not_required)
+    def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        return across_partners(desk_door.password)(request)  # type: ignore[no-any-return]
+
+    def password_change(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        answer = super().password_change(request, extra_context)
+        if request.method == "POST" and answer.status_code == 302:
+            audit.record("staff.password_changed", actor=request.user.as_actor(), object=request.user)  # type: ignore[union-attr]
+        return answer
+
+    def get_urls(self) -> list[URLResolver | URLPattern]:
+        own = [
+            path("second-factor/", across_partners(desk_door.second_factor), name="second_factor"),
+            path("enrol/", across_partners(desk_door.enrol), name="enrol"),
+            path("welcome/<str:uid>/<str:token>/", across_partners(desk_door.welcome), name="welcome"),
+            path("evidence/", self.admin_view(evidence.evidence), name="evidence"),
+            path("factors/", self.admin_view(desk_factors.factors), name="factors"),
+            path("factors/app/", self.admin_view(desk_factors.add_app), name="add_app"),
+            path("factors/codes/", self.admin_view(desk_factors.codes), name="recovery_codes"),
+            path("factors/passkey/offer/", across_partners(passkeys.Offer.as_view()), name="passkey_offer"),
+            path("factors/passkey/enrol/", across_partners(passkeys.Enrol.as_view()), name="passkey_enrol"),
+            path("second-factor/passkey/ask/", across_partners(passkeys.Ask.as_view()), name="passkey_ask"),
+            path("second-factor/passkey/prove/", across_partners(passkeys.Prove.as_view()), name="passkey_prove"),
+            path("factors/remove/", self.admin_view(desk_factors.remove), name="remove_factor"),
+        ]
+        # Nothing has a page elsewhere; Django's way there would look up whatever row an address names.
+        patterns = [*own, *(line for line in super().get_urls() if getattr(line, "name", "") != "view_on_site")]
+        _leave_it_to_the_desk(patterns)
+        return patterns
 
 
-class DeskConfig(AdminConfig):
-    default_site = "cpvpanel.desk.Desk"
+def across_partners(view: Any) -> Any:
+    """Staff see what work across partners needs, and never what is mirrored of customers."""
+
+    @wraps(view)
+    def opened(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        with system_scope("the desk"):
+            answer = view(request, *args, **kwargs)
+            if hasattr(answer, "render") and callable(answer.render) and not answer.is_rendered:
+                answer.render()  # its lists are read now, or never
+            return answer
+
+    return opened
+
+
+def _leave_it_to_the_desk(patterns: Iterable[URLResolver | URLPattern]) -> None:
+    """Django's admin wraps the pages of models once more and loses the mark, so it is set on each that is served."""
+    for pattern in patterns:
+        if isinstance(pattern, URLResolver):
+            _leave_it_to_the_desk(pattern.url_patterns)
+        elif getattr(pattern.callback, "login_required", True):
+            login_not_required(pattern.callback)
+
+
+def the_same_answer(_request: HttpRequest, answer: HttpResponse, _credentials: Any = None) -> HttpResponse:
+    """Too many wrong passwords are answered as one wrong password is: nobody learns which names there are."""
+    return answer

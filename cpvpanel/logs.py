@@ -10,11 +10,12 @@ import structlog
 SECRET_SHAPES = re.compile(
     r"eyJ[\w-]{8,}\.[\w-]+\.?[\w-]*"
     r"|\b[01]\.A[\w.-]{40,}"  # refresh tokens and codes of Entra
-    r"|(?<=/connect/)[\w-]{20,}"
+    r"|(?<=/connect/)[\w-]{20,}|(?<=/join/)[\w-]{20,}"
+    r"|(?<=/welcome/)[\w/-]{20,}"
     r"|\b(code|state|refresh_token|client_secret|code_verifier|access_token|client_assertion|answer|invitation)=[^&\s\"']{8,}"
 )
 
-TALKATIVE = ("urllib3", "kombu", "amqp", "django.server")
+TALKATIVE = ("urllib3", "kombu", "amqp", "axes", "django.server")
 CARELESS = ("django.template", "django.db.backends")  # below WARNING they write whole addresses and rows
 
 

@@ -1,4 +1,4 @@
-"""One page for what is not there, also while developing."""
+"""Where every request begins, and one page for what is not there, also while developing."""
 
 from __future__ import annotations
 
@@ -8,6 +8,18 @@ from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse
 
 from cpvpanel.views import not_found
+from tokens import tenancy
+
+
+class BeginClosed:
+    """A request begins with nobody's rows open; whoever answers it says whose it needs."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        with tenancy.no_scope():
+            return self.get_response(request)
 
 
 class OneNotFoundPage:

@@ -5,10 +5,12 @@ Every setting of the product, read once from the environment. `NAME_FILE` names 
 default, and a missing name stops the start. Bad combinations are system checks (`tokens/checks.py`).
 """
 
+import datetime as dt
 import os
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import environ
 from csp.constants import NONE, SELF
@@ -38,33 +40,43 @@ ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[:
 ROOT_URLCONF = "cpvpanel.urls"
 WSGI_APPLICATION = "cpvpanel.wsgi.application"
 INSTALLED_APPS = [
+    "cpvpanel",  # first, because its createsuperuser takes the place of Django's
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "django.contrib.humanize",
-    "cpvpanel",
     "consent",
     "partners",
     "tokens",
-    "cpvpanel.desk.DeskConfig",
+    "cpvpanel.desk_config.DeskConfig",
+    "django_otp",
+    "django_otp.plugins.otp_totp",
+    "django_otp.plugins.otp_static",
+    "cpvpanel.desk_config.PasskeysConfig",
+    "axes",
     "django_htmx",
     "csp",
 ]
 MIDDLEWARE = [
+    "cpvpanel.middleware.BeginClosed",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
+    "cpvpanel.frontdoor.FrontDoor",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django_otp.middleware.OTPMiddleware",
+    "cpvpanel.sessions.SessionLimits",
     "django.contrib.auth.middleware.LoginRequiredMiddleware",
     "cpvpanel.middleware.OneNotFoundPage",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "axes.middleware.AxesMiddleware",
 ]
 TEMPLATES = [
     {
@@ -87,6 +99,7 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 14}},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
+AUTHENTICATION_BACKENDS = ["partners.sign_in_backends.Throttle", "partners.sign_in_backends.People"]
 LOGIN_URL = "/signin"
 LOGIN_REDIRECT_URL = "/"
 LANGUAGE_CODE = "en-gb"
@@ -126,11 +139,16 @@ def database(name: str, fallback: Any) -> dict[str, Any]:
 
 DATABASE_URL_DEFAULT = needed(f"sqlite:///{VAR_DIR / 'db.sqlite3'}")
 DATABASES = {"default": database("DATABASE_URL", DATABASE_URL_DEFAULT)}
-if "migrate" in sys.argv[1:2] and env.str("DATABASE_OWNER_URL", default=""):
-    DATABASES["default"] = database("DATABASE_OWNER_URL", DATABASE_URL_DEFAULT)
+CPV_DATABASE_LOGIN = DATABASES["default"].get("USER", "")
+CPV_WALLS_REQUIRED = not DEBUG  # refuse a login that row level security does not bind
+if "migrate" in sys.argv[1:2]:
+    CPV_WALLS_REQUIRED = False
+    if env.str("DATABASE_OWNER_URL", default=""):
+        DATABASES["default"] = database("DATABASE_OWNER_URL", DATABASE_URL_DEFAULT)
 CPV_DATABASE_EMBEDDED = DATABASES["default"]["ENGINE"].endswith("sqlite3")
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-CACHES = {"default": env.cache_url("CACHE_URL", default="locmemcache://")}
+CPV_CACHE_URL = env.str("CACHE_URL", default="locmemcache://")
+CACHES = {"default": environ.Env.cache_url_config(CPV_CACHE_URL)}
 vars().update(env.email_url("EMAIL_URL", default="consolemail://"))
 EMAIL_TIMEOUT = 20  # seconds a mail server may take for each step
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="CPV Panel <cpv-panel@localhost>")
@@ -155,6 +173,10 @@ SECURE_HSTS_INCLUDE_SUBDOMAINS = HTTPS
 SECURE_HSTS_PRELOAD = HTTPS
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
+DATA_UPLOAD_MAX_MEMORY_SIZE = 256 * 1024  # bytes of a form
+CPV_TRUSTED_PROXIES = env.int("CPV_TRUSTED_PROXIES", default=0)
+CPV_RATE_PER_ADDRESS = env.str("CPV_RATE_PER_ADDRESS", default="60/minute")
+CPV_RATE_OVERALL = env.str("CPV_RATE_OVERALL", default="1200/minute")
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
         "default-src": [NONE],
@@ -169,6 +191,26 @@ CONTENT_SECURITY_POLICY = {
         "manifest-src": [SELF],
     }
 }
+
+# --- The desk: the vendor's staff -----------------------------------------------------------------------------------
+CPV_ALARM_MAIL = env.list("CPV_ALARM_MAIL", default=[])
+PASSWORD_RESET_TIMEOUT = 24 * 60 * 60  # how long a link to the desk opens it
+OTP_TOTP_ISSUER = "CPV Panel desk"
+OTP_TOTP_SYNC = False
+OTP_ADMIN_HIDE_SENSITIVE_DATA = True
+OTP_WEBAUTHN_ALLOW_PASSWORDLESS_LOGIN = False  # a passkey is the second of two factors, never the only one
+OTP_WEBAUTHN_RP_ID = urlsplit(CPV_BASE_URL).hostname or ""
+OTP_WEBAUTHN_RP_NAME = "CPV Panel desk"
+OTP_WEBAUTHN_ALLOWED_ORIGINS = [CPV_BASE_URL]
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_FAILURE_LIMIT = 5
+AXES_COOLOFF_TIME = dt.timedelta(minutes=15)
+AXES_RESET_ON_SUCCESS = True  # only the second factor is a success
+AXES_CLIENT_IP_CALLABLE = "partners.client_address.address_of"
+AXES_LOCKOUT_CALLABLE = "cpvpanel.desk.the_same_answer"
+AXES_DISABLE_ACCESS_LOG = True  # the audit has who came in
+AXES_ENABLE_ADMIN = False
+AXES_VERBOSE = False
 
 # --- This product ---------------------------------------------------------------------------------------------------
 CPV_VENDOR_NAME = env.str("CPV_VENDOR_NAME", default="Panel Vendor" if DEBUG else "the vendor")
@@ -234,6 +276,7 @@ CPV_TOKEN_KEYS = env.str("CPV_TOKEN_KEYS", default=needed("dev=ZGV2ZWxvcG1lbnQtb
 CPV_PERMISSIONS = env.str("CPV_PERMISSIONS", default="standard")
 CPV_CONSENT_ROLES = env.list("CPV_CONSENT_ROLES", default=["admin_agent"])
 CPV_EGRESS_ADDRESSES = env.list("CPV_EGRESS_ADDRESSES", default=[])
+CPV_SIGN_IN_CONTEXT = env.str("CPV_SIGN_IN_CONTEXT", default="")
 CPV_RESPONSE_MODE = env.str("CPV_RESPONSE_MODE", default="query")
 CPV_REFRESH_STORE_INTERVAL = env.int("CPV_REFRESH_STORE_INTERVAL", default=86_400)  # seconds
 

@@ -10,4 +10,7 @@ urlpatterns = [
     path("healthz", views.healthz, name="healthz"),
     path("readyz", views.readyz, name="readyz"),
 ]
+handler400 = "cpvpanel.views.bad_request"
+handler403 = "cpvpanel.views.forbidden"
 handler404 = "cpvpanel.views.not_found"
+handler500 = "cpvpanel.views.server_error"

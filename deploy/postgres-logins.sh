@@ -1,6 +1,6 @@
 #!/bin/sh
 # Run once by PostgreSQL's image while the data folder is empty: the database, its owner (migrations) and the
-# application's login, which may read and write rows and nothing else.
+# application's login. What that may do is up to the migrations, which bind it by row level security.
 set -eu
 
 # psql reads the passwords itself, so that they never stand in a list of processes.
@@ -9,6 +9,9 @@ psql --no-psqlrc --quiet --set ON_ERROR_STOP=1 --username "${POSTGRES_USER:-post
 \set app_password `cat /run/secrets/database_app_password`
 CREATE ROLE cpv_owner LOGIN PASSWORD :'owner_password';
 CREATE ROLE cpv_app LOGIN NOINHERIT PASSWORD :'app_password';
+CREATE ROLE cpv_tenant NOLOGIN NOINHERIT;
+CREATE ROLE cpv_system NOLOGIN NOINHERIT;
+GRANT cpv_tenant, cpv_system TO cpv_owner WITH ADMIN OPTION;
 CREATE DATABASE cpv OWNER cpv_owner;
 REVOKE ALL ON DATABASE cpv FROM PUBLIC;
 GRANT CONNECT ON DATABASE cpv TO cpv_app;
@@ -16,6 +19,4 @@ GRANT CONNECT ON DATABASE cpv TO cpv_app;
 REVOKE ALL ON SCHEMA public FROM PUBLIC;
 GRANT USAGE, CREATE ON SCHEMA public TO cpv_owner;
 GRANT USAGE ON SCHEMA public TO cpv_app;
-ALTER DEFAULT PRIVILEGES FOR ROLE cpv_owner IN SCHEMA public GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO cpv_app;
-ALTER DEFAULT PRIVILEGES FOR ROLE cpv_owner IN SCHEMA public GRANT USAGE, SELECT ON SEQUENCES TO cpv_app;
 SQL

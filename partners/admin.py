@@ -1,30 +1,28 @@
-"""Partners and their work at the desk, to read only. Customers are the partner's own and are not shown here."""
+"""
+Partners and their work at the desk, to read; and what may be done for them, each act with its role, reason and audit.
+
+Customers are the partner's own and are not shown here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from django import forms
-from django.contrib import admin, messages
-from django.contrib.auth.models import Group
-from django.core.exceptions import PermissionDenied
-from django.db.models import Count, Q, QuerySet
+from django.contrib import admin
+from django.db.models import OuterRef, QuerySet, Subquery
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, redirect
-from django.template.response import TemplateResponse
-from django.urls import URLPattern, path
+from django.shortcuts import get_object_or_404
+from django.urls import URLPattern, path, reverse, reverse_lazy
 
-from partners import lifecycle
-from partners.models import Job, Member, Partner, Run, User
+from partners import jobs, lifecycle, lifting
+from partners.desk_access import borrowed_access
+from partners.desk_acts import NotDone, Page, PartnersReason, Reason, confirmed
+from partners.desk_roles import Act
+from partners.models import Job, LiftRequest, Member, Partner, Run, User
+from partners.staff_admin import UserAdmin
 from partners.standing import current_token, standing, with_tokens
 from tokens.admin import ReadOnlyAdmin
-
-admin.site.unregister(Group)  # staff's roles come from code, not from groups somebody edits
-
-
-class Reason(forms.Form):
-    reason = forms.CharField(max_length=200, help_text="The partner and an auditor read it.")
 
 
 @admin.register(Partner)
@@ -38,8 +36,9 @@ class PartnerAdmin(ReadOnlyAdmin):
     readonly_fields = ("state", "why", "who_acts", "next_action", "connected_as")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Partner]:
-        present = Count("customers", filter=Q(customers__removed_at=None))
-        return with_tokens(super().get_queryset(request)).annotate(customers_present=present)
+        read = Run.objects.filter(partner=OuterRef("pk"), job__kind="customers", outcome=Run.Outcome.DONE)
+        listed = Subquery(read.order_by("-finished_at").values("seen")[:1])
+        return with_tokens(super().get_queryset(request)).annotate(customers_listed=listed)
 
     @admin.display(description="state")
     def state(self, partner: Partner) -> str:
@@ -63,63 +62,109 @@ class PartnerAdmin(ReadOnlyAdmin):
         token = current_token(partner)
         return token.upn if token else None
 
-    @admin.display(description="customers")
-    def customer_count(self, partner: Any) -> int:
-        return int(partner.customers_present)
+    @admin.display(description="customers at the last sync", empty_value="not read yet")
+    def customer_count(self, partner: Any) -> int | None:
+        """How many Microsoft listed; the customers themselves are not read here."""
+        return partner.customers_listed  # type: ignore[no-any-return]
 
     # --- Stops for security -----------------------------------------------------------------------------------------
     def get_urls(self) -> list[URLPattern]:
         own = [
-            path("stop-everything/", self.admin_site.admin_view(self.stop_everything), name="stop_everything"),
-            path("<int:pk>/stop/", self.admin_site.admin_view(self.stop), name="stop_partner"),
-            path("<int:pk>/lift/", self.admin_site.admin_view(self.lift), name="lift_stop"),
+            path("stop-everything/", self.admin_site.admin_view(stop_everything), name="stop_everything"),
+            path("lift-everything/ask/", self.admin_site.admin_view(ask_to_lift), name="ask_to_lift"),
+            path("lift-everything/agree/", self.admin_site.admin_view(agree_to_lift), name="agree_to_lift"),
+            path("<int:pk>/stop/", self.admin_site.admin_view(stop), name="stop_partner"),
+            path("<int:pk>/access/", self.admin_site.admin_view(borrowed_access), name="borrowed_access"),
+            path("<int:pk>/lift/", self.admin_site.admin_view(lift), name="lift_stop"),
         ]
         return own + super().get_urls()
 
-    def stop(self, request: HttpRequest, pk: int) -> HttpResponse:
-        """Stop one partner, once somebody has said why."""
-        partner = get_object_or_404(Partner, pk=pk)
 
-        def act(reason: str) -> str:
-            lifecycle.kill(partner=partner, by=request.user.as_actor(), reason=reason)  # type: ignore[union-attr]
-            return f"{partner.name} is stopped: no call leaves any more, and a worker disables its secrets now."
+PARTNERS = reverse_lazy("admin:partners_partner_changelist")
 
-        return self._with_reason(request, act, f"Stop {partner.name} for security", STOPS_ONE, partner)
 
-    def lift(self, request: HttpRequest, pk: int) -> HttpResponse:
-        """Let a stopped partner connect again."""
-        partner = get_object_or_404(Partner, pk=pk)
+def _of(partner: Partner) -> str:
+    return reverse("admin:partners_partner_change", args=[partner.pk])
 
-        def act(reason: str) -> str:
-            lifted = lifecycle.unkill(partner=partner, by=request.user.as_actor(), reason=reason)  # type: ignore[union-attr]
-            return f"{partner.name} may connect again." if lifted else f"{partner.name} was not stopped."
 
-        return self._with_reason(request, act, f"Lift the stop of {partner.name}", LIFTS, partner)
+def stop(request: HttpRequest, pk: int) -> HttpResponse:
+    """Stop one partner, once somebody has said why."""
+    partner = get_object_or_404(Partner, pk=pk)
 
-    def stop_everything(self, request: HttpRequest) -> HttpResponse:
-        """Stop all work for all partners, once somebody has said why."""
+    def do(user: User, said: dict[str, Any]) -> str:
+        lifecycle.kill(partner=partner, by=user.as_actor(), reason=said["reason"])
+        return f"{partner.name} is stopped: no call leaves any more, and a worker disables its secrets now."
 
-        def act(reason: str) -> str:
-            lifecycle.kill_all(by=request.user.as_actor(), reason=reason)  # type: ignore[union-attr]
-            return "Everything is stopped: no call leaves for anybody, and workers disable all secrets now."
+    title = f"Stop {partner.name} for security"
+    return confirmed(request, Page(Act.STOP, title, STOPS_ONE, _of(partner), PartnersReason), do)
 
-        return self._with_reason(request, act, "Stop everything", STOPS_ALL, None)
 
-    def _with_reason(
-        self, request: HttpRequest, act: Callable[[str], str], title: str, what: list[str], partner: Partner | None
-    ) -> HttpResponse:
-        """A page that says what will happen and asks why; the POST does it and leads back."""
-        if not request.user.has_perm("partners.kill_partner"):
-            raise PermissionDenied
-        form = Reason(request.POST or None)
-        if request.method == "POST" and form.is_valid():
-            messages.success(request, act(form.cleaned_data["reason"]))
-            there = ("admin:partners_partner_change", partner.pk) if partner else ("admin:partners_partner_changelist",)
-            return redirect(*there)
-        context = self.admin_site.each_context(request) | {
-            "title": title, "what": what, "form": form, "partner": partner, "opts": self.model._meta,
-        }  # fmt: skip
-        return TemplateResponse(request, "admin/partners/stop.html", context)
+def lift(request: HttpRequest, pk: int) -> HttpResponse:
+    """Let a stopped partner connect again."""
+    partner = get_object_or_404(Partner, pk=pk)
+
+    def do(user: User, said: dict[str, Any]) -> str:
+        lifted = lifecycle.unkill(partner=partner, by=user.as_actor(), reason=said["reason"])
+        return f"{partner.name} may connect again." if lifted else f"{partner.name} was not stopped."
+
+    title = f"Lift the stop of {partner.name}"
+    return confirmed(request, Page(Act.STOP, title, LIFTS, _of(partner), PartnersReason), do)
+
+
+def stop_everything(request: HttpRequest) -> HttpResponse:
+    """Stop all work for all partners, once somebody has said why."""
+
+    def do(user: User, said: dict[str, Any]) -> str:
+        lifecycle.kill_all(by=user.as_actor(), reason=said["reason"])
+        return "Everything is stopped: no call leaves for anybody, and workers disable all secrets now."
+
+    return confirmed(request, Page(Act.STOP, "Stop everything", STOPS_ALL, str(PARTNERS)), do)
+
+
+class Code(forms.Form):
+    code = forms.CharField(
+        max_length=40,
+        label="Your code",
+        help_text="The newest six digits from your authenticator app, or one of your recovery codes.",
+        widget=forms.TextInput(attrs={"autocomplete": "one-time-code"}),
+    )
+
+
+class ReasonAndCode(Reason, Code):
+    field_order = ("reason", "code")
+
+
+def ask_to_lift(request: HttpRequest) -> HttpResponse:
+    """The first of two people."""
+
+    def do(user: User, said: dict[str, Any]) -> str:
+        try:
+            asked = lifting.request(by=user, code=said["code"], reason=said["reason"])
+        except lifting.Refused as why:
+            raise NotDone(str(why)) from why
+        return f"Another one of security must agree until {asked.ends_at:%H:%M} UTC."
+
+    title = "Ask to lift the stop of everything"
+    return confirmed(request, Page(Act.LIFT_ALL, title, ASKS, str(PARTNERS), ReasonAndCode), do)
+
+
+def agree_to_lift(request: HttpRequest) -> HttpResponse:
+    """The second."""
+    asked = lifting.waiting_for(request.user) if isinstance(request.user, User) else None
+    if asked is None:
+        said = "Nobody else asks for it now."
+    else:
+        said = f"{asked.asked_by} asked at {asked.asked_at:%H:%M} UTC: {asked.reason}"
+
+    def do(user: User, said: dict[str, Any]) -> str:
+        try:
+            lifting.approve(by=user, code=said["code"])
+        except lifting.Refused as why:
+            raise NotDone(str(why)) from why
+        return "The stop of everything is lifted. Partners connect anew, each for itself."
+
+    title = "Agree to lift the stop of everything"
+    return confirmed(request, Page(Act.LIFT_ALL, title, [said, *AGREES], str(PARTNERS), Code), do)
 
 
 STOPS_ONE = [
@@ -132,6 +177,14 @@ STOPS_ALL = [
     "No call leaves for any partner any more, from the moment you press the button, whatever runs.",
     "Workers disable every secret we hold. Every partner will have to consent anew.",
     "Two different people will have to lift it.",
+]
+ASKS = [
+    "Nothing, until another one of security agrees within an hour; here, or with `unkill --all approve`.",
+    "Then partners may connect again. What was disabled stays disabled.",
+]
+AGREES = [
+    "Partners may connect again. What was disabled stays disabled: work goes on after new consents.",
+    "The audit names both of you.",
 ]
 
 
@@ -150,11 +203,34 @@ class RunAdmin(ReadOnlyAdmin):
 
 @admin.register(Job)
 class JobAdmin(ReadOnlyAdmin):
+    change_form_template = "admin/partners/job.html"
     list_display = ("partner", "kind", "next_run_at", "leased_until", "failures", "paused_at")
     list_select_related = ("partner",)
     list_filter = ("kind",)
     search_fields = ("partner__name", "=partner__tenant_id")
     ordering = ("-id",)
+
+    def get_urls(self) -> list[URLPattern]:
+        own = [path("<int:pk>/again/", self.admin_site.admin_view(try_again), name="try_again")]
+        return own + super().get_urls()
+
+
+def try_again(request: HttpRequest, pk: int) -> HttpResponse:
+    """Have a job that waits or failed run as soon as possible."""
+    job = get_object_or_404(Job.objects.select_related("partner"), pk=pk)
+    partner = job.partner
+
+    def do(user: User, said: dict[str, Any]) -> str:
+        stands = standing(partner, current_token(partner))
+        if not stands.is_live:
+            raise NotDone(f"{partner.name}: {stands.title}. {stands.action}")
+        if job.paused_at or not jobs.try_again(job, by=user.as_actor(), reason=said["reason"]):
+            raise NotDone("It runs already, or it is paused.")
+        return f"A worker takes up {job} now."
+
+    back = reverse("admin:partners_job_change", args=[pk])
+    what = [f"A worker runs “{job.kind}” for {partner.name} as soon as possible; one that waits goes on where it was."]
+    return confirmed(request, Page(Act.TRY_AGAIN, "Try again now", what, back, PartnersReason), do)
 
 
 @admin.register(Member)
@@ -166,11 +242,11 @@ class MemberAdmin(ReadOnlyAdmin):
     ordering = ("-id",)
 
 
-@admin.register(User)
-class UserAdmin(ReadOnlyAdmin):
-    list_display = ("username", "name", "is_staff", "is_active", "last_login")
-    list_filter = ("is_staff", "is_active")
-    search_fields = ("username", "upn", "name")
+@admin.register(LiftRequest)
+class LiftRequestAdmin(ReadOnlyAdmin):
+    list_display = ("asked_at", "halt", "asked_by", "reason", "approved_by", "approved_at")
+    list_select_related = ("halt", "asked_by", "approved_by")
     ordering = ("-id",)
-    fields = ("username", "upn", "name", "cloud", "tid", "oid", "is_staff", "is_active", "last_login", "created_at")
-    readonly_fields = fields
+
+
+admin.site.register(User, UserAdmin)

@@ -36,6 +36,7 @@ from tokens.errors import Failure, Permanent, Transient
 from tokens.gate import Stopped
 from tokens.models import Halt, RefreshToken
 from tokens.sessions import ApiSession
+from tokens.tenancy import partner_scope, system_scope
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +110,16 @@ def queue_now(job: Job) -> None:
     transaction.on_commit(partial(messages.send, "partners.run_job", job_id=job.pk))
 
 
+@transaction.atomic
+def try_again(job: Job, *, by: Actor, reason: str) -> bool:
+    """What somebody at the desk asks for; False while it runs already."""
+    if not job.make_due():
+        return False
+    queue_now(job)
+    audit.record("sync.asked", actor=by, partner=job.partner, object=job.kind, reason=reason[:200])
+    return True
+
+
 # Round-robin: every partner's first job before anybody's second. The outer conditions repeat the inner ones because
 # PostgreSQL checks only those again on a row that another claim changed meanwhile.
 CLAIM_DUE = """
@@ -133,6 +144,7 @@ RETURNING id
 """
 
 
+@system_scope("work that is due")
 def claim_due(limit: int = 50) -> list[int]:
     """
     Claim due jobs for a minute, in one statement; each id goes to one caller only.
@@ -151,12 +163,14 @@ def claim_due(limit: int = 50) -> list[int]:
         return [row[0] for row in cursor.fetchall()]
 
 
+@system_scope("when work is due")
 def next_due_at() -> dt.datetime | None:
     """When the next job that is not paused is due; None when there is none."""
     waiting = Job.objects.filter(paused_at=None, next_run_at__isnull=False).order_by("next_run_at")
     return waiting.values_list("next_run_at", flat=True).first()
 
 
+@system_scope("tidying runs")
 def forget_old() -> int:
     """Let go of runs that ended more than 90 days ago, but for each job's newest and its newest that was done."""
     of_job = Run.objects.filter(job=OuterRef("job")).order_by("-pk").values("pk")
@@ -240,11 +254,13 @@ def run_job(job_id: int, *, message: str = "", redelivered: bool = False) -> Run
     if started is None:
         return None
     job, run = started
-    ending = _perform(job, run)
-    _finish(job, run, ending)
+    with partner_scope(job.partner_id):
+        ending = _perform(job, run)
+        _finish(job, run, ending)
     return run
 
 
+@system_scope("a job is claimed")
 def _start(job_id: int, *, message: str, redelivered: bool) -> tuple[Job, Run] | None:
     job = Job.objects.select_related("partner").filter(pk=job_id).first()
     with transaction.atomic():

@@ -42,7 +42,7 @@ def kill(*, partner: Partner, by: Actor, reason: str) -> Halt:
 @transaction.atomic
 def kill_all(*, by: Actor, reason: str) -> Halt:
     """Stop every call for everybody at once and have all secrets disabled; a second one changes nothing."""
-    _one_stop_at_a_time()  # of two at once, the second finds the first's
+    one_stop_at_a_time()  # of two at once, the second finds the first's
     stopped = Halt.objects.in_force().order_by("-pk").first()
     if stopped is not None:
         return stopped
@@ -57,11 +57,12 @@ def _write_down(partner: Partner | None, *, by: Actor, reason: str) -> Halt:
 
     So whoever sees a number sees every stop below it, which is what a process says when it reports that number.
     """
-    _one_stop_at_a_time()
+    one_stop_at_a_time()
     return Halt.objects.create(partner=partner, reason=reason[:500], started_by=str(by)[:320])
 
 
-def _one_stop_at_a_time() -> None:
+def one_stop_at_a_time() -> None:
+    """Until this transaction ends, nobody else makes a stop or lifts the one of everything."""
     if connection.vendor == "postgresql":  # elsewhere writers take turns anyway
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [STOPS])

@@ -39,6 +39,7 @@ from tokens.errors import Failure, Transient
 from tokens.gate import Stopped
 from tokens.models import RefreshToken
 from tokens.secret import Secret
+from tokens.tenancy import partner_scope, system_scope
 
 logger = logging.getLogger(__name__)
 
@@ -136,12 +137,16 @@ def ask(*, member: Member, customer: Customer, after: str = "") -> Lookup:
 
 def find(*, member: Member, tenant_id: uuid.UUID, look: str) -> Lookup | None:
     """The member's own question about this customer, with the customer and the age of the mirror; None when over."""
+    if member.pk is None:  # staff to whom a look was lent: they asked Microsoft nothing
+        return None
     try:
         wanted = uuid.UUID(look)
     except ValueError:
         return None
     mine = member.lookups.filter(pk=wanted, customer__tenant_id=tenant_id, customer__removed_at=None)
     mine = mine.filter(partner_id=member.partner_id, expires_at__gt=timezone.now())
+    if not member.sees_every_customer:
+        mine = mine.filter(customer__in=member.customers)
     return mine.select_related("customer").annotate(as_of=overview.as_of(member.partner)).first()
 
 
@@ -189,6 +194,15 @@ def _read_mark(mark: str, member_id: int, customer_id: int) -> Cursor | None:
 # --- The worker -----------------------------------------------------------------------------------------------------
 def answer(lookup_id: uuid.UUID) -> bool:
     """Ask Microsoft, once, and leave the sealed answer; False when somebody else does, or it is too late."""
+    with system_scope("whose question it is"):
+        partner_id = Lookup.objects.filter(pk=lookup_id).values_list("partner_id", flat=True).first()
+    if partner_id is None:
+        return False
+    with partner_scope(partner_id):
+        return _answer(lookup_id)
+
+
+def _answer(lookup_id: uuid.UUID) -> bool:
     found = Lookup.objects.select_related("partner", "customer", "member__user").filter(pk=lookup_id).first()
     if found is None or not found.take():
         return False
@@ -255,6 +269,7 @@ def _in(seconds: float) -> str:
 
 
 # --- The clock ------------------------------------------------------------------------------------------------------
+@system_scope("questions that wait")
 def offer_waiting() -> list[uuid.UUID]:
     """Questions whose message seems lost, each for one caller to send anew; and what is over is deleted."""
     now = timezone.now()

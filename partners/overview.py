@@ -10,7 +10,7 @@ from django.db.models import Case, Count, Exists, IntegerField, QuerySet, Subque
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from partners.models import Customer, Job, Partner, Run
+from partners.models import Job, Member, Partner, Run
 from tokens.models import RefreshToken
 
 RECENT = 5
@@ -31,6 +31,7 @@ class Progress:
     run: Run | None
     is_first: bool
     is_live: bool
+    with_numbers: bool = True  # they tell how many customers there are
 
     @property
     def is_active(self) -> bool:
@@ -57,6 +58,7 @@ class Overview:
 
     `customer_count` is our own count up to 1,000. Beyond that it is how many Microsoft listed in the newest run that
     read all of them or, before there is one, in the newest run; `has_more` says that this number is too small.
+    For somebody who may not see every customer it counts those they may, and the runs' own numbers are not for them.
     """
 
     runs: list[Run]
@@ -65,6 +67,7 @@ class Overview:
     as_of: dt.datetime | None
     customer_count: int
     has_more: bool
+    with_numbers: bool
 
     def progress(self, token: RefreshToken | None, *, is_live: bool) -> Progress:
         """The newest run of this consent; runs of an earlier one say nothing about what happens now."""
@@ -72,7 +75,7 @@ class Overview:
         if self.is_due and is_live and newest and not newest.is_running:
             newest = None  # asked for, and about to begin
         done_before = self.times_done > (newest is not None and newest.outcome == Run.Outcome.DONE)
-        return Progress(newest, is_first=not done_before, is_live=is_live)
+        return Progress(newest, not done_before, is_live, self.with_numbers)
 
 
 def _done(partner: Partner) -> QuerySet[Run]:
@@ -84,10 +87,11 @@ def as_of(partner: Partner) -> Subquery:
     return Subquery(_done(partner).values("finished_at")[:1])
 
 
-def overview(partner: Partner) -> Overview:
-    """The newest runs with freshness and customer count, in one query."""
+def overview(member: Member) -> Overview:
+    """The newest runs with freshness and the count of this member's customers, in one query."""
+    partner, sees_all = member.partner, member.sees_every_customer
     due = Job.objects.filter(partner=partner.pk, paused_at=None, next_run_at__lte=timezone.now())
-    present = Customer.objects.filter(partner=partner.pk).present().order_by()
+    present = member.customers.present().order_by()
     counted = present.values("partner").annotate(n=Count("pk")).values("n")
     runs: list[Any] = list(
         partner.runs.annotate(
@@ -103,11 +107,11 @@ def overview(partner: Partner) -> Overview:
         ).order_by("-started_at", "-pk")[:RECENT]
     )
     if not runs:
-        return Overview([], False, 0, None, 0, has_more=False)
+        return Overview([], False, 0, None, 0, has_more=False, with_numbers=sees_all)
     newest = runs[0]
-    number, has_more = _customers(newest)
+    number, has_more = _customers(newest) if sees_all or newest.counted is not None else (COUNTED, True)
     times_done = bool(newest.as_of) + bool(newest.done_earlier)
-    return Overview(runs, newest.is_due, times_done, newest.as_of, number, has_more=has_more)
+    return Overview(runs, newest.is_due, times_done, newest.as_of, number, has_more, sees_all)
 
 
 def _customers(newest: Any) -> tuple[int, bool]:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from celery import Task, shared_task
 
-from partners import jobs, lookups
+from partners import alarm_mails, borrowed, jobs, lookups
 from partners.models import Pulse
 
 
@@ -21,11 +21,23 @@ def dispatch(self: Task[..., None], **_future: Any) -> None:
         look_up.delay(lookup_id=str(lookup_id))
 
 
+@shared_task(name="partners.tell_alarms", ignore_result=True)
+def tell_alarms(**_future: Any) -> None:
+    """Mail the alarms that cannot wait, each once."""
+    alarm_mails.tell()
+
+
 @shared_task(name="partners.tidy", ignore_result=True)
 def tidy(**_future: Any) -> None:
     """Let go of old runs, and of workers that are gone."""
     jobs.forget_old()
     Pulse.forget_old()
+
+
+@shared_task(name="partners.end_access", ignore_result=True)
+def end_access(**_future: Any) -> None:
+    """Write down which looks of the vendor's staff are over; what is over opens nothing even before."""
+    borrowed.end_what_is_over()
 
 
 @shared_task(name="partners.run_job", bind=True, acks_late=True, ignore_result=True)

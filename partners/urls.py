@@ -1,6 +1,6 @@
 from django.urls import path
 
-from partners import views
+from partners import views, views_borrowed, views_switch
 
 urlpatterns = [
     path("", views.home, name="home"),
@@ -13,6 +13,11 @@ urlpatterns = [
     path("connection/period", views.choose_period, name="choose_period"),
     path("connection/revoke", views.revoke, name="revoke"),
     path("permissions/", views.permissions, name="permissions"),
+    path("switch/", views_switch.switch, name="switch"),
     path("activity/", views.activity_log, name="activity"),
+    path("access/", views_borrowed.access, name="access"),
+    path("access/allow", views_borrowed.allow, name="allow_access"),
+    path("access/refuse", views_borrowed.refuse, name="refuse_access"),
+    path("access/end", views_borrowed.end, name="end_access"),
     path("activity/export", views.export_activity, name="export_activity"),
 ]

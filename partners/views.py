@@ -16,16 +16,16 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
 from partners import activity, jobs, lifecycle, lookups
-from partners.access import PartnerRequest, partner_required
+from partners.access import PartnerRequest, needs, partner_required
 from partners.leaving import leads_to_microsoft
 from partners.listing import customer_page
 from partners.models import ACCESS_DAYS, Member, Partner, Run
 from partners.overview import as_of, overview
+from partners.powers import Power
+from partners.presence import asks_by_itself, freshly_signed_in
 from partners.standing import current_token, standing
 from tokens import audit, outside
 from tokens import permissions as scopes
-
-MAY_WORK = {Member.Role.OWNER, Member.Role.OPERATOR}
 
 
 @require_safe
@@ -36,8 +36,8 @@ def home(request: PartnerRequest) -> HttpResponse:
     partner = request.partner
     token = current_token(partner)
     stands = standing(partner, token)
-    view = overview(partner)
-    is_owner = request.member.role == Member.Role.OWNER
+    view = overview(request.member)
+    may_renew = request.member.may(Power.CONSENT)
     context = {
         "partner": partner,
         "standing": stands,
@@ -48,9 +48,9 @@ def home(request: PartnerRequest) -> HttpResponse:
         "has_more_customers": view.has_more,
         "recent_runs": view.runs,
         "as_of": view.as_of,
-        "can_renew": is_owner,
-        "can_sync": stands.is_live and request.member.role in MAY_WORK,
-        "owners": [] if is_owner else _owners(partner),
+        "can_renew": may_renew,
+        "can_sync": stands.is_live and request.member.may(Power.JOBS),
+        "owners": [] if may_renew else _owners(partner),
     }
     return render(request, "partners/home.html", context)
 
@@ -62,10 +62,9 @@ def _owners(partner: Partner) -> list[str]:
 
 @require_POST
 @partner_required
+@needs(Power.JOBS)
 def sync_now(request: PartnerRequest) -> HttpResponse:
     """Make the customer sync due at once; the page shows how it goes."""
-    if request.member.role not in MAY_WORK:
-        raise Http404
     if standing(request.partner, current_token(request.partner)).is_live:
         job = jobs.ensure(request.partner, "customers")
         jobs.queue_now(job)
@@ -73,6 +72,7 @@ def sync_now(request: PartnerRequest) -> HttpResponse:
     return redirect("home")
 
 
+@asks_by_itself
 @never_cache
 @require_safe
 @partner_required
@@ -83,8 +83,8 @@ def progress(request: PartnerRequest) -> HttpResponse:
     Asked with `?then=customers` it sends the browser on to the list once the sync that is being watched has ended well.
     """
     token = current_token(request.partner)
-    now = overview(request.partner).progress(token, is_live=standing(request.partner, token).is_live)
-    then_customers = request.GET.get("then") == "customers"
+    now = overview(request.member).progress(token, is_live=standing(request.partner, token).is_live)
+    then_customers = request.GET.get("then") == "customers" and request.member.may(Power.CUSTOMERS)
     response = render(request, "partners/_progress.html", {"progress": now, "then_customers": then_customers})
     if then_customers and now.run and now.run.outcome == Run.Outcome.DONE:
         response["HX-Redirect"] = reverse("customers")
@@ -95,16 +95,17 @@ def progress(request: PartnerRequest) -> HttpResponse:
 
 @require_safe
 @partner_required
+@needs(Power.CUSTOMERS)
 def customers(request: PartnerRequest) -> HttpResponse:
     """The partner's customers by name, 50 a page, with search."""
     partner = request.partner
     text = request.GET.get("q", "").replace("\x00", "").strip()[:200]  # PostgreSQL takes no NUL in a text
     token = current_token(partner)
     stands = standing(partner, token)
-    view = overview(partner)
+    view = overview(request.member)
     context = {
         "q": text,
-        "page": customer_page(partner.customers.all(), text=text, after=request.GET.get("after", "")),
+        "page": customer_page(request.member.customers, text=text, after=request.GET.get("after", "")),
         "customer_count": view.customer_count,
         "has_more_customers": view.has_more,
         "as_of": view.as_of,
@@ -117,11 +118,12 @@ def customers(request: PartnerRequest) -> HttpResponse:
 @never_cache
 @require_safe
 @partner_required
+@needs(Power.CUSTOMERS)
 def customer(request: PartnerRequest, tenant_id: UUID) -> HttpResponse:
     """What the last sync said about one customer; with `?look=` what Microsoft says about its users right now."""
-    partner, wanted = request.partner, request.GET.get("look", "")
+    partner, wanted = request.partner, request.GET.get("look", "") if request.member.may(Power.USERS) else ""
     lookup = lookups.find(member=request.member, tenant_id=tenant_id, look=wanted) if wanted else None
-    known = partner.customers.present().annotate(as_of=as_of(partner))
+    known = request.member.customers.present().annotate(as_of=as_of(partner))
     found: Any = lookup or get_object_or_404(known, tenant_id=tenant_id)
     look = None
     if wanted and request.method == "GET":  # a HEAD must not use up the answer
@@ -138,9 +140,10 @@ def customer(request: PartnerRequest, tenant_id: UUID) -> HttpResponse:
 
 @require_POST
 @partner_required
+@needs(Power.USERS)
 def ask_for_users(request: PartnerRequest, tenant_id: UUID) -> HttpResponse:
     """Have a worker read one customer's users; the page shows them when they come."""
-    customer = get_object_or_404(request.partner.customers.present(), tenant_id=tenant_id)
+    customer = get_object_or_404(request.member.customers.present(), tenant_id=tenant_id)
     page = reverse("customer", args=[tenant_id])
     if not standing(request.partner, current_token(request.partner)).is_live:
         return redirect(page)
@@ -150,6 +153,7 @@ def ask_for_users(request: PartnerRequest, tenant_id: UUID) -> HttpResponse:
 
 @require_safe
 @partner_required
+@needs(Power.CONNECTION)
 def permissions(request: PartnerRequest) -> HttpResponse:
     """What we ask for and why, what uses it, and which of it this partner granted."""
     partner = request.partner
@@ -172,9 +176,9 @@ def permissions(request: PartnerRequest) -> HttpResponse:
 @never_cache
 @require_safe
 @partner_required
+@needs(Power.ACTIVITY)
 def activity_log(request: PartnerRequest) -> HttpResponse:
     """What was decided about this partner, by whom and when."""
-    _readers_of_activity(request)
     asked = activity.Asked.of(request.GET)
     context = {
         "page": activity.page(request.partner, asked, before=request.GET.get("before", "")),
@@ -186,9 +190,10 @@ def activity_log(request: PartnerRequest) -> HttpResponse:
 
 @require_POST
 @partner_required
+@needs(Power.ACTIVITY)
+@freshly_signed_in("take the activity along", back="activity")
 def export_activity(request: PartnerRequest) -> HttpResponse:
     """The same as a file; that somebody took it along is written down first."""
-    _readers_of_activity(request)
     writers = {"csv": (activity.as_csv, "text/csv; charset=utf-8"), "json": (activity.as_json, "application/json")}
     kind, asked = request.POST.get("format", ""), activity.Asked.of(request.POST)
     if kind not in writers:
@@ -204,11 +209,6 @@ def export_activity(request: PartnerRequest) -> HttpResponse:
     return answer  # type: ignore[return-value] # a streaming answer is none of Django's HttpResponse
 
 
-def _readers_of_activity(request: PartnerRequest) -> None:
-    if not request.member.reads_activity:
-        raise Http404
-
-
 # --- The connection -------------------------------------------------------------------------------------------------
 IDLE_DAYS = 90  # Microsoft's: a refresh token that nobody uses for so long dies
 
@@ -217,13 +217,14 @@ IDLE_DAYS = 90  # Microsoft's: a refresh token that nobody uses for so long dies
 @require_safe
 @leads_to_microsoft
 @partner_required
+@needs(Power.CONNECTION)
 def connection(request: PartnerRequest) -> HttpResponse:
     """The connection in words: who agreed to what, until when, and how to renew, change or end it."""
     partner = request.partner
     token = current_token(partner)
     stands = standing(partner, token)
-    is_owner = request.member.role == Member.Role.OWNER
-    pending = partner.refresh_tokens.pending(timezone.now()).first() if is_owner else None
+    may_change = request.member.may(Power.CONSENT)
+    pending = partner.refresh_tokens.pending(timezone.now()).first() if may_change else None
     context = {
         "partner": partner,
         "standing": stands,
@@ -232,11 +233,11 @@ def connection(request: PartnerRequest) -> HttpResponse:
         "pending": pending,
         "idle_until": token.last_success_at + dt.timedelta(days=IDLE_DAYS) if token and token.last_success_at else None,
         "idle_days": IDLE_DAYS,
-        "may_change": is_owner,
-        "can_renew": is_owner and (stands.can_reconnect or stands.is_live),
-        "can_revoke": is_owner and partner.withdrawn_at is None and token is not None,
+        "may_change": may_change,
+        "can_renew": may_change and (stands.can_reconnect or stands.is_live),
+        "can_revoke": may_change and partner.withdrawn_at is None and token is not None,
         "periods": ACCESS_DAYS,
-        "owners": [] if is_owner else _owners(partner),
+        "owners": [] if may_change else _owners(partner),
         "app_ids": [app["app_id"] for cloud, app in settings.CPV_APPS.items() if cloud == partner.cloud],
     }
     return render(request, "partners/connection.html", context)
@@ -244,9 +245,11 @@ def connection(request: PartnerRequest) -> HttpResponse:
 
 @require_POST
 @partner_required
+@needs(Power.CONSENT)
+@freshly_signed_in("choose how long access is granted", back="connection")
 def choose_period(request: PartnerRequest) -> HttpResponse:
     """How long a consent opens access; counts from the consent in force."""
-    days = _owners_choice(request, "days", [str(days) for days in ACCESS_DAYS])
+    days = _choice(request, "days", [str(days) for days in ACCESS_DAYS])
     try:
         lifecycle.choose_period(partner=request.partner, by=request.user.as_actor(), days=int(days))
     except lifecycle.WouldEndAccess:
@@ -259,9 +262,11 @@ def choose_period(request: PartnerRequest) -> HttpResponse:
 
 @require_POST
 @partner_required
+@needs(Power.CONSENT)
+@freshly_signed_in("end access", back="connection")
 def revoke(request: PartnerRequest) -> HttpResponse:
     """End the vendor's access, by an owner who typed that this is wanted."""
-    if not _owners_choice(request, "sure", ["yes", ""]):
+    if not _choice(request, "sure", ["yes", ""]):
         messages.error(request, "Nothing was ended: tick the box to say that you are sure.")
         return redirect("connection")
     reason = " ".join(request.POST.get("reason", "").split())[:200] or "no reason given"
@@ -270,9 +275,9 @@ def revoke(request: PartnerRequest) -> HttpResponse:
     return redirect("connection")
 
 
-def _owners_choice(request: PartnerRequest, name: str, choices: list[str]) -> str:
-    """What an owner chose on a form; for anybody else, and for what the form does not offer, the page is not there."""
+def _choice(request: PartnerRequest, name: str, choices: list[str]) -> str:
+    """What was chosen on a form; for what the form does not offer, the page is not there."""
     chosen = request.POST.get(name, "")
-    if request.member.role != Member.Role.OWNER or chosen not in choices:
+    if chosen not in choices:
         raise Http404
     return chosen

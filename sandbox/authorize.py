@@ -9,15 +9,17 @@ from urllib.parse import urlencode
 from werkzeug import Response
 from werkzeug.utils import redirect
 
-from sandbox import pages
+from sandbox import challenges, pages
 from sandbox.asks import Ask
 from sandbox.clouds import MSA_TENANT, Cloud
 from sandbox.directory import Account, App, Tenant, guid
 from sandbox.entra import SHARED, known_segment
 from sandbox.entraerrors import SHOWN_HERE, EntraError
 from sandbox.entratoken import check_principal
-from sandbox.ledger import EVERYBODY, Code
+from sandbox.ledger import EVERYBODY, Code, Session
 from sandbox.scopes import DEFAULT, Asked, UnknownPermission, UnknownResource, parse
+
+BROWSER = "sandbox_signed_in"  # the cookie that remembers a browser's last sign-in here
 
 
 class ShownHere(Exception):
@@ -42,6 +44,8 @@ class Wish:
     challenge: str | None
     prompt: str
     form_post: bool
+    max_age: int | None
+    contexts: tuple[str, ...]
 
 
 def authorize(ask: Ask, segment: str) -> Response:
@@ -114,6 +118,8 @@ def _wish(ask: Ask, app: App, segment: str, uri: str) -> Wish:
         challenge=challenge,
         prompt=args.get("prompt", ""),
         form_post=args.get("response_mode") == "form_post",
+        max_age=args.get("max_age", type=int),
+        contexts=challenges.contexts_asked(ask, "id_token"),
     )
 
 
@@ -135,13 +141,31 @@ def _asked(ask: Ask, app: App) -> Asked:
 
 def _ask_who(ask: Ask, wish: Wish) -> Response:
     if wish.prompt == "none":
-        raise EntraError(50058)
+        return _silently(ask, wish)
     people = ask.world.accounts(wish.cloud)
     if wish.segment not in SHARED and not ask.world.allow_foreign_accounts:
         people = [(tenant, account) for tenant, account in people if tenant.id == wish.segment]
     hint = ask.request.args.get("login_hint", "").lower()
     people.sort(key=lambda pair: pair[1].upn.lower() != hint)
     return pages.picker(wish.app.name, people)
+
+
+def _silently(ask: Ask, wish: Wish) -> Response:
+    """
+    An answer without a page, for a browser that signed in here before and an account that has agreed to all of it.
+
+    :raises EntraError: 50058 nobody signed in, or not lately enough; 65001 something was not agreed to
+    """
+    earlier = ask.world.ledger.sessions.get(ask.request.cookies.get(BROWSER, ""))
+    if earlier is None or (wish.max_age is not None and ask.world.now() > earlier.authenticated_at + wish.max_age):
+        raise EntraError(50058)
+    tenant, account = _account(ask, wish, earlier.oid)
+    ask.call.tenant = account.tenant_id
+    check_principal(ask, tenant, set(wish.asked.resources))
+    if wish.asked.full() - ask.world.ledger.consented(account.tenant_id, account.oid, wish.app.app_id):
+        raise EntraError(65001, wish.app.app_id, wish.app.name)
+    fields = _code_fields(ask, wish, account, mfa=earlier.mfa, resting_on=earlier)
+    return _redirected(ask, wish.redirect_uri, fields)
 
 
 def _decide(ask: Ask, wish: Wish) -> Response:
@@ -164,7 +188,9 @@ def _decide(ask: Ask, wish: Wish) -> Response:
         fields = {"account": account.oid, "mfa": "yes" if mfa else "no"}
         return pages.consent(wish.app.name, account, sorted(wish.asked.full()), fields)
     _consent(ask, wish, account)
-    return _redirected(ask, wish.redirect_uri, _code_fields(ask, wish, account, mfa=mfa))
+    response = _redirected(ask, wish.redirect_uri, _code_fields(ask, wish, account, mfa=mfa))
+    response.set_cookie(BROWSER, ask.call.detail["sid"], httponly=True, samesite="Lax")
+    return response
 
 
 def _consent(ask: Ask, wish: Wish, account: Account) -> None:
@@ -190,9 +216,12 @@ def _account(ask: Ask, wish: Wish, name: str) -> tuple[Tenant, Account]:
     return tenant, account
 
 
-def _code_fields(ask: Ask, wish: Wish, account: Account, *, mfa: bool) -> dict[str, str]:
+def _code_fields(
+    ask: Ask, wish: Wish, account: Account, *, mfa: bool, resting_on: Session | None = None
+) -> dict[str, str]:
     ledger = ask.world.ledger
-    session = ledger.sign_in(account, wish.app.app_id, mfa=mfa)
+    session = ledger.sign_in(account, wish.app.app_id, mfa=mfa, resting_on=resting_on)
+    ask.call.detail["sid"] = session.sid
     session.offline = "offline_access" in wish.asked.oidc
     ledger.keep(session)
     value = "1.C" + secrets.token_urlsafe(500)
@@ -205,6 +234,8 @@ def _code_fields(ask: Ask, wish: Wish, account: Account, *, mfa: bool) -> dict[s
             asked=wish.asked,
             nonce=wish.nonce,
             challenge=wish.challenge,
+            contexts=wish.contexts if mfa else (),  # the policy behind each of them asks for MFA
+            tells_when=wish.max_age is not None,
             at=ask.world.now(),
         )
     )

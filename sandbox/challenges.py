@@ -28,11 +28,11 @@ def challenged(ask: Ask, *, again: bool) -> Response | None:
     return reply({"error": error}, 401, {"WWW-Authenticate": challenge})
 
 
-def contexts_asked(ask: Ask) -> tuple[str, ...]:
-    """The authentication contexts that a token request asks for in `claims`."""
-    text = ask.request.form.get("claims", "")
+def contexts_asked(ask: Ask, kind: str = "access_token") -> tuple[str, ...]:
+    """The authentication contexts that a request asks for in `claims`, for one kind of token."""
+    text = ask.request.values.get("claims", "")
     if not text:
         return ()
     ask.call.detail["claims"] = text
-    asked = json.loads(text).get("access_token", {}).get("acrs", {})
+    asked = json.loads(text).get(kind, {}).get("acrs", {})
     return tuple(asked.get("values", [asked["value"]] if "value" in asked else []))

@@ -17,7 +17,7 @@ from sandbox.ledger import CODE_SECONDS, REFRESH_SECONDS, Code, Refresh, Session
 from sandbox.scopes import DEFAULT, OIDC, Asked, UnknownPermission, UnknownResource, of_resource, parse
 
 SHARED = ("organizations", "common")
-Grant = tuple[Session, Asked, str | None]
+Grant = tuple[Session, Asked, str | None, dict[str, Any]]  # the last: what the id_token says of how it came about
 
 
 def token(ask: Ask, segment: str, *, v1: bool) -> Response:
@@ -89,7 +89,8 @@ def _by_code(ask: Ask, app: App, segment: str) -> dict[str, Any]:
     asked.oidc = code.asked.oidc
     if not ask.world.ledger.redeem(code):
         raise EntraError(54005)
-    return _delegated(ask, app, (code.session, asked, code.nonce), segment)
+    about = minting.about_sign_in(ask.world, code)
+    return _delegated(ask, app, (code.session, asked, code.nonce, about), segment)
 
 
 def _check_code(ask: Ask, code: Code, segment: str) -> None:
@@ -122,7 +123,7 @@ def _by_refresh_token(ask: Ask, app: App, segment: str) -> dict[str, Any]:
     if session.client_id != app.app_id:
         raise EntraError(70000)
     _check_refresh(ask, refresh, session)
-    return _delegated(ask, app, (session, _asked(ask), None), segment, spending=refresh)
+    return _delegated(ask, app, (session, _asked(ask), None, {}), segment, spending=refresh)
 
 
 def _check_refresh(ask: Ask, refresh: Refresh, session: Session) -> None:
@@ -154,7 +155,7 @@ def _reused(ask: Ask, session: Session) -> EntraError:
 
 def _delegated(ask: Ask, app: App, grant: Grant, segment: str, *, spending: Refresh | None = None) -> dict[str, Any]:
     """The answer for somebody who signed in; `spending` is spent once nothing can be refused any more."""
-    session, asked, _ = grant
+    session, asked, *_ = grant
     account = ask.world.account_of(session.tenant_id, session.oid)
     if account is None:
         raise EntraError(50034, session.oid, session.tenant_id)
@@ -229,7 +230,7 @@ def check_principal(ask: Ask, tenant: Tenant | None, resources: set[str]) -> Non
 def _body(
     ask: Ask, app: App, account: Account, grant: Grant, resource: str, granted: set[str], tid: str
 ) -> dict[str, Any]:
-    session, asked, nonce = grant
+    session, asked, nonce, about = grant
     world, cloud = ask.world, ask.place.cloud
     body: dict[str, Any] = {
         "token_type": "Bearer",
@@ -241,7 +242,7 @@ def _body(
         ),
     }
     if "openid" in asked.oidc and "openid" not in _withheld(ask, session):
-        body["id_token"] = minting.id_token(world, cloud, app, account, nonce, tid)
+        body["id_token"] = minting.id_token(world, cloud, app, account, nonce, tid, about)
     if ask.request.form.get("client_info") == "1":
         body["client_info"] = minting.client_info(account)
     return body

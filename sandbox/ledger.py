@@ -35,6 +35,7 @@ class Session:
     at: float
     offline: bool = False
     revoked: bool = False
+    authenticated_at: float = 0.0  # when somebody proved who they are; a silent sign-in rests on an earlier one
 
 
 @dataclass
@@ -48,6 +49,8 @@ class Code:
     asked: Asked = field(repr=False)
     nonce: str | None = None
     challenge: str | None = None
+    contexts: tuple[str, ...] = ()
+    tells_when: bool = False  # the id_token says when somebody proved who they are
     at: float = 0.0
     redeemed: bool = False
 
@@ -93,9 +96,11 @@ class Ledger:
 
     # sign-ins
 
-    def sign_in(self, account: Account, client_id: str, *, mfa: bool) -> Session:
-        sid = secrets.token_hex(16)
-        session = Session(sid, account.tenant_id, account.oid, client_id, mfa, mfa, self._clock())
+    def sign_in(self, account: Account, client_id: str, *, mfa: bool, resting_on: Session | None = None) -> Session:
+        """A new sign-in; `resting_on` an earlier one of the same browser it asks nothing and proves nothing anew."""
+        sid, now = secrets.token_hex(16), self._clock()
+        session = Session(sid, account.tenant_id, account.oid, client_id, mfa, mfa, now)
+        session.authenticated_at = resting_on.authenticated_at if resting_on else now
         self.keep(session)
         return session
 

@@ -8,7 +8,7 @@ import uuid
 from sandbox import jose
 from sandbox.clouds import MSA_TENANT, Cloud
 from sandbox.directory import Account, App, guid
-from sandbox.ledger import Session
+from sandbox.ledger import Code, Session
 from sandbox.scopes import of_resource
 from sandbox.world import World
 
@@ -28,6 +28,18 @@ APP_TOKEN_SECONDS = 3599  # an application's own tokens live an hour, whatever t
 def _times(world: World, seconds: float) -> jose.Claims:
     now = int(world.now())
     return {"iat": now, "nbf": now, "exp": now + int(seconds)}
+
+
+def methods(session: Session) -> list[str]:
+    return ["pwd", "mfa"] if session.mfa else ["pwd"]
+
+
+def about_sign_in(world: World, code: Code) -> jose.Claims:
+    """What the id_token of a code says about how somebody signed in: in v2 only what was asked for."""
+    said: jose.Claims = {"acrs": list(code.contexts)} if code.contexts else {}
+    if code.tells_when:
+        said["auth_time"] = int(code.session.authenticated_at)
+    return said | ({"amr": methods(code.session)} if world.amr_in_id_tokens else {})
 
 
 def _pairwise(app: App, account: Account) -> str:
@@ -57,7 +69,7 @@ def access_token(
         **_times(world, world.access_token_seconds),
         "acr": "1",
         **({"acrs": list(contexts)} if contexts else {}),
-        "amr": ["pwd", "mfa"] if session.mfa else ["pwd"],
+        **({"amr": methods(session)} if world.amr_in_access_tokens else {}),
         "appid": app.app_id,
         "appidacr": "1",
         "ipaddr": "192.0.2.1",
@@ -98,8 +110,10 @@ def _handed_out(world: World, kind: str, token: str) -> str:
     return token
 
 
-def id_token(world: World, cloud: Cloud, app: App, account: Account, nonce: str | None, tid: str) -> str:
-    """A v2 id_token, which never has `amr`; broken in the way `world.id_token_fault` says."""
+def id_token(
+    world: World, cloud: Cloud, app: App, account: Account, nonce: str | None, tid: str, extra: jose.Claims
+) -> str:
+    """A v2 id_token with what was asked for besides; broken in the way `world.id_token_fault` says."""
     claims = {
         "aud": app.app_id,
         "iss": v2_issuer(cloud, tid),
@@ -112,6 +126,7 @@ def id_token(world: World, cloud: Cloud, app: App, account: Account, nonce: str 
         "tid": tid,
         "uti": secrets.token_urlsafe(16),
         "ver": "2.0",
+        **extra,
     }
     if nonce:
         claims["nonce"] = nonce

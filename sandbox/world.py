@@ -97,6 +97,8 @@ class World:
         self.clock_skew = 0.0
         self.id_token_fault: str | None = None
         self.vaults_answer_anybody = False
+        self.amr_in_id_tokens = False  # v2 id_tokens have none
+        self.amr_in_access_tokens = True
         self.any_refresh_token_works = False  # at Entra: an invented one counts as the tenant's newest
         self.allow_foreign_accounts = False
         self.next_link_with_v1 = False

@@ -10,18 +10,26 @@ from django.core.cache import cache
 from django.test import Client
 
 from consent import invitations
-from partners.models import Partner, User
+from cpvpanel import ratelimits
+from partners.models import Partner
 from sandbox.directory import Tenant
 from sandbox.world import World
-from tests import pretend
+from tests import desk, pretend
 from tests.pretend import Person
-from tokens import actors, broker, outside
+from tokens import actors, broker, outside, tenancy
 
 pytest_plugins = ["tests.timing"]
 
 CONTOSO = "c0470500-0000-4000-8000-0000000000c0"
 FABRIKAM = "fab51ca0-0000-4000-8000-0000000000f0"
 SERVICE = "svc-cpv@contoso.test"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def rows_are_open_to_the_test() -> Iterator[None]:
+    """A test looks at everybody's rows; requests, tasks and commands begin with none, whoever calls them."""
+    with tenancy.owner_scope():
+        yield
 
 
 @pytest.fixture
@@ -32,6 +40,7 @@ def world() -> Iterator[World]:
     outside.forget()
     broker.forget()
     cache.clear()
+    ratelimits.forget()
     yield world
     outside.forget()
     broker.forget()
@@ -93,6 +102,4 @@ def connected_partner(world: World, db: Any) -> Callable[..., Partner]:
 @pytest.fixture
 def support(db: Any) -> Client:
     """One of the vendor's staff at the desk, who may look at everything there."""
-    client = Client()
-    client.force_login(User.objects.create_superuser("support"))
-    return client
+    return desk.at_the_desk("support")

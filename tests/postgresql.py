@@ -18,7 +18,9 @@ KINDS = "not soak and not browser and not processes"
 
 def run_there(*paths: str, but: str, database: str, names: str = "") -> str:
     """
-    Run these tests but one file; what pytest counted in the end. What fails there fails here, with its words.
+    Run these tests but one file; what pytest counted in the end, and what they measured "on postgresql".
+
+    What fails there fails here, with its words.
 
     `names` narrows them as pytest's -k does.
     """
@@ -42,4 +44,5 @@ def run_there(*paths: str, but: str, database: str, names: str = "") -> str:
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     counted = re.findall(r"^(\d+ passed.*) in [\d.]+s", done.stdout, re.MULTILINE)
     assert counted, done.stdout[-2000:]
-    return f"on PostgreSQL, {' '.join(paths)}: {counted[-1]}"
+    figures = re.findall(r"^.* on postgresql: .*", done.stdout, re.MULTILINE)
+    return "\n".join([f"on PostgreSQL, {' '.join(paths)}: {counted[-1]}", *figures])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -47,6 +47,10 @@ class Person:
 
     portal: Client
     world: World
+    microsoft: requests.Session = field(default_factory=requests.Session)  # the same browser, at Microsoft's
+
+    def __post_init__(self) -> None:
+        self.microsoft.mount("http://", adapter(""))
 
     def connect(self, url: str, account: Account | str, *, mfa: bool = True, accept: bool = True) -> Any:
         """Walk from an invitation to wherever it ends; the last answer."""
@@ -65,16 +69,24 @@ class Person:
             "mfa": "yes" if mfa else "no",
             "decision": "accept" if accept else "cancel",
         }
-        session = requests.Session()
-        session.mount("http://", adapter(""))
-        answer = session.post(address, data=choice, allow_redirects=False)
+        return self._sent_back(self.microsoft.post(address, data=choice, allow_redirects=False))
+
+    def _sent_back(self, answer: requests.Response) -> str:
         if answer.status_code == 200 and "Continue to the application" in answer.text:
             return _as_address(answer.text)
         assert answer.status_code == 302, answer.text
         return answer.headers["Location"]
 
     def bring(self, address: str) -> Any:
-        """Bring Microsoft's answer to our callback; a form comes across sites, so without cookies or CSRF token."""
+        """Bring Microsoft's answer to our callback; where that leads to Microsoft again in silence, go along."""
+        answer = self.bring_once(address)
+        if answer.status_code == 303 and answer["Location"].startswith(self.world.public_url):
+            again = self._sent_back(self.microsoft.get(answer["Location"], allow_redirects=False))
+            return self.bring_once(again)
+        return answer
+
+    def bring_once(self, address: str) -> Any:
+        """The one request of it; a form comes across sites, so without cookies or CSRF token."""
         parts = urlsplit(address)
         if settings.CPV_RESPONSE_MODE == "query" or parts.path == "/connect/admin-consent/callback":
             return self.portal.get(f"{parts.path}?{parts.query}")
@@ -94,6 +106,10 @@ class Person:
 
     def sign_in(self, account: Account | str, *, mfa: bool = True) -> Any:
         return self.come_back(self.at_microsoft(self.leave("/signin", cloud="global"), account, mfa=mfa))
+
+    def confirm(self, account: Account | str, *, mfa: bool = True) -> Any:
+        """Prove once more who one is."""
+        return self.come_back(self.at_microsoft(self.leave("/signin/again"), account, mfa=mfa))
 
 
 def _as_address(page: str) -> str:

@@ -10,18 +10,17 @@ import os
 import signal
 import subprocess
 import sys
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import psycopg
 import requests
 
 from bench.ground import environment
+from bench.walled import Walled, a_walled_database
 from sandbox import demo
 from tests.live import OURS, ROOT, Live, until
 from tests.pem import pair
@@ -38,8 +37,9 @@ WORKERS, BEATS = ("worker-1", "worker-2"), ("beat-1", "beat-2")
 class Rehearsal(Live):
     """The stack in production's ways. Each process has a name, a log and a life of its own."""
 
-    database_url: str = ""
+    database: Walled = field(default_factory=lambda: Walled("", "", ""))
     broker_url: str = ""
+    opens: str = "system_scope('a rehearsal')"
     turn_seconds: int = 600
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
@@ -51,10 +51,11 @@ class Rehearsal(Live):
     @property
     def env(self) -> dict[str, str]:
         clean = {name: value for name, value in os.environ.items() if not OURS.match(name)}
-        production = environment(self.folder, self.sandbox_url, self.database_url)
+        production = environment(self.folder, self.sandbox_url, self.database.login_url)
         return clean | production | {
             "DJANGO_SETTINGS_MODULE": "cpvpanel.settings",
             "CPV_BASE_URL": self.url,
+            "DATABASE_OWNER_URL": self.database.owner_url,
             "ALLOWED_HOSTS": "localhost",
             "CELERY_BROKER_URL": self.broker_url,
             "CPV_TURN_SECONDS": str(self.turn_seconds),
@@ -135,7 +136,7 @@ class Rehearsal(Live):
 
     def rows(self, query: str, *given: Any) -> list[tuple[Any, ...]]:
         """What a query finds in the database of the stack."""
-        with psycopg.connect(self.database_url, autocommit=True) as connection:
+        with psycopg.connect(self.database.superuser_url, autocommit=True) as connection:
             cursor = connection.execute(query, given)
             return cursor.fetchall() if cursor.description else []
 
@@ -148,22 +149,10 @@ class Rehearsal(Live):
 
 
 @contextmanager
-def a_database(server: str) -> Iterator[str]:
-    """A new database on this server; gone at the end."""
-    name = f"cpv_rehearsal_{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(server, autocommit=True) as admin:
-        admin.execute(f'CREATE DATABASE "{name}"')
-        try:
-            yield urlsplit(server)._replace(path=f"/{name}").geturl()
-        finally:
-            admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
-
-
-@contextmanager
 def rehearsal(folder: Path, *, postgres: str, broker: str, turn_seconds: int) -> Iterator[Rehearsal]:
     """A running stack; at its end everything has ended."""
-    with a_database(postgres) as database_url:
-        stack = Rehearsal(folder, database_url=database_url, broker_url=broker, turn_seconds=turn_seconds)
+    with a_walled_database(postgres) as database:
+        stack = Rehearsal(folder, database=database, broker_url=broker, turn_seconds=turn_seconds)
         try:
             stack.start()
             yield stack

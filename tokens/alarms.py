@@ -17,14 +17,17 @@ from tokens.aadsts import Kind
 from tokens.entra import OurFault, Refused
 from tokens.errors import Failure
 from tokens.models import Alarm, RefreshToken, UnknownAnswer
+from tokens.tenancy import system_scope
 from tokens.vault import VaultRefused
 
 if TYPE_CHECKING:
     from partners.models import Partner
 
 logger = logging.getLogger(__name__)
+_for_us = system_scope("what is ours to repair")
 
 
+@_for_us
 def note(failure: Failure, *, cloud: str, audience: str = "") -> None:
     """Write down what a refusal says about us; most say nothing. `audience` is what a token was asked for."""
     if isinstance(failure, VaultRefused):
@@ -77,6 +80,7 @@ def _opened(
     return True
 
 
+@_for_us
 def note_rolled_over(failure: Refused, *, cloud: str, used: str) -> None:
     """Say that one of two certificates is refused, and the other, called `used` ("certificate" or "next"), is not."""
     if not failure.meaning.known and failure.meaning.code:
@@ -88,6 +92,7 @@ def note_rolled_over(failure: Refused, *, cloud: str, used: str) -> None:
         )
 
 
+@_for_us
 def note_expiring(cloud: str, what: str) -> None:
     """Say which certificate of a cloud ends how soon, such as "CPV_APP_CERTIFICATE: 14 days"; with "" it is over."""
     running = Alarm.objects.filter(kind=Alarm.Kind.EXPIRING, cloud=cloud, closed_at=None)
@@ -100,6 +105,7 @@ def note_expiring(cloud: str, what: str) -> None:
         logger.critical("a certificate of ours ends soon", extra={"cloud": cloud, "certificate": what})
 
 
+@_for_us
 def note_idle(cloud: str, number: int) -> None:
     """Say how many stored sign-ins of a cloud nobody has used for long; with none the alarm is over."""
     if not number:
@@ -108,6 +114,7 @@ def note_idle(cloud: str, number: int) -> None:
         logger.critical("stored sign-ins have not been used for long", extra={"cloud": cloud, "number": number})
 
 
+@_for_us
 def note_long_lived(cloud: str, number: int) -> None:
     """Say for how many partners of a cloud access tokens outlive the limit; with none the alarm is over."""
     if not number:
@@ -116,12 +123,14 @@ def note_long_lived(cloud: str, number: int) -> None:
         _opened(Alarm.Kind.LIFETIME, cloud, f"{number} partners")
 
 
+@_for_us
 def note_vault(failure: Failure, *, cloud: str) -> None:
     """Say that the vault refuses our identity, or it has no identity that fits; the next store ends it."""
     if _opened(Alarm.Kind.VAULT, cloud, failure.code):
         logger.critical("the vault refuses us; no partner is to blame", extra={"code": failure.code, "cloud": cloud})
 
 
+@_for_us
 def note_disabling(cloud: str, code: str) -> None:
     """Say that secrets cannot be disabled, and why; with "" they can again."""
     if not code:
@@ -130,17 +139,20 @@ def note_disabling(cloud: str, code: str) -> None:
         logger.critical("secrets that must not stay enabled do", extra={"code": code, "cloud": cloud})
 
 
+@_for_us
 def vault_stores(cloud: str) -> None:
     """A secret was stored: whatever the vault refused is over."""
     Alarm.objects.filter(kind=Alarm.Kind.VAULT, cloud=cloud, closed_at=None).update(closed_at=timezone.now())
 
 
+@_for_us
 def note_bad_proof(failure: Failure, *, cloud: str) -> None:
     """Say that an id_token that came with a stored sign-in's token proves nothing; the next good one ends it."""
     if _opened(Alarm.Kind.PROOF, cloud, failure.code):
         logger.critical("a refresh brought a proof that is none", extra={"code": failure.code, "cloud": cloud})
 
 
+@_for_us
 def note_unreadable(token: RefreshToken, failure: Failure) -> None:
     """
     Say that the version a row points at is gone, disabled, or not ours.
@@ -151,12 +163,29 @@ def note_unreadable(token: RefreshToken, failure: Failure) -> None:
         logger.critical("a stored sign-in cannot be read", extra={"refresh_token": token.pk, "code": failure.code})
 
 
+@_for_us
 def note_wrong_holder(token: RefreshToken) -> None:
     """Say that Entra answered for somebody else than the row names; it stays open until there is a new consent."""
     _opened(Alarm.Kind.WRONG_HOLDER, token.partner.cloud, "wrong-holder", partner=token.partner)
     logger.critical("a refresh answered for another holder", extra={"refresh_token": token.pk})
 
 
+@_for_us
+def note_break_glass(reason: str) -> None:
+    """Say that somebody came in with the account for emergencies; each time anew. `reason` is what it was made for."""
+    _opened(Alarm.Kind.BREAK_GLASS, "", reason[:200])
+    Alarm.objects.filter(kind=Alarm.Kind.BREAK_GLASS, closed_at=None).update(mailed_at=None)
+    logger.critical("the account for emergencies was used", extra={"reason": reason[:200]})
+
+
+@_for_us
+def close_break_glass() -> bool:
+    """The emergency is over; False when nobody had used the account."""
+    running = Alarm.objects.filter(kind=Alarm.Kind.BREAK_GLASS, closed_at=None)
+    return running.update(closed_at=timezone.now()) > 0
+
+
+@_for_us
 def close_those_of(partner: Partner) -> None:
     """A new sign-in is in force: what was wrong with the one before it is over."""
     Alarm.objects.filter(partner=partner, closed_at=None).update(closed_at=timezone.now())
@@ -174,6 +203,7 @@ def _note_unknown(failure: Refused) -> None:
     )
 
 
+@_for_us
 def all_clear(cloud: str, *, audience: str, partner_id: int | None = None, by_first_proof: bool = True) -> None:
     """
     A token came: whatever was wrong with us in this cloud is over; but a roll-over only with the first again.

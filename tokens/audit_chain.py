@@ -25,6 +25,7 @@ from django.db.models import Max
 from django.utils import timezone
 
 from tokens.models import AuditAnchor, AuditEvent, AuditLink
+from tokens.tenancy import system_scope
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ BEGINNING = "0" * 64
 
 
 # --- Sealing --------------------------------------------------------------------------------------------------------
+@system_scope("the audit of all")
 def seal() -> AuditAnchor:
     """Link every line that has no link, and anchor all chains; safe at any time, from several processes too."""
     with transaction.atomic():
@@ -143,6 +145,7 @@ class Verdict:
         return self.first_broken is None
 
 
+@system_scope("the audit of all")
 def verify(*, logged: Iterable[str] = ()) -> Verdict:
     """
     Walk every line, link and anchor; `logged` are MACs of anchors as the log has them.

@@ -20,7 +20,7 @@ from django.utils import timezone
 from tokens import audit, gate, ledger, minting, outside, permissions
 from tokens.access_cache import Key, held
 from tokens.actors import Actor
-from tokens.clouds import CLOUDS, Audience, Cloud
+from tokens.clouds import CLOUDS, Audience, Cloud, cloud_named
 from tokens.entra import Grant, authentication_methods
 from tokens.errors import Permanent
 from tokens.minting import Wish, cloud_of
@@ -229,13 +229,42 @@ def _redeem_in_memory(
     return redeemed
 
 
-def redeem_sign_in(*, cloud: str, flow: dict[str, Any], answer: dict[str, str], actor: Actor) -> Grant:
+def redeem_sign_in(*, cloud: str, tenant: str, flow: dict[str, Any], answer: dict[str, str], actor: Actor) -> Grant:
     """Spend a sign-in's code, which carries `openid profile` only; nothing of the grant is kept."""
     use = ledger.begin(None, "openid", purpose="signin", actor=actor)
     return ledger.noted(
         use,
         cloud,
         lambda: outside.entra(cloud).redeem_code(
-            flow=flow, answer=answer, tenant="organizations", scopes=[], leaving=use.note_leaving
+            flow=flow, answer=answer, tenant=tenant, scopes=[], leaving=use.note_leaving
         ),
     )
+
+
+def mfa_scopes(cloud: str) -> list[str]:
+    """What a sign-in asks for where only an access token can tell of MFA; without offline access."""
+    return permissions.scopes([permissions.PARTNER_CENTER], cloud_named(cloud))
+
+
+def redeem_mfa_proof(
+    *, partner: Partner, tenant: str, flow: dict[str, Any], answer: dict[str, str], actor: Actor
+) -> Grant:
+    """
+    Spend the code of a sign-in that asked for `mfa_scopes`; the access token is read and dropped, never used or kept.
+
+    :raises Stopped: the gate is shut
+    """
+    gate.check_open(partner)
+    use = ledger.begin(partner, Audience.PARTNER_CENTER, purpose="signin.mfa", actor=actor)
+    with outside.network(partner.cloud).last_word(lambda: gate.check_open(partner)):
+        return ledger.noted(
+            use,
+            partner.cloud,
+            lambda: outside.entra(partner.cloud).redeem_code(
+                flow=flow,
+                answer=answer,
+                tenant=tenant,
+                scopes=mfa_scopes(partner.cloud),
+                leaving=use.note_leaving,
+            ),
+        )

@@ -110,21 +110,24 @@ class Entra:
         prompt: str | None = "select_account",
         login_hint: str | None = None,
         response_mode: str = "query",
-        openid_only: bool = False,
+        offline_access: bool = True,
         claims: str | None = None,
+        max_age: int | None = None,
     ) -> dict[str, Any]:
         """
         Start an authorization code flow with PKCE and nonce; send the browser to its "auth_uri".
 
-        The flow is a secret to keep, encrypted, until `redeem_code`; it holds JSON types only. `openid_only` asks
-        who the user is and for nothing else.
+        The flow is a secret to keep, encrypted, until `redeem_code`; it holds JSON types only. Without
+        `offline_access` no refresh token comes of it, and with no scopes besides nothing but who the user is.
+        `max_age` asks that they proved it within so many seconds; the id_token then has `auth_time`, for the caller
+        to check.
         https://learn.microsoft.com/entra/identity-platform/v2-oauth2-auth-code-flow
         """
         refuse_retired(scopes)
-        _, app = self._msal(tenant, openid_only)
+        _, app = self._msal(tenant, offline_access=offline_access)
         self._check_authorization_endpoint(app.authority.authorization_endpoint)
         flow: dict[str, Any] = app.initiate_auth_code_flow(
-            [] if openid_only else list(scopes),
+            list(scopes),
             redirect_uri=redirect_uri,
             prompt=prompt,
             login_hint=login_hint,
@@ -132,7 +135,9 @@ class Entra:
             claims_challenge=claims,
         )
         # MSAL warns about any other mode through the process-wide `warnings`, which no thread can silence for itself.
-        return flow | {"auth_uri": _with_response_mode(flow["auth_uri"], response_mode)}
+        # Nor is it told of `max_age`: it would call what it finds about `auth_time` a wrong nonce.
+        wanted = {"response_mode": response_mode} | ({} if max_age is None else {"max_age": str(max_age)})
+        return flow | {"auth_uri": _asking(flow["auth_uri"], wanted)}
 
     def admin_consent_address(self, *, tenant: str, scopes: Sequence[str], redirect_uri: str, state: str) -> str:
         """
@@ -180,7 +185,7 @@ class Entra:
         :raises EntraUnavailable: try again later
         """
         self._check_answer(flow, answer)
-        wire, app = self._msal(tenant, openid_only=_OFFLINE not in flow["scope"], leaving=leaving)
+        wire, app = self._msal(tenant, offline_access=_OFFLINE in flow["scope"], leaving=leaving)
         # Only these two: MSAL would decode further fields, and they come from the address bar.
         return self._granted(
             wire,
@@ -208,7 +213,7 @@ class Entra:
         :raises Refused: Entra said no
         :raises EntraUnavailable: try again later
         """
-        wire, app = self._msal(tenant, openid_only=False, leaving=leaving)
+        wire, app = self._msal(tenant, offline_access=True, leaving=leaving)
         body = {"claims": claims} if claims else {}
         return self._granted(
             wire, lambda: app.acquire_token_by_refresh_token(refresh_token.reveal(), list(scopes), data=body)
@@ -231,7 +236,9 @@ class Entra:
         """
         return id_token.validate(self._keys, self._cloud, self._app.client_id, id_token_, nonce=nonce, now=now)
 
-    def _msal(self, tenant: str, openid_only: bool, *, leaving: Callable[[], None] = _unnoted) -> tuple["_Wire", Any]:
+    def _msal(
+        self, tenant: str, *, offline_access: bool, leaving: Callable[[], None] = _unnoted
+    ) -> tuple["_Wire", Any]:
         # New each time: MSAL keeps refresh tokens, and replays a refusal for 60 seconds, for as long as an app lives.
         proof = self.credential.proof
         wire = _Wire(self._network, self._discovery, tenant, proof, leaving)
@@ -243,7 +250,7 @@ class Entra:
             azure_region=False,  # or an environment variable could change the token endpoint
             token_cache=_Forgetful(),
             http_client=wire,
-            exclude_scopes=[_OFFLINE] if openid_only else None,
+            exclude_scopes=None if offline_access else [_OFFLINE],
         )
         return wire, app
 
@@ -330,10 +337,9 @@ class _Wire:
         """Do nothing: the connections belong to the network."""
 
 
-def _with_response_mode(auth_uri: str, response_mode: str) -> str:
+def _asking(auth_uri: str, wanted: dict[str, str]) -> str:
     address = urlsplit(auth_uri)
-    query = dict(parse_qsl(address.query)) | {"response_mode": response_mode}
-    return address._replace(query=urlencode(query)).geturl()
+    return address._replace(query=urlencode(dict(parse_qsl(address.query)) | wanted)).geturl()
 
 
 def _grant(answer: Mapping[str, Any], correlation_id: str) -> Grant:

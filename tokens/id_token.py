@@ -64,6 +64,9 @@ class Identity:
     username: str
     name: str
     is_guest: bool
+    methods: frozenset[str] | None = None  # `amr`; None where the token has none, as v2 tokens have by default
+    contexts: frozenset[str] = frozenset()  # `acrs`: the authentication contexts that were satisfied
+    authenticated_at: int | None = None  # `auth_time`, in seconds since 1970
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,9 @@ def validate(
         username=_text(claims, "preferred_username"),
         name=_text(claims, "name"),
         is_guest=_is_guest(claims),
+        methods=_words(claims.get("amr")),
+        contexts=_words(claims.get("acrs")) or frozenset(),
+        authenticated_at=_moment(claims.get("auth_time")),
     )
 
 
@@ -242,17 +248,27 @@ def _is_guest(claims: Mapping[str, Any]) -> bool:
     return claims.get("acct") in (1, "1") or _text(claims, "idp") not in home
 
 
-def authentication_methods(access_token: Secret) -> frozenset[str] | None:
+def _words(value: object) -> frozenset[str] | None:
+    """A list of words; anything else says nothing."""
+    return frozenset(word for word in value if isinstance(word, str)) if isinstance(value, list) else None
+
+
+def _moment(value: object) -> int | None:
+    return value if type(value) is int else None
+
+
+def authentication_methods(access_token: Secret, *, of: Identity | None = None) -> frozenset[str] | None:
     """
     Return the `amr` of a v1 access token such as Partner Center's, for example {"pwd", "mfa"}; None when unreadable.
 
+    With `of` only where the token names that very person.
     Evidence, never proof: an access token is for its API to judge, and its form may change without notice.
     https://learn.microsoft.com/entra/identity-platform/access-token-claims-reference
     """
     try:
-        methods = jwt.decode(access_token.reveal(), options={"verify_signature": False}).get("amr")
+        claims = jwt.decode(access_token.reveal(), options={"verify_signature": False})
     except (jwt.PyJWTError, ValueError):
         return None
-    if not isinstance(methods, list):
+    if of and (claims.get("tid"), claims.get("oid")) != (str(of.tenant_id), str(of.object_id)):
         return None
-    return frozenset(method for method in methods if isinstance(method, str))
+    return _words(claims.get("amr"))

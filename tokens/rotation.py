@@ -19,6 +19,7 @@ from tokens.actors import SYSTEM
 from tokens.clouds import Audience
 from tokens.errors import Failure, Transient
 from tokens.models import RefreshToken
+from tokens.tenancy import partner_scope, system_scope
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ RETURNING id
 """
 
 
+@system_scope("sign-ins that are due")
 def claim_due(limit: int = AT_ONCE) -> list[int]:
     """Claim rows that are due, in one statement; each id goes to one caller only."""
     now = timezone.now()
@@ -58,6 +60,7 @@ def claim_due(limit: int = AT_ONCE) -> list[int]:
         return [row[0] for row in cursor.fetchall()]
 
 
+@system_scope("a sign-in is claimed")
 def rotate_claimed(token_id: int) -> bool:
     """The same as `rotate`, once for each claim; False too for whoever comes with a message that was used."""
     claimed = RefreshToken.objects.filter(pk=token_id, claimed_at__isnull=False)
@@ -70,7 +73,8 @@ def rotate(token_id: int) -> bool:
     if token is None:
         return False
     try:
-        broker.keep(token, Audience.PARTNER_CENTER, purpose=PURPOSE, actor=SYSTEM)
+        with partner_scope(token.partner):
+            broker.keep(token, Audience.PARTNER_CENTER, purpose=PURPOSE, actor=SYSTEM)
     except Failure as failure:
         logger.warning("a sign-in was not stored anew", extra={"refresh_token": token_id, "code": failure.code})
         if isinstance(failure, Transient) and failure.retry_after:
@@ -85,6 +89,7 @@ def _postpone(token_id: int, seconds: float) -> None:
     RefreshToken.objects.filter(pk=token_id, next_refresh_at__lt=until).update(next_refresh_at=until)
 
 
+@system_scope("sign-ins nobody uses")
 def watch_idle() -> None:
     """Raise an alarm for sign-ins that nobody has used for long, far from the 90 days after which they die."""
     now = timezone.now()

@@ -20,6 +20,7 @@ from tokens import alarms, custody, outside
 from tokens.errors import Permanent, Transient
 from tokens.faultpoints import reached
 from tokens.models import BY_A_STOP, RefreshToken, SecretVersion
+from tokens.tenancy import partner_scope, system_scope
 from tokens.vault import SecretMissing, VersionDisabled
 
 logger = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ SWEEP_BATCH = 500  # rows in memory at a time
 ENOUGH_TROUBLE = 3
 
 
+@system_scope("sweeping")
 def sweep() -> int:
     """
     Disable what must not stay enabled: names reserved but never pinned, generations a later consent replaced, versions
@@ -40,6 +42,7 @@ def sweep() -> int:
     return _for_each(RefreshToken.objects.over(now), _close) + _for_each(_with_aged_versions(now), _disable_aged)
 
 
+@system_scope("sweeping after a stop")
 def close_stopped() -> int:
     """
     Disable the secrets of partners that were killed or ended access, of all in an all-stop; safe at any time and twice.
@@ -66,7 +69,8 @@ def _for_each(tokens: QuerySet[RefreshToken], act: Callable[[RefreshToken], int]
             if token.partner.cloud in _given_up(troubles) or not tokens.filter(pk=token.pk).exists():
                 continue
             try:
-                done += act(token)
+                with partner_scope(token.partner):
+                    done += act(token)
                 acted.add(token.partner.cloud)
             except Transient:
                 troubles[token.partner.cloud] += 1

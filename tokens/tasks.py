@@ -5,6 +5,7 @@ from typing import Any
 from celery import shared_task
 
 from tokens import audit_chain, broker, expiry, ledger, lifetimes, rotation, sweeping, watch
+from tokens.tenancy import system_scope
 
 
 @shared_task(name="tokens.sweep", ignore_result=True)
@@ -40,6 +41,7 @@ def seal_audit(**_future: Any) -> None:
 
 
 @shared_task(name="tokens.tidy", ignore_result=True)
+@system_scope("tidying the strong-room")
 def tidy(**_future: Any) -> None:
     """Let go of what is old; look for sign-ins nobody uses, tokens that live too long, and certificates that end."""
     ledger.forget_old()

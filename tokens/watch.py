@@ -22,6 +22,7 @@ from django.utils import timezone
 
 from tokens import gate, sweeping
 from tokens.models import Halt, Sender
+from tokens.tenancy import system_scope
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ def stop() -> None:
         _ending.clear()
 
 
+@system_scope("watching for stops")
 def _watch(name: str) -> None:
     seen, said = -1, float("-inf")
     while True:

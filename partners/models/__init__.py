@@ -1,16 +1,22 @@
 """Who the partners are, who may see them, the jobs done for them, and the mirror of their customers."""
 
-from partners.models.mirror import Customer, CustomerQuerySet, Lookup
+from partners.models.grants import AccessGrant
+from partners.models.mirror import ChosenCustomer, Customer, CustomerQuerySet, Lookup
 from partners.models.people import ACCESS_DAYS, CLOUDS, Member, Partner, User
+from partners.models.staff import LIFT_WITHIN, LiftRequest
 from partners.models.work import LEASE, Job, Pulse, Run
 
 __all__ = [
     "ACCESS_DAYS",
     "CLOUDS",
     "LEASE",
+    "LIFT_WITHIN",
+    "AccessGrant",
+    "ChosenCustomer",
     "Customer",
     "CustomerQuerySet",
     "Job",
+    "LiftRequest",
     "Lookup",
     "Member",
     "Partner",

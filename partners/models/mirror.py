@@ -14,13 +14,14 @@ from django.db.models.lookups import GreaterThan
 from django.utils import timezone
 
 from partners.models.people import Member, Partner
+from tokens.tenancy import OfOnePartner
 
 SHORTEST_STEM = 3  # characters; a part of a text that is shorter has no line in the index
 LOOKUP_LIFE = dt.timedelta(seconds=60)
 OFFER = dt.timedelta(seconds=10)  # a question that no worker took is offered again after this
 
 
-class CustomerQuerySet(models.QuerySet["Customer"]):
+class CustomerQuerySet(OfOnePartner, models.QuerySet["Customer"]):
     def present(self) -> CustomerQuerySet:
         return self.filter(removed_at=None)
 
@@ -50,6 +51,8 @@ def _in_domain(text: str) -> Q:
 class Customer(models.Model):
     """A partner's customer tenant as Partner Center last described it."""
 
+    is_mirrored = True  # nobody reads it across partners
+
     partner = models.ForeignKey(Partner, models.CASCADE, related_name="customers")
     tenant_id = models.UUIDField("tenant")
     name = models.CharField(max_length=400, blank=True)
@@ -75,7 +78,30 @@ class Customer(models.Model):
         return self.name or self.domain or str(self.tenant_id)
 
 
-class LookupQuerySet(models.QuerySet["Lookup"]):
+class ChosenCustomerQuerySet(OfOnePartner, models.QuerySet["ChosenCustomer"]):
+    """Within the scope of one partner its own; outside of any an error."""
+
+
+class ChosenCustomer(models.Model):
+    """A customer that a limited member may see; one without any sees none."""
+
+    partner = models.ForeignKey(Partner, models.CASCADE, related_name="+")
+    member = models.ForeignKey(Member, models.CASCADE, related_name="chosen_customers")
+    customer = models.ForeignKey(Customer, models.CASCADE, related_name="chosen_for")
+
+    objects = ChosenCustomerQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["member", "customer"], name="chosen_customer_once_per_member"),
+            models.UniqueConstraint(fields=["partner", "id"], name="chosen_customer_partner_id"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.customer} for {self.member}"
+
+
+class LookupQuerySet(OfOnePartner, models.QuerySet["Lookup"]):
     def over(self, now: dt.datetime) -> LookupQuerySet:
         return self.filter(expires_at__lte=now)
 

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
+from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, PermissionsMixin
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
+from partners.powers import LIMITABLE, POWERS, Power
 from tokens.actors import Actor, ActorKind
+from tokens.tenancy import OfOnePartner, system_scope
+
+if TYPE_CHECKING:
+    from partners.models.mirror import CustomerQuerySet
 
 ACCESS_PERIOD = dt.timedelta(days=180)
 ACCESS_DAYS = (90, 180, 365)  # what an owner may choose
@@ -25,9 +31,6 @@ class UserManager(BaseUserManager["User"]):
         user.set_password(password)
         user.save(using=self._db)
         return user
-
-    def create_superuser(self, username: str, password: str | None = None, **fields: object) -> User:
-        return self.create_user(username, password, is_staff=True, is_superuser=True, **fields)
 
     def member(self, *, cloud: str, tenant_id: uuid.UUID, object_id: uuid.UUID, upn: str, name: str) -> User:
         """The person behind a validated sign-in; (cloud, tid, oid) identifies, upn and name are for display only."""
@@ -64,6 +67,7 @@ class User(AbstractBaseUser, PermissionsMixin):
     is_staff = models.BooleanField(default=False)
     staff_role = models.CharField(max_length=10, choices=StaffRole.choices, blank=True)
     is_active = models.BooleanField(default=True)
+    valid_until = models.DateTimeField(null=True, blank=True)  # an account for emergencies ends by itself
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     objects: ClassVar[UserManager] = UserManager()
@@ -90,9 +94,29 @@ class User(AbstractBaseUser, PermissionsMixin):
     def get_short_name(self) -> str:
         return self.name or self.upn or self.username
 
+    @property
+    def is_open(self) -> bool:
+        """Whether this account may be used now."""
+        return self.is_active and (self.valid_until is None or self.valid_until > timezone.now())
+
+    @property
+    def is_for_emergencies(self) -> bool:
+        return self.is_superuser and self.valid_until is not None
+
     def as_actor(self) -> Actor:
         """This person in the audit and the ledger."""
         return Actor(ActorKind.STAFF if self.is_staff else ActorKind.MEMBER, id=str(self.pk), label=str(self))
+
+    def end_sessions(self) -> None:
+        """
+        Every session of this person is over at its next request.
+
+        Django ties sessions to the stored password; where there is none, a random mark stands in its place.
+        """
+        if not self.has_usable_password():
+            self.password = make_password(None)
+            with system_scope("a person's sessions end"):
+                User.objects.filter(pk=self.pk).update(password=self.password)
 
 
 class PartnerQuerySet(models.QuerySet["Partner"]):
@@ -117,7 +141,6 @@ class Partner(models.Model):
     objects = PartnerQuerySet.as_manager()
 
     class Meta:
-        permissions: ClassVar = [("kill_partner", "Can stop partners for security, and lift such a stop")]
         constraints: ClassVar = [
             models.UniqueConstraint(
                 fields=["tenant_id"], condition=Q(offboarded_at=None), name="partner_tenant_unique_among_the_living"
@@ -161,6 +184,10 @@ class Partner(models.Model):
         Partner.objects.filter(pk=self.pk).update(lapses_at=self.lapses_at, withdrawn_at=None)
 
 
+class MemberQuerySet(OfOnePartner, models.QuerySet["Member"]):
+    """Within the scope of one partner its own; outside of any an error."""
+
+
 class Member(models.Model):
     """A user's place in one partner."""
 
@@ -174,6 +201,10 @@ class Member(models.Model):
     partner = models.ForeignKey(Partner, models.CASCADE, related_name="members")
     role = models.CharField(max_length=10, choices=Role.choices)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
+    signed_in_at = models.DateTimeField(null=True, blank=True)
+    limited_at = models.DateTimeField(null=True, blank=True)  # since then only the customers chosen for them
+
+    objects = MemberQuerySet.as_manager()
 
     class Meta:
         constraints: ClassVar = [
@@ -182,11 +213,33 @@ class Member(models.Model):
             models.CheckConstraint(
                 name="member_role_known", condition=Q(role__in=["owner", "operator", "reader", "auditor"])
             ),
+            models.CheckConstraint(name="member_limited_by_role", condition=Q(limited_at=None) | Q(role__in=LIMITABLE)),
         ]
 
     def __str__(self) -> str:
         return f"{self.user} · {self.role} of {self.partner}"
 
     @property
-    def reads_activity(self) -> bool:
-        return self.role in (self.Role.OWNER, self.Role.AUDITOR)
+    def powers(self) -> frozenset[Power]:
+        return POWERS[self.role]
+
+    def may(self, power: Power | None) -> bool:
+        """Whether the role has this power; what needs none is for every member."""
+        return power is None or power in self.powers
+
+    @property
+    def sees_every_customer(self) -> bool:
+        return Power.CUSTOMERS in self.powers and self.limited_at is None
+
+    @property
+    def customers(self) -> CustomerQuerySet:
+        """The customers this member may see: where a page gets them from."""
+        every: CustomerQuerySet = self.partner.customers.all()
+        if Power.CUSTOMERS not in self.powers:
+            return every.none()
+        if self.limited_at is None:
+            return every
+        return every.filter(pk__in=self.chosen_customers.values("customer"))
+
+    def mark_signed_in(self) -> None:
+        Member.objects.filter(pk=self.pk).update(signed_in_at=timezone.now())

@@ -11,11 +11,12 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from partners.models.people import Partner
+from tokens.tenancy import OfOnePartner
 
 LEASE = dt.timedelta(seconds=120)
 
 
-class JobQuerySet(models.QuerySet["Job"]):
+class JobQuerySet(OfOnePartner, models.QuerySet["Job"]):
     def holding(self, *, fence: int, now: dt.datetime) -> JobQuerySet:
         """The job while the lease taken under this fence still counts: every write of a run goes through here."""
         return self.filter(fence=fence, leased_until__gt=now)
@@ -72,6 +73,10 @@ class Job(models.Model):
         return Job.objects.filter(free, pk=self.pk).update(next_run_at=now, claimed_until=None) == 1
 
 
+class RunQuerySet(OfOnePartner, models.QuerySet["Run"]):
+    """Within the scope of one partner its own; outside of any an error."""
+
+
 class Run(models.Model):
     """One attempt at a job: how far it came and how it ended."""
 
@@ -101,6 +106,8 @@ class Run(models.Model):
     error = models.CharField(max_length=500, blank=True)
     correlation_id = models.UUIDField(default=uuid.uuid4)
     retry_after: float | None = None  # seconds Microsoft asked for; known to the process that ran it only
+
+    objects = RunQuerySet.as_manager()
 
     class Meta:
         constraints: ClassVar = [models.UniqueConstraint(fields=["partner", "id"], name="run_partner_id")]

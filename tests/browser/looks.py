@@ -40,8 +40,10 @@ REMEMBER = """() => {
     top.focus();
     top.remove();
     window.__look = look;
-    window.__before = new Map([...document.querySelectorAll("a[href], button, input, select, textarea, [tabindex]")]
+    const takes = "a[href], button, input, select, summary, textarea, [tabindex]";
+    window.__before = new Map([...document.querySelectorAll(takes)]
         .filter(e => e.tabIndex >= 0 && e.type !== "hidden" && e.checkVisibility())
+        .filter(e => e.type !== "radio" || e.checked)  // of a group of radio buttons Tab reaches the chosen one
         .map(e => [e, look(e)]));
     return window.__before.size;
 }"""

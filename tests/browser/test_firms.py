@@ -26,7 +26,16 @@ def member(live: Live, page: Page) -> Page:
     to_microsoft(page, "Sign in with Microsoft")
     choose(page, service_account("fabrikam"), mfa=True)
     expect(page.get_by_role("heading", name="Connection: Connected")).to_be_visible()
+    confirm(page, live)
     return page
+
+
+def confirm(page: Page, live: Live) -> None:
+    """Prove once more who one is, as what cannot be undone wants it."""
+    page.goto(f"{live.url}/signin/again")
+    to_microsoft(page, "Confirm with Microsoft")
+    choose(page, service_account("fabrikam"), mfa=True)
+    expect(page.get_by_role("heading", name="Connection: Connected")).to_be_visible()
 
 
 # --- What a member looks at -----------------------------------------------------------------------------------------
@@ -67,6 +76,35 @@ def test_the_connection_page_and_a_renewal_that_waits_for_a_yes(live, member, lo
     member.get_by_role("link", name="look at what would change").click()
     member.get_by_role("button", name="Yes, use the new one").click()
     expect(member.get_by_text("The new connection is in force")).to_be_visible()
+
+
+def test_an_owner_invites_and_limits_somebody_on_the_team_page(live, member, looks):
+    colleague = """
+from consent import team; from partners.models import Member, Partner, User
+partner = Partner.objects.get(name="Fabrikam"); owner = partner.members.get(role="owner")
+user = User.objects.create_user("rita", name="Rita Reader", upn="rita@fabrikam.test")
+Member.objects.create(user=user, partner=partner, role="reader")
+print('"' + team.invite(email="nils@fabrikam.test", role="operator", by=owner)[1] + '"')
+"""
+    link = live.python(colleague)
+    member.get_by_role("link", name="Team", exact=True).click()
+    expect(member.locator("h1")).to_have_text("Team")
+    member.get_by_label("Mail address").fill("ann@fabrikam.test")
+    member.get_by_role("button", name="Invite", exact=True).click()
+    expect(member.get_by_text("An invitation is on its way to ann@fabrikam.test.")).to_be_visible()
+    looks.at(member, "team")
+    member.locator("summary", has_text="Rita Reader").click()
+    looks.at(member, "team-open", axe_everywhere=False, tab=False)
+
+    member.get_by_role("link", name="limit to some for Rita Reader").click()
+    member.get_by_role("button", name="Limit to some customers").click()
+    member.locator("input[name=add]").first.check()
+    member.get_by_role("button", name="Add the ticked ones").click()
+    expect(member.get_by_text("1 added, 0 taken away.")).to_be_visible()
+    looks.at(member, "team-customers")
+    member.goto(link)
+    expect(member.locator("h1")).to_have_text("Join Fabrikam")
+    looks.at(member, "join", axe_everywhere=False)
 
 
 def test_a_customers_users_come_while_one_waits(live, member, looks):
@@ -182,20 +220,24 @@ from django.conf import settings
 from django.core import mail
 settings.EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
 from consent import mails
-from consent.models import Invitation
+from consent.models import Invitation, MemberInvitation
 from partners.models import Partner
 from partners.standing import current_token, standing
 from django.utils import timezone
 partner = Partner.objects.get(tenant_id="{tenant}")
 token = current_token(partner)
 context = dict(standing=standing(partner, token), token=token, partner=partner)
-context["invitation"] = Invitation(partner=partner, expires_at=timezone.now())
+asked = dict(partner=partner, expires_at=timezone.now())
+context["invitation"] = Invitation(**asked)
+if "{kind}" == "member":
+    asked |= dict(invited_by_name="Fay", role="reader", tenant_id=partner.tenant_id)
+    context |= dict(invitation=MemberInvitation(**asked), can="Customers, to read only")
 mails.send("{kind}", to="it@fabrikam.test", partner=partner.name, url="http://localhost/somewhere", context=context)
 print(json.dumps(mail.outbox[0].alternatives[0][0]))
 """
 
 
-@pytest.mark.parametrize("kind", ["invitation", "broken", "recovered", "ending"])
+@pytest.mark.parametrize("kind", ["invitation", "member", "broken", "recovered", "ending"])
 def test_a_mail_is_readable_on_every_screen_and_loads_nothing(live, chromium, looks, kind):
     html = live.python(MAILED.format(tenant=FABRIKAM, kind=kind))
     context = chromium.new_context()

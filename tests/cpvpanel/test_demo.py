@@ -1,15 +1,18 @@
-"""The first look's partners are only for the stand-in that knows them."""
+"""The first look's partners are only for the stand-in that knows them; its two of the staff come in as line 3 says."""
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from django.test import Client
 
 from cpvpanel import demo
-from partners.models import Partner
+from partners.models import Partner, User
+from tests.desk import code_of, password
 
 pytestmark = pytest.mark.django_db
 
@@ -41,3 +44,38 @@ def test_a_stand_in_with_other_people_gets_no_partners_of_ours(another_stand_in)
     assert another_stand_in in line
     assert not Partner.objects.exists()
     assert not said
+
+
+@pytest.fixture
+def line(world, contoso, settings, tmp_path) -> str:
+    """The third of the lines that say what to try."""
+    settings.VAR_DIR = tmp_path
+    partner = Partner.objects.create(cloud="global", tenant_id=contoso.id, name="Contoso")
+    return demo._lines("http://localhost", partner, demo._staff_password())[2]
+
+
+@pytest.mark.parametrize(("name", "offered"), [("security", True), ("support", False)])
+def test_a_newcomer_comes_in_as_the_line_says_and_may_try_the_stop(line, name, offered):
+    found = re.search(
+        r"user (\w+) or (\w+), password (\S+)\) with the six digits of: \S+ manage.py deskcode (\w+)", line
+    )
+    assert found, line
+    assert name in found.groups()
+    client = Client()
+
+    password(client, name, found[3])
+    client.post("/admin/second-factor/", {"code": code_of(name)})
+
+    listed = client.get("/admin/partners/partner/")
+    assert listed.status_code == 200
+    assert ("Stop everything" in listed.content.decode()) == offered
+
+
+def test_a_second_start_changes_neither_password_nor_seed(line):
+    people = list(User.objects.filter(is_staff=True).order_by("pk").values_list("password", "totpdevice__key"))
+
+    demo._staff_password()
+
+    again = User.objects.filter(is_staff=True).order_by("pk").values_list("password", "totpdevice__key")
+    assert list(again) == people
+    assert len(people) == 2

@@ -7,7 +7,9 @@ from tests.postgresql import THERE, run_there
 
 @THERE
 def test_every_test_of_the_rooms_passes_on_postgresql(record_property):
-    house = [f"tests/house/test_{name}.py" for name in ("desk", "health", "walls")]  # the others look at files
+    house = [
+        f"tests/house/test_{name}.py" for name in ("desk", "health", "sweep", "walls", "who_may")
+    ]  # the others look at files
     rooms = ("tests/tokens", "tests/partners", "tests/cpvpanel", *house)
 
     record_property(

@@ -14,19 +14,21 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import URLPattern, URLResolver, get_resolver
+from django.utils import timezone
 
 from partners import jobs
-from partners.models import Customer, Job, Partner, Run, User
+from partners.models import Customer, Job, Member, Partner, Run, User
 from tests.conftest import FABRIKAM
 from tests.pretend import text_of
 
 OPEN = {
     "connect", "callback", "admin_consent", "admin_consent_callback",
     "signin", "signin_callback", "signout", "signed_out", "healthz", "readyz",
-    "waiting",
+    "waiting", "join",
 }  # fmt: skip
 METHODS = ("get", "head", "post", "put", "patch", "delete", "options")
 MOST_QUERIES = 6
+PORTAL_VIEWS = ("partners/views.py", "partners/views_switch.py", "partners/listing.py", "consent/views_team.py")
 CSRF = re.compile(rb'value="[A-Za-z0-9]{64}"')
 
 
@@ -40,10 +42,12 @@ def portal_patterns(resolver: URLResolver | None = None, prefix: str = "") -> It
             yield prefix + str(pattern.pattern), pattern
 
 
-def closed_addresses(tenant_id: uuid.UUID) -> list[str]:
-    """The address of every page for members, with the tenant id of a customer where one is asked for."""
-    routes = [route for route, pattern in portal_patterns() if pattern.name not in OPEN]
-    addresses = ["/" + route.replace("<uuid:tenant_id>", str(tenant_id)) for route in routes]
+def closed_addresses(tenant_id: uuid.UUID, *, member_id: int = 1) -> list[str]:
+    """The address of every page for members, with the id of a customer or a member where one is asked for."""
+    known = {"<uuid:tenant_id>": tenant_id, "<int:member_id>": member_id, "<int:invitation_id>": 1}
+    addresses = ["/" + route for route, pattern in portal_patterns() if pattern.name not in OPEN]
+    for parameter, value in known.items():
+        addresses = [address.replace(parameter, str(value)) for address in addresses]
     assert not any("<" in address for address in addresses), "a parameter this test does not know"
     return addresses
 
@@ -88,6 +92,17 @@ def test_a_stranger_gets_the_404_of_an_address_that_does_not_exist(customer):
 
 
 def test_staff_are_strangers_to_the_portal(customer, support):
+    for address in closed_addresses(customer.tenant_id):
+        assert getattr(support, allowed(support, address))(address).status_code == 404, address
+
+
+def test_one_of_the_staff_who_is_somewhere_a_member_is_a_stranger_still(customer, support):
+    partner = Partner.objects.get()
+    Member.objects.create(partner=partner, user=User.objects.get(username="support"), role="owner")
+    session = support.session
+    session["partner_id"] = partner.pk
+    session.save()
+
     for address in closed_addresses(customer.tenant_id):
         assert getattr(support, allowed(support, address))(address).status_code == 404, address
 
@@ -147,8 +162,17 @@ def test_every_page_costs_at_most_six_queries_however_many_customers(member, tra
     many(partner, number)
     for _ in range(8):
         Run.objects.create(partner=partner, job=Job.objects.get(), fence=1, outcome="done")
+    colleague = Member.objects.create(
+        user=User.objects.create_user("colleague"), partner=partner, role="reader", limited_at=timezone.now()
+    )
+    elsewhere = Partner.objects.create(cloud="global", tenant_id=FABRIKAM, name="Fabrikam")
+    Member.objects.create(user=partner.members.get(role="owner").user, partner=elsewhere, role="reader")
     deep = member.portal.get("/customers/").context["page"].next_url or ""
-    addresses = [*closed_addresses(uuid.UUID(int=7)), "/customers/?q=customer+00000", f"/customers/{deep}"]
+    addresses = [
+        *closed_addresses(uuid.UUID(int=7), member_id=colleague.pk),
+        "/customers/?q=customer+00000",
+        f"/customers/{deep}",
+    ]
 
     for address in addresses:
         method = allowed(member.portal, address)
@@ -179,10 +203,15 @@ def test_a_mark_that_is_not_ours_starts_the_list_from_the_beginning(member, afte
 
 # --- Source ---------------------------------------------------------------------------------------------------------
 def test_portal_views_start_every_query_at_the_partner():
-    for source in ("partners/views.py", "partners/listing.py"):
+    for source in PORTAL_VIEWS:
         tree = ast.parse(Path(source).read_text())
         found = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr == "objects"]
         assert not found, f"{source}: {found}"
+
+
+def test_portal_views_ask_the_member_and_not_the_partner_for_customers():
+    for source in PORTAL_VIEWS:
+        assert not re.findall(r"partner\.customers", Path(source).read_text()), source
 
 
 def test_only_a_few_modules_look_inside_a_secret():

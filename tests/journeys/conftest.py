@@ -3,9 +3,26 @@
 from __future__ import annotations
 
 import pytest
+from django.test import Client
+
+from tests.journeys.colleagues import ANN
+from tests.pretend import Person
 
 
 @pytest.fixture(params=["query", "form_post"])
 def response_mode(request, settings):
     settings.CPV_RESPONSE_MODE = request.param
     return request.param
+
+
+@pytest.fixture
+def ann(contoso, world):
+    """Somebody of Contoso who is no member yet and agreed to nothing: the id_token alone tells of their MFA."""
+    world.amr_in_id_tokens = True
+    return contoso.add_account(ANN, name="Ann")
+
+
+@pytest.fixture
+def browser(world):
+    """Somebody else's browser."""
+    return Person(Client(), world)

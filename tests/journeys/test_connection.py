@@ -70,7 +70,7 @@ def test_the_page_tells_state_person_role_and_both_clocks(member):
 
 
 def test_who_may_not_change_it_sees_it_and_whom_to_ask(member):
-    Member.objects.update(role=Member.Role.READER)
+    Member.objects.update(role=Member.Role.OPERATOR)
     boss = User.objects.create_user("boss", name="Bea Boss")
     Member.objects.create(user=boss, partner=Partner.objects.get(), role=Member.Role.OWNER)
 
@@ -146,6 +146,8 @@ def test_after_half_an_hour_it_is_too_late(member, world):
     renew(member, OTHER)
 
     with later(minutes=31):
+        member.sign_in(SERVICE)
+        member.confirm(SERVICE)
         answer = member.portal.post(RENEWAL, {"answer": "yes"}, follow=True)
         sweeping.sweep()
 

@@ -41,6 +41,7 @@ from partners.models import Customer, Job, Lookup, Partner, User
 from sandbox import demo, users
 from tests.canary import SHAPES, in_any_shape, jwts, unpacked
 from tests.conftest import CONTOSO, FABRIKAM, SERVICE
+from tests.desk import at_the_desk
 from tests.pretend import FORM, Person
 from tests.sentryevents import SentryHandler
 from tokens import broker
@@ -259,7 +260,7 @@ def scene(world, contoso, db, logs, capfd, settings, monkeypatch) -> Scene:
     partner = Partner.objects.create(cloud="global", tenant_id=CONTOSO, name="Contoso")
     _, url = invitations.invite(partner=partner, by=SYSTEM, email=INBOX)
     desk = RecordingClient()
-    desk.force_login(User.objects.create_superuser("support"))
+    desk.cookies = at_the_desk("support").cookies
     scene = Scene(world, RecordingClient(), desk, *logs, capfd, url.rpartition("/")[2], [])
     person = Person(scene.visitor, world)
     consents_that_fail(scene, person, url)

@@ -21,7 +21,7 @@ from partners.models import Job, Member, Partner, Run, User
 from sandbox.world import ID_TOKEN_FAULTS
 from tests.conftest import CONTOSO, SERVICE
 from tests.pretend import Person, text_of
-from tokens import custody, outside
+from tokens import custody, outside, tenancy
 from tokens.aadsts import Kind, unknown
 from tokens.actors import SYSTEM
 from tokens.entra import Refused as EntraRefused
@@ -646,6 +646,7 @@ def test_a_consent_and_a_run_that_begin_together_do_not_block_each_other(member)
     token = custody._reserve(job.partner, oid=RefreshToken.objects.get().oid, upn="", limits="")
     held, pinned = threading.Event(), threading.Event()
 
+    @tenancy.owner_scope()
     def begin_a_run():
         try:
             with transaction.atomic():

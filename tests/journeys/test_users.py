@@ -268,10 +268,17 @@ def test_a_look_that_is_none_says_so(member, customer, mark):
     assert "There is no answer to show" in text_of(member.portal.get(f"{page(customer)}?look={mark}"))
 
 
-def test_a_reader_may_look(member, customer, expected):
+def test_an_operator_may_look_and_a_reader_may_not(member, customer, expected):
+    Member.objects.update(role=Member.Role.OPERATOR)
+    assert expected[0] in text_of(look(member.portal, customer))
+    asked = ask(member.portal, customer)
+    work()
+
     Member.objects.update(role=Member.Role.READER)
 
-    assert expected[0] in text_of(look(member.portal, customer))
+    assert "Show the users" not in text_of(member.portal.get(page(customer)))
+    assert expected[0] not in text_of(member.portal.get(asked))
+    assert member.portal.post(f"{page(customer)}users").status_code == 404
 
 
 def test_every_step_costs_at_most_six_queries(member, customer):

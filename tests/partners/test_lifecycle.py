@@ -27,7 +27,7 @@ from sandbox.world import World
 from tests.conftest import CONTOSO, FABRIKAM, SERVICE
 from tests.live import until
 from tests.pretend import Person
-from tokens import broker, custody, gate, sweeping, tasks, watch
+from tokens import broker, custody, gate, sweeping, tasks, tenancy, watch
 from tokens.actors import SYSTEM
 from tokens.models import LEASE, AuditEvent, Halt, RefreshToken, SecretVersion, Sender
 from tokens.secret import Secret
@@ -300,6 +300,7 @@ def test_whoever_has_seen_a_stop_has_seen_every_stop_of_a_lower_number() -> None
     partner = Partner.objects.create(cloud="global", tenant_id=CONTOSO, name="Contoso")
     written, may_commit = threading.Event(), threading.Event()
 
+    @tenancy.owner_scope()
     def stop_one() -> None:
         with transaction.atomic():
             lifecycle.kill(partner=partner, by=SYSTEM, reason="written first")
@@ -307,6 +308,7 @@ def test_whoever_has_seen_a_stop_has_seen_every_stop_of_a_lower_number() -> None
             may_commit.wait(30)
         connections.close_all()
 
+    @tenancy.owner_scope()
     def stop_all() -> None:
         written.wait(30)
         lifecycle.kill_all(by=SYSTEM, reason="written second")
@@ -330,6 +332,7 @@ def test_whoever_has_seen_a_stop_has_seen_every_stop_of_a_lower_number() -> None
 def test_two_who_stop_everything_at_once_make_one_stop(transactional_db: None) -> None:
     together = threading.Barrier(2)
 
+    @tenancy.owner_scope()
     def stop_all(_: int) -> int:
         together.wait(10)
         try:

@@ -36,7 +36,7 @@ def run(partner: Partner, *, seen: int, outcome: str = "done") -> Run:
 
 
 def number(partner: Partner) -> tuple[int, bool]:
-    view = overview.overview(partner)
+    view = overview.overview(partner.members.get())
     return view.customer_count, view.has_more
 
 

@@ -214,7 +214,9 @@ def _says(visitor: Visitor, words: str) -> str | None:
 def desk(live: Live, story: Story, visitors: Callable[[], Visitor]) -> Visitor:
     visitor = visitors()
     form = {"username": "support", "password": live.desk_password, "next": "/admin/"}
-    answer = visitor.post("/admin/login/", **form)
+    assert visitor.post("/admin/login/", **form).headers["Location"] == "/admin/second-factor/"
+    code = live.asks("deskcode", "support")["code"]
+    answer = visitor.post("/admin/second-factor/", code=code)
     assert (answer.status_code, answer.headers["Location"]) == (302, "/admin/")
     return visitor
 

@@ -10,7 +10,7 @@ import pytest
 from django.db import connections
 
 from tests.conftest import CONTOSO, FABRIKAM
-from tokens import broker, outside, rotation
+from tokens import broker, outside, rotation, tenancy
 from tokens.actors import SYSTEM
 from tokens.clouds import Audience
 from tokens.models import RefreshToken, TokenUse
@@ -24,6 +24,7 @@ def ask_at_once(token: RefreshToken, number: int = ASKERS) -> list[int]:
     """The status that each of so many threads got."""
     line = threading.Barrier(number)
 
+    @tenancy.owner_scope()
     def one(_: int) -> int:
         try:
             line.wait(30)

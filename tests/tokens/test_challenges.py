@@ -14,7 +14,7 @@ from partners.models import Customer, Job, Lookup
 from sandbox.challenges import CLAIMS
 from tests.conftest import SERVICE
 from tests.pretend import text_of
-from tokens import broker, gate
+from tokens import broker, gate, tenancy
 from tokens.actors import SYSTEM
 from tokens.challenges import ChallengedAgain, claims_in
 from tokens.clouds import Audience
@@ -199,6 +199,7 @@ class TestAnswering:
         world.sleep = lambda _seconds: together.wait(10)
         answers = []
 
+        @tenancy.owner_scope()
         def ask():
             answers.append(session().get(ME).status_code)
 

@@ -92,7 +92,7 @@ def test_a_flow_can_be_kept_as_json(entra):
 
 
 def test_a_sign_in_asks_who_the_user_is_and_for_nothing_else(entra):
-    assert set(asked(begin(entra, scopes=[], openid_only=True))["scope"].split()) == {"openid", "profile"}
+    assert set(asked(begin(entra, scopes=[], offline_access=False))["scope"].split()) == {"openid", "profile"}
 
 
 def test_claims_prompt_and_response_mode_are_passed_on(entra):
@@ -430,7 +430,7 @@ def test_a_code_is_spent_with_the_flows_verifier_for_one_audience(entra, server,
 
 
 def test_a_sign_ins_code_is_spent_for_the_id_token_alone(entra, server):
-    flow = begin(entra, tenant="organizations", scopes=[], openid_only=True)
+    flow = begin(entra, tenant="organizations", scopes=[], offline_access=False)
 
     redeem_code(entra, flow, scopes=[])
 
@@ -601,3 +601,11 @@ def test_the_environment_does_not_move_the_token_endpoint(monkeypatch, entra, se
 
     assert {urlsplit(sent.url).netloc for sent in server.seen} == {"login.microsoftonline.com"}
     assert "login.microsoftonline.com" in CLOUDS["global"].hosts()
+
+
+def test_a_proof_of_the_last_minutes_is_asked_for_and_not_judged_by_msal(entra):
+    flow = begin(entra, scopes=[], offline_access=False, prompt="login", max_age=600)
+
+    assert (asked(flow)["max_age"], asked(flow)["prompt"]) == ("600", "login")
+    assert "max_age" not in flow
+    assert "max_age" not in asked(begin(entra))

@@ -278,3 +278,29 @@ def test_keys_we_cannot_use_are_passed_over(entra, microsoft):
 )
 def test_the_authentication_methods_of_an_access_token_are_evidence_when_they_can_be_read(access_token, methods):
     assert authentication_methods(Secret(access_token)) == methods
+
+
+# --- How somebody signed in -----------------------------------------------------------------------------------------
+def test_how_and_when_somebody_signed_in_is_read_where_it_is_told(entra):
+    told = token(amr=["pwd", "mfa", 7], acrs=["c1"], auth_time=1_700_000_000)
+    identity = entra.validate(told, nonce=NONCE)
+
+    assert (identity.methods, identity.contexts) == ({"pwd", "mfa"}, {"c1"})
+    assert identity.authenticated_at == 1_700_000_000
+
+
+@pytest.mark.parametrize("changes", [{}, {"amr": "mfa", "acrs": "c1", "auth_time": "now"}, {"auth_time": True}])
+def test_what_is_not_told_or_of_another_kind_says_nothing(entra, changes):
+    identity = entra.validate(token(**changes), nonce=NONCE)
+
+    assert (identity.methods, identity.contexts, identity.authenticated_at) == (None, frozenset(), None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "methods"),
+    [({}, {"mfa"}), ({"oid": OTHER_PARTNER}, None), ({"tid": OTHER_PARTNER}, None), ({"tid": ...}, None)],
+)
+def test_an_access_token_tells_of_the_person_it_names_only(entra, changes, methods):
+    identity = entra.validate(token(), nonce=NONCE)
+
+    assert authentication_methods(Secret(signed(claims(amr=["mfa"], **changes))), of=identity) == methods

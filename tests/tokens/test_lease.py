@@ -11,7 +11,7 @@ from django.db import connection, connections
 from partners import lifecycle
 from partners.models import Partner
 from tests.conftest import CONTOSO
-from tokens import custody, rotation
+from tokens import custody, rotation, tenancy
 from tokens.actors import SYSTEM
 from tokens.models import RefreshToken
 
@@ -31,6 +31,7 @@ def at_once(ask, number: int = ASKERS) -> list:
         return [ask() for _ in range(number)]
     line = threading.Barrier(number)
 
+    @tenancy.owner_scope()
     def one(_: int):
         try:
             connection.ensure_connection()

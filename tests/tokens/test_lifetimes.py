@@ -111,7 +111,7 @@ def test_a_refused_request_has_no_life(member, world, contoso):
 
 def test_a_sign_in_is_no_partners_token(person, member, world):
     member.portal.post("/signout")
-    world.access_token_seconds = A_DAY
+    world.access_token_seconds, world.amr_in_id_tokens = A_DAY, True
 
     member.sign_in("svc-cpv@contoso.test")
 

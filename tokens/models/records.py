@@ -22,7 +22,8 @@ class Alarm(models.Model):
     """
     A fault of our own: of every partner of a cloud, or with a `partner` of one stored sign-in.
 
-    Opened once; the next success closes it, but for another holder's answer, after which only a new consent does.
+    Opened once; the next success closes it, but for another holder's answer, after which only a new consent does. The
+    emergency account's, which has no cloud, is closed by whoever ends the emergency.
     """
 
     class Kind(models.TextChoices):
@@ -37,6 +38,7 @@ class Alarm(models.Model):
         PROOF = "proof", "Microsoft's proof of who signed in does not pass our checks: is our clock right?"
         UNREADABLE = "unreadable", "A stored sign-in cannot be read: check vault and keys, or send a fresh consent link"
         WRONG_HOLDER = "wrong_holder", "Microsoft answered a stored sign-in for another account; nothing of it was used"
+        BREAK_GLASS = "break_glass", "The account for emergencies was used: who was it, and what for?"
 
     kind = models.CharField(max_length=20, choices=Kind.choices)
     partner = models.ForeignKey("partners.Partner", models.PROTECT, null=True, blank=True, related_name="alarms")
@@ -49,6 +51,7 @@ class Alarm(models.Model):
     last_at = models.DateTimeField(default=timezone.now)
     times = models.PositiveIntegerField(default=1)
     closed_at = models.DateTimeField(null=True, blank=True)
+    mailed_at = models.DateTimeField(null=True, blank=True)  # those that cannot wait for somebody to look
 
     class Meta:
         constraints: ClassVar = [
@@ -63,8 +66,13 @@ class Alarm(models.Model):
         ]
 
     def __str__(self) -> str:
-        whose = self.partner.name if self.partner else self.cloud
+        whose = self.partner.name if self.partner else self.cloud or "desk"
         return f"{self.get_kind_display()} ({self.code}, {whose}) since {self.opened_at:%Y-%m-%d %H:%M} UTC"
+
+    def mark_mailed(self) -> bool:
+        """People know of it as it is; False when it happened again meanwhile, and they are to be told again."""
+        known = Alarm.objects.filter(pk=self.pk, times=self.times)
+        return known.update(mailed_at=timezone.now()) == 1
 
 
 class UnknownAnswer(models.Model):

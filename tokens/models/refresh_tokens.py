@@ -12,6 +12,7 @@ from django.db.models import Exists, F, OuterRef, Q
 from django.utils import timezone
 
 from tokens.models.stops import Halt
+from tokens.tenancy import OfOnePartner
 
 LEASE = dt.timedelta(seconds=120)
 BY_A_STOP = "secret-disabled"  # the code of a refusal of our own: after a stop only a new consent helps
@@ -65,7 +66,7 @@ def enabled() -> Exists:
     return Exists(SecretVersion.objects.filter(token=OuterRef("pk"), disabled_at=None))
 
 
-class RefreshTokenQuerySet(models.QuerySet["RefreshToken"]):
+class RefreshTokenQuerySet(OfOnePartner, models.QuerySet["RefreshToken"]):
     def current(self) -> RefreshTokenQuerySet:
         """The generation in force: stored, confirmed where that was needed, and not replaced by a later consent."""
         return self.filter(stored_at__isnull=False, superseded_at=None, pending_until=None)
@@ -248,6 +249,10 @@ class RefreshToken(models.Model):
         return True
 
 
+class SecretVersionQuerySet(OfOnePartner, models.QuerySet["SecretVersion"]):
+    """Within the scope of one partner its own; outside of any an error."""
+
+
 class SecretVersion(models.Model):
     """Every version id we ever saw under a secret name, so that none stays enabled unnoticed. Nobody may list."""
 
@@ -256,6 +261,8 @@ class SecretVersion(models.Model):
     version = models.CharField(max_length=64)
     seen_at = models.DateTimeField(default=timezone.now)
     disabled_at = models.DateTimeField(null=True, blank=True)
+
+    objects = SecretVersionQuerySet.as_manager()
 
     class Meta:
         constraints: ClassVar = [

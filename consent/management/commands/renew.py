@@ -7,7 +7,6 @@ from typing import Any
 
 from consent import invitations
 from partners.commands import PanelCommand
-from partners.standing import current_token, standing
 from tokens import actors
 
 
@@ -21,12 +20,12 @@ class Command(PanelCommand):
 
     def handle(self, *args: Any, tenant_id: str, **options: Any) -> None:
         partner = self.partner(tenant_id)
-        stands = standing(partner, current_token(partner))
-        if not (stands.can_reconnect or stands.is_live):
-            self.needs_a_person(f"{partner.name}: {stands.title}. {stands.action}")
-        invitation, url = invitations.invite(partner=partner, by=actors.command("renew"), renews=stands.is_live)
+        try:
+            invitation, url = invitations.invite_again(partner=partner, by=actors.command("renew"))
+        except invitations.NoLinkNow as why:
+            self.needs_a_person(str(why))
         lines = [url, f"for {partner.name}, good until {invitation.expires_at:%Y-%m-%d %H:%M} UTC"]
-        if stands.is_live:
+        if invitation.renews:
             lines.append("What works goes on working until an owner has seen what would change and said yes.")
         document = {"partner": str(partner.tenant_id), "url": url, "expires_at": invitation.expires_at.isoformat()}
         self.answer(document, lines)

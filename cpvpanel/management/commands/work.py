@@ -9,7 +9,7 @@ from django.core.management.base import CommandParser
 
 from consent import notices
 from consent.models import Notice
-from partners import jobs, lookups
+from partners import alarm_mails, jobs, lookups
 from partners.commands import PanelCommand
 from partners.models import Lookup, Run
 from tokens import audit_chain, rotation, sweeping
@@ -30,6 +30,7 @@ class Command(PanelCommand):
         self.needs_the_vault()
         sweeping.close_stopped()
         ran = [*_answer_questions(), *_run_jobs(), *_keep_sign_ins(), *_tell_people()]
+        alarm_mails.tell()
         sweeping.sweep()
         audit_chain.seal()
         until = jobs.next_due_at()

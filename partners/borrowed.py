@@ -1,0 +1,235 @@
+"""
+Borrowed access: one of the vendor's staff looks at one partner's pages, to read only, for an hour at most.
+
+They ask with a reason; an owner of the partner allows it, or a second, different member of staff. The wall
+(`partners.access`) asks `stand_in` anew at every request, and `noted` writes down what was opened.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING, Any
+
+from django.db import IntegrityError, transaction
+from django.db.models import Exists, OuterRef, QuerySet, Subquery
+from django.http import HttpRequest
+from django.utils import timezone
+
+from partners.desk_roles import Act, may
+from partners.models import AccessGrant, Member, Partner, User
+from partners.models.grants import MAY_ASK
+from tokens import audit
+from tokens.actors import SYSTEM, Actor
+from tokens.models import AuditEvent
+from tokens.tenancy import system_scope
+
+if TYPE_CHECKING:
+    from django.http.response import HttpResponseBase
+
+SESSION_KEY = "access_grant"
+MAY_APPROVE = (User.StaffRole.SECURITY.value, User.StaffRole.ADMIN.value)
+OPENS = frozenset({"home", "progress", "customers", "customer", "permissions", "connection"})  # names of pages; no more
+ROLE = "borrowed"  # no member's role: it holds no power to change, and no row can have it
+NOTED_FOR = dt.timedelta(minutes=1)  # the same page opened again within that is no new line
+
+
+class NotNow(Exception):
+    """It was not done; the text says what is wrong, who acts and what next."""
+
+
+# --- Who ------------------------------------------------------------------------------------------------------------
+def is_proven_staff(request: HttpRequest) -> bool:
+    """Whether this request is one of the vendor's staff, with the second factor shown: what the desk demands, too."""
+    user: Any = request.user
+    return may(user, Act.LOOK) and getattr(user, "otp_device", None) is not None
+
+
+def may_ask(user: User) -> bool:
+    return user.is_staff and user.staff_role in MAY_ASK
+
+
+def may_approve(user: User, grant: AccessGrant) -> bool:
+    """An owner of the partner, or security or an admin of ours; never who asked."""
+    if user.pk == grant.asked_by_id or not user.is_active:
+        return False
+    if user.is_staff:
+        return user.staff_role in MAY_APPROVE
+    return is_owner(user, grant)
+
+
+def is_owner(user: User, grant: AccessGrant) -> bool:
+    owners = Member.objects.filter(partner_id=grant.partner_id, role=Member.Role.OWNER)
+    return owners.filter(user_id=user.pk, user__is_active=True).exists()
+
+
+# --- Asking and answering -------------------------------------------------------------------------------------------
+@transaction.atomic
+def ask(*, partner: Partner, by: User, reason: str) -> AccessGrant:
+    """
+    Ask for a look at one partner's pages.
+
+    :raises NotNow: somebody who may not, no reason, an open request, or a partner that nobody may look at now
+    """
+    reason = " ".join(reason.split())[:200]
+    if not may_ask(by):
+        raise NotNow("Only support and security may ask.")
+    if not reason:
+        raise NotNow("Please say why: the partner reads it.")
+    now = timezone.now()
+    for unanswered in partner.access_grants.over(now).filter(asked_by=by):
+        _close(unanswered, now)
+    try:
+        with transaction.atomic():
+            grant = AccessGrant.objects.create(partner=partner, asked_by=by, reason=reason, asked_at=now)
+    except IntegrityError as twice:
+        raise NotNow("You have asked already. Wait for the answer, or take the request back.") from twice
+    if not AccessGrant.objects.waiting(now).filter(pk=grant.pk).exists():
+        raise NotNow("This partner is stopped, or has ended our access: there is nothing to look at for now.")
+    audit.record("access.asked", actor=by.as_actor(), partner=partner, object=f"access {grant.pk}", reason=reason)
+    return grant
+
+
+@transaction.atomic
+def approve(*, grant: AccessGrant, by: User) -> None:
+    """
+    Allow a look for an hour from now on.
+
+    :raises NotNow: by somebody who may not, or too late
+    """
+    now = timezone.now()
+    _still_open(grant, by, now)
+    if not grant.mark_approved(by, now):
+        raise NotNow(OVER)
+    audit.record(
+        "access.approved", actor=by.as_actor(), partner=grant.partner, object=f"access {grant.pk}",
+        asked_by=str(grant.asked_by), reason=grant.reason, until=f"{grant.ends_at:%Y-%m-%d %H:%M} UTC",
+    )  # fmt: skip
+
+
+@transaction.atomic
+def refuse(*, grant: AccessGrant, by: User) -> None:
+    """
+    Say no.
+
+    :raises NotNow: by somebody who may not, or too late
+    """
+    now = timezone.now()
+    _still_open(grant, by, now)
+    if not grant.mark_refused(now):
+        raise NotNow(OVER)
+    audit.record(
+        "access.refused", actor=by.as_actor(), partner=grant.partner, object=f"access {grant.pk}",
+        asked_by=str(grant.asked_by), reason=grant.reason,
+    )  # fmt: skip
+
+
+OVER = "Nothing was changed: the request is answered, taken back or over. If a look is still needed, staff ask anew."
+
+
+def _still_open(grant: AccessGrant, by: User, now: dt.datetime) -> None:
+    if not may_approve(by, grant):
+        raise NotNow("Nothing was changed: an owner of the partner answers, or another one of security or an admin.")
+    if not AccessGrant.objects.waiting(now).filter(pk=grant.pk).exists():
+        raise NotNow(OVER)
+
+
+# --- Ending ---------------------------------------------------------------------------------------------------------
+@transaction.atomic
+def end(*, grant: AccessGrant, by: User) -> None:
+    """
+    End a look at once, or take an unanswered request back: an owner, or whoever asked.
+
+    :raises NotNow: by somebody else, or it is over already
+    """
+    is_own = by.pk == grant.asked_by_id
+    if not is_own and not is_owner(by, grant):
+        raise NotNow("Nothing was changed: an owner of the partner ends a look, or whoever asked for it.")
+    why = "given back" if is_own else "by the organisation"
+    if not (_end(grant, by.as_actor(), why) or (is_own and _close(grant, timezone.now(), by.as_actor()))):
+        raise NotNow("It was over already.")
+
+
+@system_scope("looks that are over")
+@transaction.atomic
+def end_what_is_over() -> None:
+    """Write down the end of whatever ended by itself: an hour over, a day without an answer, a stop, a lost role."""
+    now = timezone.now()
+    for grant in AccessGrant.objects.over(now).select_related("partner", "asked_by"):
+        why = "the hour is over" if grant.ends_at and grant.ends_at <= now else "no longer allowed"
+        if not _end(grant, SYSTEM, why):
+            _close(grant, now)
+
+
+def _end(grant: AccessGrant, by: Actor, why: str) -> bool:
+    ended = grant.mark_ended(timezone.now())
+    if ended:
+        audit.record(
+            "access.ended", actor=by, partner=grant.partner, object=f"access {grant.pk}",
+            asked_by=str(grant.asked_by), why=why, at=f"{grant.ended_at:%Y-%m-%d %H:%M} UTC",
+        )  # fmt: skip
+    return ended
+
+
+def _close(grant: AccessGrant, now: dt.datetime, by: Actor = SYSTEM) -> bool:
+    closed = grant.mark_closed(now)
+    if closed:
+        audit.record(
+            "access.closed", actor=by, partner=grant.partner, object=f"access {grant.pk}",
+            asked_by=str(grant.asked_by), reason=grant.reason, state=grant.state,
+        )  # fmt: skip
+    return closed
+
+
+# --- Looking --------------------------------------------------------------------------------------------------------
+def begin(request: HttpRequest, grant: AccessGrant) -> None:
+    """Have the session of whoever asked look at the partner's pages; it gets a new key."""
+    request.session.cycle_key()
+    request.session[SESSION_KEY] = grant.pk
+
+
+@system_scope("whether staff were lent a look")
+def stand_in(request: Any) -> Member | None:
+    """
+    Somebody to stand in for a member while staff look with a grant in force: it has no row, and no power to change.
+
+    None for whoever has none, for every page that is not lent, and for whatever would change something.
+    """
+    named, page = request.session.get(SESSION_KEY), getattr(request.resolver_match, "view_name", "")
+    if not named or request.method not in ("GET", "HEAD") or page not in OPENS or not is_proven_staff(request):
+        return None
+    now = timezone.now()
+    lines = AuditEvent.objects.filter(partner=OuterRef("partner"), action="access.used", at__gt=now - NOTED_FOR)
+    known = lines.filter(actor_id=str(request.user.pk), object=_what_is_opened(request))
+    grants = AccessGrant.objects.in_force(now).filter(pk=named, asked_by=request.user.pk)
+    grant = grants.select_related("partner", "approved_by").annotate(is_noted=Exists(known)).first()
+    if grant is None:
+        return None
+    request.borrowed = grant
+    return Member(user=request.user, partner=grant.partner, role=ROLE)
+
+
+def noted(request: Any, response: HttpResponseBase) -> HttpResponseBase:
+    """What staff opened becomes a line of the partner's activity before they see it; it is kept in no cache."""
+    grant = getattr(request, "borrowed", None)
+    if grant is None:
+        return response
+    if not grant.is_noted:
+        what = _what_is_opened(request)
+        by = request.user.as_actor()
+        audit.record("access.used", actor=by, partner=grant.partner, object=what, opened=what, reason=grant.reason)
+    response["Cache-Control"] = "no-store"
+    return response
+
+
+def _what_is_opened(request: Any) -> str:
+    """The page, and of which customer; the line that counts a sync up is a part of home."""
+    match = request.resolver_match
+    page = "home" if match.view_name == "progress" else match.view_name
+    return f"{page} {match.kwargs['tenant_id']}" if "tenant_id" in match.kwargs else str(page)
+
+
+def with_news(members: QuerySet[Member]) -> QuerySet[Member]:
+    """What every page of theirs tells: until when staff may look (`lent_until`), and whether a request waits."""
+    now, of_it = timezone.now(), AccessGrant.objects.filter(partner=OuterRef("partner"))
+    lent = of_it.in_force(now).order_by("-ends_at").values("ends_at")[:1]
+    return members.annotate(lent_until=Subquery(lent), is_asked=Exists(of_it.waiting(now)))

@@ -1,0 +1,83 @@
+"""What is done at the desk: a page says what will happen and asks why, a POST does it, a role may."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.template.response import TemplateResponse
+from django.views.decorators.debug import sensitive_post_parameters
+
+from partners.desk_roles import Act, may
+from partners.models import User
+
+
+class Reason(forms.Form):
+    reason = forms.CharField(
+        max_length=200, help_text="The audit keeps it.", error_messages={"required": "Please say why."}
+    )
+
+
+class PartnersReason(Reason):
+    """Where the line of the audit is a partner's."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["reason"].help_text = "The partner and an auditor read it."
+
+
+class NotDone(Exception):
+    """The act was refused; the text says why."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What came of an act and is shown once, such as a link."""
+
+    text: str
+    link: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """An act as its page tells it; `back` is where it leads to afterwards."""
+
+    act: Act
+    title: str
+    what: Sequence[str]
+    back: str
+    form: type[forms.Form] = Reason
+
+
+Doer = Callable[[User, dict[str, Any]], str | Shown]
+
+
+@sensitive_post_parameters()
+def confirmed(request: HttpRequest, page: Page, do: Doer) -> HttpResponse:
+    """
+    Ask on GET, do on POST; whoever may not gets 403 for either.
+
+    `do` gets the person and the form's fields, and returns what to say; NotDone brings the form back with its text.
+    """
+    user = request.user
+    if not isinstance(user, User) or not may(user, page.act):
+        raise PermissionDenied
+    form = page.form(request.POST or None)
+    context = admin.site.each_context(request) | {"title": page.title, "what": page.what, "back": page.back}
+    if request.method == "POST" and form.is_valid():
+        try:
+            done = do(user, form.cleaned_data)
+        except NotDone as why:
+            form.add_error(None, str(why))
+        else:
+            if isinstance(done, Shown):
+                return TemplateResponse(request, "admin/desk/shown.html", context | {"shown": done})
+            messages.success(request, done)
+            return redirect(page.back)
+    return TemplateResponse(request, "admin/desk/act.html", context | {"form": form})

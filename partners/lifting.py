@@ -1,0 +1,78 @@
+"""Lifting a stop of everything takes two different people of security, each with their own second factor."""
+
+from __future__ import annotations
+
+from django.db import transaction
+from django.utils import timezone
+
+from partners import second_factor
+from partners.desk_roles import Act, may
+from partners.lifecycle import one_stop_at_a_time
+from partners.models import LiftRequest, User
+from tokens import audit
+from tokens.models import Halt, RefreshToken
+
+
+class Refused(ValueError):
+    """Nothing is lifted; the text says why and who does what."""
+
+
+def request(*, by: User, code: str, reason: str) -> LiftRequest:
+    """
+    Ask for it; another person has an hour to agree.
+
+    :raises Refused: nothing is stopped, the person may not, or the code is not theirs
+    """
+    _prove(by, code)
+    with transaction.atomic():
+        halt = Halt.objects.in_force().order_by("-pk").first()
+        if halt is None:
+            raise Refused("Nothing is stopped for everybody.")
+        asked = LiftRequest.objects.create(halt=halt, asked_by=by, reason=reason[:500])
+        audit.record("everything.lift_asked", actor=by.as_actor(), object=f"stop {halt.pk}", reason=reason[:200])
+    return asked
+
+
+def approve(*, by: User, code: str) -> LiftRequest:
+    """
+    Agree to what another one asked: calls may leave again, for whoever consents anew. What was disabled stays so.
+
+    :raises Refused: nobody else has asked within the hour, the person may not, or the code is not theirs
+    """
+    _prove(by, code)
+    with transaction.atomic():
+        one_stop_at_a_time()  # of two at once, and of a stop that comes now, each finds what the other did
+        asked = waiting_for(by)
+        if asked is None:
+            raise Refused(_why_nothing_waits(by))
+        if not asked.mark_approved(by):
+            raise Refused("Somebody was faster: look whether it is lifted.")
+        for halt in Halt.objects.in_force():
+            halt.end(by=f"{asked.asked_by} and {by}")
+        RefreshToken.objects.all().end_all()
+        audit.record(
+            "everything.unkilled", actor=by.as_actor(), object=f"stop {asked.halt_id}", asked_by=str(asked.asked_by),
+            reason=asked.reason[:200],
+        )  # fmt: skip
+    return asked
+
+
+def waiting_for(by: User) -> LiftRequest | None:
+    """What this person could agree to now."""
+    waiting = LiftRequest.objects.waiting(timezone.now()).exclude(asked_by=by)
+    return waiting.select_related("halt", "asked_by").order_by("-pk").first()
+
+
+def _prove(by: User, code: str) -> None:
+    if not may(by, Act.LIFT_ALL):
+        raise Refused(f"{by} may not: it takes two people with the role security.")
+    if second_factor.prove(by, code) is None:
+        raise Refused(f"That is no code of {by} that counts now: wait for the next one.")
+
+
+def _why_nothing_waits(by: User) -> str:
+    if not Halt.objects.in_force().exists():
+        return "Nothing is stopped for everybody."
+    if LiftRequest.objects.waiting(timezone.now()).exists():
+        return f"{by} asked for it, so somebody else must agree."
+    return "Nobody has asked for it within the last hour: `unkill --all request`, or at the desk."

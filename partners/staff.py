@@ -1,0 +1,152 @@
+"""
+The vendor's staff: who is one, in which role, and the one account for emergencies.
+
+Nobody hands out a password. Whoever is appointed, or lost a factor, gets a link that works once, within a day: behind
+it they choose a password of their own and enrol a second factor.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import secrets
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.tokens import default_token_generator
+from django.db import transaction
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.encoding import force_str
+from django.utils.http import urlsafe_base64_decode, urlsafe_base64_encode
+
+from partners import second_factor
+from partners.desk_roles import acts_of
+from partners.models import User
+from tokens import alarms, audit
+from tokens.actors import Actor
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")  # a member's has colons in it
+EMERGENCY = "breakglass"
+EMERGENCY_LASTS = dt.timedelta(minutes=60)
+EMERGENCY_CODES = 3
+
+
+class Refused(ValueError):
+    """It is not done; the text says why, and what to do instead."""
+
+
+# --- Appointing -----------------------------------------------------------------------------------------------------
+@transaction.atomic
+def appoint(*, username: str, role: str, by: Actor, reason: str) -> User:
+    """
+    Make somebody one of the staff, or give one of them another role.
+
+    Whoever has no second factor comes in by `welcome`.
+
+    :raises Refused: the name is none, or taken
+    """
+    if not NAME.fullmatch(username) or username == EMERGENCY:
+        raise Refused("A name has small letters, digits, dots, hyphens and underscores, 64 at most.")
+    user, is_new = User.objects.select_for_update().get_or_create(
+        username=username, defaults={"is_staff": True, "password": "!"}
+    )
+    if not user.is_staff:
+        raise Refused(f"{username} is no name for staff: somebody of a partner has it.")
+    if not (user.is_active and second_factor.is_enrolled(user)):
+        _void(user)
+    earlier = user.staff_role
+    user.staff_role, user.is_superuser, user.is_active = role, False, True
+    user.save(update_fields=["staff_role", "is_superuser", "is_active"])
+    action = "staff.appointed" if is_new else "staff.role_changed"
+    audit.record(action, actor=by, object=username, role=role, reason=reason[:200], earlier=earlier)
+    return user
+
+
+@transaction.atomic
+def deactivate(*, user: User, by: Actor, reason: str) -> bool:
+    """End somebody's access at once, in every session; False when it was over already."""
+    if not User.objects.filter(pk=user.pk, is_active=True).update(is_active=False):
+        return False
+    audit.record("staff.deactivated", actor=by, object=user.username, reason=reason[:200])
+    return True
+
+
+@transaction.atomic
+def start_over(*, user: User, by: Actor, reason: str) -> None:
+    """Void password and second factors of somebody who lost one of them; the link of `welcome` is their way in."""
+    _void(user)
+    audit.record("staff.started_over", actor=by, object=user.username, reason=reason[:200])
+
+
+def _void(user: User) -> None:
+    second_factor.forget_all(user)
+    user.set_unusable_password()  # every session and every link from before ends with it
+    user.save(update_fields=["password"])
+
+
+# --- The way in -----------------------------------------------------------------------------------------------------
+def welcome(user: User) -> str:
+    """The address behind which this person chooses a password; it works until they did, for a day."""
+    uid = urlsafe_base64_encode(str(user.pk).encode())
+    token = default_token_generator.make_token(user)
+    return f"{settings.CPV_BASE_URL}{reverse('admin:welcome', args=[uid, token])}"
+
+
+def invited(uid: str, token: str) -> User | None:
+    """Whom a link lets choose a password; None when it is used up, too old or not ours."""
+    try:
+        user = User.objects.get(pk=int(force_str(urlsafe_base64_decode(uid))))
+    except (ValueError, OverflowError, User.DoesNotExist):
+        return None
+    return user if acts_of(user) and default_token_generator.check_token(user, token) else None
+
+
+@transaction.atomic
+def note_sign_in(*, user: User, device: Any) -> None:
+    """Somebody came in; with the account for emergencies that is an alarm."""
+    kind = device.model_label().partition(".")[2].removesuffix("device")
+    audit.record("staff.signed_in", actor=user.as_actor(), object=user.username, factor=kind)
+    if user.is_for_emergencies:
+        audit.record("breakglass.used", actor=user.as_actor(), object=user.username)
+        alarms.note_break_glass(f"{user.username} signed in")
+
+
+# --- Emergencies ----------------------------------------------------------------------------------------------------
+@transaction.atomic
+def break_glass(*, by: Actor, reason: str) -> tuple[User, str, list[str]]:
+    """
+    Open the account for emergencies for an hour: with its password and its codes, which exist as text only here.
+
+    It may do everything but lift a stop of everything. What was handed out before is void.
+
+    :raises Refused: somebody else has the name
+    """
+    user, _ = User.objects.select_for_update().get_or_create(
+        username=EMERGENCY, defaults={"is_staff": True, "is_superuser": True, "name": "Emergency"}
+    )
+    if not (user.is_staff and user.is_superuser):
+        raise Refused(f"The name {EMERGENCY} is somebody else's.")
+    second_factor.forget_all(user)
+    password = secrets.token_urlsafe(18)
+    user.set_password(password)
+    user.is_active, user.valid_until = True, timezone.now() + EMERGENCY_LASTS
+    user.save(update_fields=["password", "is_active", "valid_until"])
+    codes = second_factor.new_recovery_codes(user, number=EMERGENCY_CODES)
+    audit.record("breakglass.opened", actor=by, object=EMERGENCY, reason=reason[:200])
+    return user, password, codes
+
+
+@transaction.atomic
+def mend_glass(*, by: Actor, reason: str) -> bool:
+    """The emergency is over: the account ends at once, and its alarm; False when neither was there."""
+    user = User.objects.select_for_update().filter(username=EMERGENCY, is_superuser=True).first()
+    if user is None:
+        return False
+    was_open = user.is_open
+    _void(user)
+    User.objects.filter(pk=user.pk).update(is_active=False, valid_until=timezone.now())
+    alarms_closed = alarms.close_break_glass()
+    if was_open or alarms_closed:
+        audit.record("breakglass.ended", actor=by, object=EMERGENCY, reason=reason[:200])
+    return was_open or alarms_closed

@@ -1,0 +1,245 @@
+"""What is turned away at the door: too often, too much, in the wrong way; and what it may cost."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+import time_machine
+from django.core.checks import run_checks
+from django.core.exceptions import PermissionDenied, SuspiciousOperation
+from django.test import Client, RequestFactory
+from django.utils import timezone
+from limits.errors import StorageError
+
+from consent.models import ConsentAttempt
+from cpvpanel import ratelimits, views
+from partners.client_address import address_of
+from tests.pretend import text_of
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def few(settings, world):
+    """Three by one address and five by everybody, a minute; the clock goes when told."""
+    settings.CPV_RATE_PER_ADDRESS, settings.CPV_RATE_OVERALL = "3/minute", "5/minute"
+    with time_machine.travel(timezone.now().replace(second=0, microsecond=0), tick=False) as clock:
+        yield clock
+
+
+def statuses(client: Client, times: int, path: str = "/signin/callback?state=x", **options: object) -> list[int]:
+    return [client.get(path, **options).status_code for _ in range(times)]
+
+
+# --- Too often ------------------------------------------------------------------------------------------------------
+def test_one_address_is_stopped_and_told_when_to_come_again(few):
+    client = Client()
+
+    assert statuses(client, 4) == [400, 400, 400, 429]
+    answer = client.get("/signin/callback?state=x")
+    assert int(answer["Retry-After"]) == 61
+    assert "Too many tries just now" in text_of(answer)
+    few.shift(dt.timedelta(seconds=int(answer["Retry-After"])))
+    assert statuses(client, 1) == [400]
+
+
+def test_another_address_goes_on_until_everybody_together_is_too_many(few):
+    assert statuses(Client(REMOTE_ADDR="192.0.2.1"), 4) == [400, 400, 400, 429]
+    assert statuses(Client(REMOTE_ADDR="192.0.2.2"), 3) == [400, 400, 429]
+    assert statuses(Client(REMOTE_ADDR="192.0.2.3"), 1) == [429]
+
+
+def test_each_way_to_microsoft_and_back_and_exports_are_counted(few, member, settings):
+    ways = {
+        "leaving": [("post", "/signin"), ("post", "/signin/again"), ("post", "/connect/x"),
+                    ("post", "/connect/admin-consent"), ("post", "/connection/renew")],
+        "coming back": [("get", "/connect/callback?a=b"), ("get", "/signin/callback?a=b"), ("post", "/signin/callback"),
+                        ("get", "/connect/admin-consent/callback?a=b")],
+        "taking along": [("post", "/activity/export")],
+    }  # fmt: skip
+    for group in ways.values():
+        for method, path in group:
+            ratelimits.forget()
+            got = [getattr(member.portal, method)(path).status_code for _ in range(5)]
+            assert got[3:] == [429, 429], (path, got)
+            assert getattr(member.portal, method)(group[0][1]).status_code in (405, 429), "one count for the group"
+    assert set(ratelimits.COUNTED) == {
+        "signin", "signin_again", "connect", "join", "admin_consent", "renew", "callback", "signin_callback",
+        "admin_consent_callback", "export_activity",
+    }  # fmt: skip
+
+
+def test_looking_at_the_pages_is_not_counted(few):
+    assert statuses(Client(), 9, "/signin") == [200] * 9
+
+
+def test_an_export_counts_for_six(settings, member):
+    settings.CPV_RATE_PER_ADDRESS = "12/minute"
+
+    got = [member.portal.post("/activity/export", {"format": "json"}).status_code for _ in range(3)]
+
+    assert got == [200, 200, 429]
+
+
+def test_who_is_stopped_costs_no_query_and_leaves_no_attempt(few, django_assert_num_queries):
+    client = Client()
+    statuses(client, 4)
+
+    with django_assert_num_queries(0):
+        assert statuses(client, 1) == [429]
+    assert not ConsentAttempt.objects.exists()
+
+
+# --- Whose request it is --------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("trusted", "forwarded", "remote", "client"),
+    [
+        (0, "203.0.113.9", "192.0.2.1", "192.0.2.1"),
+        (1, "203.0.113.9", "192.0.2.1", "203.0.113.9"),
+        (1, "10.0.0.1, 203.0.113.9", "192.0.2.1", "203.0.113.9"),
+        (2, "evil, 203.0.113.9, 10.0.0.1", "192.0.2.1", "203.0.113.9"),
+        (2, "203.0.113.9", "192.0.2.1", "192.0.2.1"),
+        (1, "nonsense", "192.0.2.1", "192.0.2.1"),
+        (1, "", "192.0.2.1", "192.0.2.1"),
+        (0, "", "2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        (1, "2001:db8:1:2::1", "", "2001:db8:1:2::"),
+        (0, "", "::ffff:192.0.2.1", "192.0.2.1"),
+        (0, "", "", None),
+    ],
+)
+def test_only_proxies_of_ours_may_say_whose_request_it_is(settings, trusted, forwarded, remote, client):
+    settings.CPV_TRUSTED_PROXIES = trusted
+    headers = {"X-Forwarded-For": forwarded} if forwarded else {}
+
+    request = RequestFactory().get("/", headers=headers, REMOTE_ADDR=remote)
+
+    assert address_of(request) == client
+
+
+def test_an_address_written_by_the_visitor_gains_nothing(few):
+    client = Client()
+
+    got = [client.get("/signin/callback?a=b", headers={"X-Forwarded-For": f"192.0.2.{n}"}) for n in range(4)]
+
+    assert got[-1].status_code == 429
+
+
+# --- Where it is counted --------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("url", "server"),
+    [
+        ("locmemcache://", ""),
+        ("rediss://user:word@host:6380/1", "rediss://user:word@host:6380/1"),
+        ("redis://host/1", "redis://host/1"),
+        ("rediscache://host/1", "redis://host/1"),
+        ("memcache://host", ""),
+        ("redis:///var/run/redis.sock", ""),
+    ],
+)
+def test_the_cache_says_where_all_processes_count_together(url, server):
+    assert ratelimits.shared_counter(url) == server
+
+
+def test_while_the_server_that_counts_is_away_each_process_counts_alone(few, settings):
+    settings.CPV_CACHE_URL = "redis://127.0.0.1:1/0"
+    ratelimits.forget()
+    pytest.importorskip("redis")
+
+    assert statuses(Client(), 4) == [400, 400, 400, 429]
+
+
+def test_what_it_raises_then_is_what_we_catch(settings):
+    settings.CPV_CACHE_URL = "redis://127.0.0.1:1/0"
+    ratelimits.forget()
+
+    with pytest.raises(StorageError):
+        ratelimits._limiter().storage.get("x")
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({}, set()),
+        ({"CPV_SIGN_IN_CONTEXT": "c1"}, set()),
+        ({"CPV_SIGN_IN_CONTEXT": "c99"}, set()),
+        ({"CPV_SIGN_IN_CONTEXT": "c100"}, {"cpvpanel.E001"}),
+        ({"CPV_SIGN_IN_CONTEXT": "strong"}, {"cpvpanel.E001"}),
+        ({"CPV_RATE_OVERALL": "many"}, {"cpvpanel.E002"}),
+        ({"CPV_TRUSTED_PROXIES": -1}, {"cpvpanel.E003"}),
+    ],
+)
+def test_settings_that_do_not_fit_are_found_at_the_start(settings, changes, found):
+    for name, value in changes.items():
+        setattr(settings, name, value)
+
+    assert {message.id for message in run_checks() if message.id.startswith("cpvpanel")} == found
+
+
+def test_a_deployment_is_told_what_makes_counting_weak(settings):
+    settings.HTTPS, settings.CPV_CACHE_URL = True, "locmemcache://"
+    assert ids() == {"cpvpanel.W001", "cpvpanel.W002"}
+
+    settings.CPV_CACHE_URL, settings.CPV_TRUSTED_PROXIES = "rediss://counter/1", 1
+    assert ids() == set()
+
+
+def ids() -> set[str]:
+    found = run_checks(include_deployment_checks=True)
+    return {message.id for message in found if message.id.startswith("cpvpanel")}
+
+
+# --- Too much, and in the wrong way ---------------------------------------------------------------------------------
+@pytest.mark.parametrize("length", ["262145", "99999999999", "-1", "x"])
+def test_a_body_that_is_too_large_is_not_read(world, length, django_assert_num_queries):
+    with django_assert_num_queries(0):
+        answer = Client().generic("POST", "/signin", b"a=b", CONTENT_LENGTH=length)
+
+    assert answer.status_code == 413
+    assert "That is too much at once" in text_of(answer)
+
+
+def test_a_request_in_the_wrong_way_has_a_page_and_says_which_way_is_right(world):
+    answer = Client().get("/signout")
+
+    assert (answer.status_code, answer["Allow"]) == (405, "POST")
+    assert "not how this address is used" in text_of(answer)
+
+
+def test_a_host_that_is_not_ours_is_one_page_without_a_trace(world):
+    answer = Client().get("/signin", headers={"Host": "evil.test"})
+
+    assert answer.status_code == 400
+    assert "evil" not in text_of(answer)
+    assert "<h1" in answer.content.decode()
+
+
+def test_a_failure_of_ours_is_one_page_without_a_trace(member, settings):
+    del settings.CPV_APPS
+    member.portal.raise_request_exception = False
+
+    answer = member.portal.get("/connection/")
+
+    assert answer.status_code == 500
+    words = text_of(answer)
+    assert "Something went wrong on our side" in words
+    assert "CPV_APPS" not in words
+
+
+@pytest.mark.parametrize(
+    ("page", "status"),
+    [
+        (lambda request: views.bad_request(request, SuspiciousOperation("canary")), 400),
+        (lambda request: views.forbidden(request, PermissionDenied("canary")), 403),
+        (lambda request: views.server_error(request), 500),
+    ],
+)
+def test_error_pages_say_nothing_of_the_error(member, page, status):
+    request = RequestFactory().get("/")
+    request.session, request.user = member.portal.session, None
+
+    answer = page(request)
+
+    assert answer.status_code == status
+    assert b"canary" not in answer.content
+    assert b"<h1" in answer.content

@@ -1,0 +1,182 @@
+"""The walls hold at every address, against everybody: see `tests.house.sweep`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from django.db import connection
+from django.urls import path
+
+from tests.house import mutants, sweep, victim
+from tests.house.mutants import Mutant
+from tests.house.sweep import Attempt, Sweep
+from tests.house.test_who_may import WHO_MAY
+
+pytestmark = pytest.mark.django_db(transaction=True)
+ENOUGH = {"postgresql": 20_000, "sqlite": 2_000}
+
+
+@pytest.fixture
+def ground(world, connected_partner, settings) -> victim.Ground:
+    settings.CPV_RATE_PER_ADDRESS = settings.CPV_RATE_OVERALL = "1000000/minute"
+    ground = victim.build(world, connected_partner)
+    sweep.complete(ground)
+    return ground
+
+
+@pytest.fixture
+def swept(ground) -> Iterator[Sweep]:
+    with sweep.quiet() as errors:
+        yield Sweep(ground, errors)
+
+
+def portal(name: str) -> sweep.Route:
+    return next(route for route in sweep.routes() if route.name == name)
+
+
+def test_nobody_reaches_the_victim_at_any_address(ground, swept, record_property):
+    began = time.process_time()
+
+    swept.run(sweep.chosen(ground.actors, ENOUGH[connection.vendor]))
+
+    assert not swept.found, "\n".join(swept.found)
+    tried, routes = swept.tried.total(), list(sweep.routes())
+    assert tried >= ENOUGH[connection.vendor]
+    assert swept.reached == set(routes)
+    assert len(swept.tried) == len(ground.actors) >= 8
+    record_property(
+        "figure",
+        f"sweep on {connection.vendor}: {tried:,} attempts by {len(ground.actors)} actors at {len(routes)} of"
+        f" {len(routes)} routes, {swept.pairs:,} of them with a missing id beside, {len(ground.canaries)} canaries:"
+        f" 0 holes, {time.process_time() - began:.0f} s of one core",
+    )
+
+
+def test_what_nobody_else_sees_its_owner_does(ground, swept):
+    """Else the sweep would prove nothing: the canaries are on the pages, and the forms change the rows."""
+    seen = set()
+    for route in sweep.routes():
+        if not route.is_desk and not route.is_open and route.name != "switch":
+            came = swept.attempt(ground.owner, Attempt(route, "get", "path"))
+            assert came.status in (200, 404 if route.name == "team_customers" else 405), route
+            seen |= {ground.canaries[mark].model for mark in sweep.MARK.findall(came.text)}
+    assert seen == {
+        "partners.Partner", "partners.User", "partners.AccessGrant", "partners.Customer",
+        "partners.Run", "consent.Consent", "consent.MemberInvitation", "tokens.AuditEvent",
+    }  # fmt: skip
+    for name in (
+        "team_take_back",
+        "team_role",
+        "team_remove",
+        "team_limit",
+        "ask_for_users",
+        "allow_access",
+        "renewal",
+    ):
+        swept.attempt(ground.owner, Attempt(portal(name), "post", "path"))
+        assert ground.changed(ground.owner), name
+        assert not ground.changed(ground.owner), "all is as it was"
+
+
+def test_the_desk_shows_a_partners_connection_and_never_its_customers(ground, swept):
+    staff = next(actor for actor in ground.actors if actor.name == "staff without a grant")
+    seen = set()
+    for route in sweep.routes():
+        if route.is_desk:
+            came = swept.attempt(staff, Attempt(route, "get", "path"))
+            seen |= {ground.canaries[mark].model for mark in sweep.MARK.findall(came.text)}
+
+    assert swept.found == []
+    assert seen >= {"partners.Partner", "partners.Run", "consent.Consent", "tokens.RefreshToken", "tokens.AuditEvent"}
+    assert not seen & {"partners.Customer", "partners.ChosenCustomer", "partners.Lookup"}
+
+
+def test_a_parameter_the_sweep_does_not_know_is_an_error_with_its_name(ground):
+    class Urls:
+        urlpatterns = (path("things/<int:thing_id>/", lambda request: None, name="thing"),)
+        url_patterns = urlpatterns
+
+    [route] = sweep.routes(Urls)
+
+    with pytest.raises(LookupError, match="thing_id"):
+        route.address(ground.ids)
+
+
+@pytest.mark.soak
+def test_the_whole_cross(ground, swept, record_property):
+    """Every route, method, actor and place; and each known id under each name that a form has."""
+    whole = list(sweep.every_attempt())
+    turns = range(2 * len(swept.values))
+    more = [
+        Attempt(route, method, place, turn)
+        for route in sweep.routes() if not route.is_desk
+        for method, place in (("get", "query"), ("post", "query"), ("post", "body"))
+        for turn in turns
+    ]  # fmt: skip
+
+    swept.run(dict.fromkeys(ground.actors, whole + more))
+
+    assert swept.found == []
+    record_property("figure", f"the whole sweep on {connection.vendor}: {swept.tried.total():,} attempts: 0 holes")
+
+
+# --- Mutation control -------------------------------------------------------------------------------------------------
+def holes(ground: victim.Ground, *left_out: Mutant) -> list[str]:
+    """What the sweep finds with these statements left out, at the addresses of the first."""
+    routes = [route for route in sweep.routes() if route.name in left_out[0].routes]
+    assert {route.name for route in routes} == set(left_out[0].routes)
+    attempts = [
+        Attempt(route, method, place, turn)
+        for route in routes
+        for method, place in (("get", "path"), ("get", "query"), ("post", "path"), ("post", "body"))
+        if not {(route.name, "get"), (route.name, "post")} & WHO_MAY.keys() or (route.name, method) in WHO_MAY
+        for turn in range(len(sweep.ACTS) if route.is_desk and (method, place) == ("post", "path") else 1)
+    ]
+    with mutants.in_place(*left_out), sweep.quiet() as errors:
+        swept = Sweep(ground, errors)
+        swept.run(dict.fromkeys(ground.actors, attempts), until_found=True)
+    return swept.found
+
+
+@pytest.mark.postgresql  # SQLite has one layer less, and nothing else to show
+def test_whatever_check_is_left_out_the_sweep_sees_it_or_a_wall_beneath_holds(ground, record_property):
+    """
+    What the sweep doesn't see has a layer beneath that keeps it in: it sees it once that layer is taken away, too.
+
+    A mutant that is seen under no circumstances says that the sweep is blind there.
+    """
+    began = time.process_time()
+    seen: set[Mutant] = set()
+    blind: list[str] = []
+    held: dict[str, set[Mutant]] = {"the managers": set(), "row level security": set()}
+    for mutant in mutants.MUTANTS:
+        if holes(ground, mutant):
+            seen.add(mutant)
+            continue
+        if not holes(ground, mutant, mutants.MANAGERS, mutants.ROW_LEVEL_SECURITY):
+            blind.append(str(mutant))
+            continue
+        if not holes(ground, mutant, mutants.ROW_LEVEL_SECURITY):
+            held["the managers"].add(mutant)
+        if not holes(ground, mutant, mutants.MANAGERS):
+            held["row level security"].add(mutant)
+    unseen = set(mutants.MUTANTS) - seen
+
+    assert blind == [], "nothing notices"
+    assert unseen == set().union(*held.values())
+    assert len(mutants.MUTANTS) >= 20
+    layers = {"the sweep": seen} | held
+    of = {layer: len(mutants.MUTANTS if by is seen else unseen) for layer, by in layers.items()}
+    said = ", ".join(f"{layer} {len(by)}/{of[layer]}" for layer, by in layers.items())
+    record_property(
+        "figure",
+        f"mutation control on {connection.vendor}: {len(mutants.MUTANTS)}/{len(mutants.MUTANTS)} caught: {said},"
+        f" {time.process_time() - began:.0f} s of one core",
+    )
+
+
+def test_a_mutant_of_a_statement_that_is_gone_is_an_error():
+    with pytest.raises(LookupError, match="does not say once"):
+        mutants.code_with(Mutant("partners.access:membership", "no such words", "", ()))
