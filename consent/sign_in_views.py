@@ -56,7 +56,6 @@ def _safe_next(request: HttpRequest) -> str:
     return wanted if fits and own else ""
 
 
-@never_cache
 @require_http_methods(["GET", "HEAD", "POST"])
 @leads_to_microsoft
 @explains_refusals

@@ -23,6 +23,7 @@ from tokens import audit
 from tokens.entra import Identity
 
 MOST_OPEN = 50  # invitations of one partner at a time: nobody sends mail by the thousand through us
+MOST_A_DAY = 200  # taken back and answered ones count, too
 KEEP = dt.timedelta(days=90)
 
 
@@ -40,14 +41,15 @@ def invite(
 
     Without a `tenant_id` it is for people of the partner's own organisation.
 
-    :raises TooManyOpen: 50 are open
+    :raises TooManyOpen: 50 are open, or 200 were made within a day
     :raises NotYours: `by` is no owner any more
     """
     team.lock_owners(by)
     partner = by.partner
     waiting = partner.member_invitations.open()
     _end(waiting.filter(email__iexact=email), by=by)
-    if waiting.count() >= MOST_OPEN:
+    lately = partner.member_invitations.filter(created_at__gt=timezone.now() - dt.timedelta(days=1))
+    if waiting.count() >= MOST_OPEN or lately.count() >= MOST_A_DAY:
         raise TooManyOpen
     link = secrets.token_urlsafe(32)
     invitation = MemberInvitation.objects.create(

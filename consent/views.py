@@ -28,7 +28,7 @@ from partners.leaving import View, leads_to_microsoft
 from partners.models import CLOUDS, Member, Partner
 from partners.overview import overview
 from partners.powers import Power
-from partners.presence import freshly_signed_in
+from partners.presence import freshly_signed_in, prove
 from partners.standing import current_token, standing
 from tokens import outside
 from tokens.tenancy import system_scope
@@ -212,6 +212,8 @@ def callback(request: HttpRequest, answer: Mapping[str, str]) -> HttpResponse:
     member = membership(request)
     is_theirs = member is not None and member.partner == connected.partner and member.may(Power.CONSENT)
     if connected.pending and is_theirs:
+        if connected.user == request.user:  # with their own account, which was a proof of them too
+            prove(request.session, mfa=connected.mfa, at=connected.proved_at)
         return see_other(reverse("renewal"))  # an owner who signed in at Microsoft with the service account
     if connected.user is None:
         return see_other(reverse("waiting"))
@@ -295,7 +297,6 @@ def see_other(path: str) -> HttpResponse:
     return response
 
 
-@never_cache
 @require_safe
 @partner_required
 def connected(request: PartnerRequest) -> HttpResponse:
@@ -316,7 +317,6 @@ def connected(request: PartnerRequest) -> HttpResponse:
     return render(request, "consent/connected.html", context)
 
 
-@never_cache
 @require_POST
 @leads_to_microsoft
 @explains_refusals
@@ -336,7 +336,6 @@ def renew(request: PartnerRequest) -> HttpResponse:
     return HttpResponseRedirect(address)
 
 
-@never_cache
 @require_http_methods(["GET", "HEAD", "POST"])
 @partner_required
 @needs(Power.CONSENT)

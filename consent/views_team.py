@@ -74,7 +74,6 @@ def as_owners_decide(
 
 
 # --- Owners -----------------------------------------------------------------------------------------------------------
-@never_cache
 @require_safe
 @partner_required
 @needs(Power.TEAM)
@@ -117,7 +116,10 @@ def invite(request: PartnerRequest) -> HttpResponse:
             email=said["email"], role=said["role"], limited=said["limited"], tenant_id=said["tenant"], by=request.member
         )
     except team.TooManyOpen:
-        text = f"Nobody was invited: {team.MOST_OPEN} invitations are open. Take one back, or wait until one is used."
+        text = (
+            f"Nobody was invited: {team.MOST_OPEN} invitations are open, or {team.MOST_A_DAY} were made within a day."
+        )
+        text += " Take one back, wait until one is used, or go on tomorrow."
         messages.error(request, text)
         return redirect("team")
     if _mailed(invitation, url):
@@ -187,7 +189,6 @@ def remove(request: PartnerRequest, member_id: int) -> HttpResponse:
     return redirect("team")
 
 
-@never_cache
 @require_safe
 @partner_required
 @needs(Power.TEAM)

@@ -38,8 +38,8 @@ def _found() -> Iterator[CheckMessage]:
 
 
 @register(deploy=True)
-def counted_together(app_configs: Sequence[AppConfig] | None, **_options: Any) -> list[CheckMessage]:
-    """What `check --deploy` adds about counting requests."""
+def fit_for_production(app_configs: Sequence[AppConfig] | None, **_options: Any) -> list[CheckMessage]:
+    """What `check --deploy` adds."""
     if settings.CPV_REHEARSAL:
         return []
     found: list[CheckMessage] = []
@@ -49,4 +49,7 @@ def counted_together(app_configs: Sequence[AppConfig] | None, **_options: Any) -
     if settings.HTTPS and not settings.CPV_TRUSTED_PROXIES:
         hint = "set CPV_TRUSTED_PROXIES to how many proxies of yours stand before the portal; else all count as one"
         found.append(Warning("whoever comes through a proxy has its address", hint=hint, id="cpvpanel.W002"))
+    if not settings.CPV_ALARM_MAIL:
+        hint = "set CPV_ALARM_MAIL to whoever has to know at once; else the alarm is only in the log and at the desk"
+        found.append(Warning("nobody is told that the account for emergencies was used", hint=hint, id="cpvpanel.W003"))
     return found

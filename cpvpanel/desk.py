@@ -64,6 +64,7 @@ class Desk(AdminSite):
     def get_urls(self) -> list[URLResolver | URLPattern]:
         own = [
             path("second-factor/", across_partners(desk_door.second_factor), name="second_factor"),
+            path("again/", self.admin_view(desk_door.again), name="again"),
             path("enrol/", across_partners(desk_door.enrol), name="enrol"),
             path("welcome/<str:uid>/<str:token>/", across_partners(desk_door.welcome), name="welcome"),
             path("evidence/", self.admin_view(evidence.evidence), name="evidence"),

@@ -7,11 +7,11 @@ Between the two nobody is signed in. The session only remembers, for ten minutes
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, cast
 
 from django import forms
 from django.conf import settings
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.admin.forms import AdminAuthenticationForm
 from django.contrib.auth import login, logout
 from django.contrib.auth.decorators import login_not_required
@@ -25,11 +25,10 @@ from django.utils.crypto import constant_time_compare
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
-from django_otp.plugins.otp_totp.models import TOTPDevice
 
 from cpvpanel import qr
+from partners import presence, staff
 from partners import second_factor as factors
-from partners import staff
 from partners.desk_roles import acts_of
 from partners.models import User
 from partners.sign_in_backends import PEOPLE
@@ -126,8 +125,25 @@ def let_in(request: HttpRequest, user: User, device: Any) -> str:
     known = request.session.pop(KEY)
     user.otp_device = device  # type: ignore[attr-defined] # django-otp keeps it in the session from here on
     login(request, user, backend=PEOPLE)
+    _note_proof(request, device)
     staff.note_sign_in(user=user, device=device)
     return known["next"] or reverse("admin:index")
+
+
+def shown_anew(request: HttpRequest, device: Any) -> str:
+    """Note that it is really whoever is in; the address to go on to. The session gets a new key."""
+    wanted = presence.wanted(request.session)
+    request.session.pop(presence.WANTED, None)
+    request.session.cycle_key()
+    _note_proof(request, device)
+    staff.note_confirmed(user=device.user, device=device)
+    if "doing" in wanted:
+        messages.info(request, f"You showed that it is you. Nothing was done yet; now it can be: {wanted['doing']}.")
+    return wanted.get("back") or reverse("admin:index")
+
+
+def _note_proof(request: HttpRequest, device: Any) -> None:
+    presence.prove(request.session, mfa={"source": staff.kind_of(device)}, at=int(time.time()))
 
 
 # --- Second factor --------------------------------------------------------------------------------------------------
@@ -147,8 +163,24 @@ def second_factor(request: HttpRequest) -> HttpResponse:
         if device is not None:
             return redirect(let_in(request, user, device))
         form.add_error("code", NOT_RIGHT)
-    has_passkey = any(not isinstance(device, TOTPDevice) for device in factors.devices_of(user))
-    return page(request, "second_factor", "Second factor", form=form, has_passkey=has_passkey)
+    return page(request, "second_factor", "Second factor", form=form, has_passkey=factors.has_passkey(user))
+
+
+@sensitive_post_parameters()
+def again(request: HttpRequest) -> HttpResponse:
+    """Ask whoever is in for a factor once more, before what a stranger at their screen must not do."""
+    user = cast(User, request.user)
+    form = CodeForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        device = factors.prove(user, form.cleaned_data["code"])
+        if device is not None:
+            return redirect(shown_anew(request, device))
+        form.add_error("code", NOT_RIGHT)
+    wanted = presence.wanted(request.session)
+    return page(
+        request, "again", "Show that it is you", form=form, has_passkey=factors.has_passkey(user),
+        doing=wanted.get("doing", ""), back=wanted.get("back") or reverse("admin:index"),
+    )  # fmt: skip
 
 
 @never_cache

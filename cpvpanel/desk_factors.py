@@ -13,6 +13,7 @@ from django.views.decorators.http import require_POST
 
 from cpvpanel import qr
 from cpvpanel.desk_door import EnrolForm, page
+from partners import presence
 from partners import second_factor as given
 from partners.models import User
 
@@ -40,8 +41,10 @@ def factors(request: HttpRequest) -> HttpResponse:
 
 @sensitive_post_parameters()
 def add_app(request: HttpRequest) -> HttpResponse:
-    """Another app."""
+    """Another app or passkey, for whoever has just shown one: a page left open makes none for a stranger."""
     user = person(request)
+    if not presence.is_fresh(request.session):
+        return presence.ask_anew(request, doing="Add a second factor", back=request.path)
     if user.is_for_emergencies:
         return _refused(request, NOT_FOR_EMERGENCIES)
     seed = request.session.setdefault(SEED, given.new_seed())
@@ -64,6 +67,7 @@ def add_app(request: HttpRequest) -> HttpResponse:
 
 
 @require_POST
+@presence.freshly_signed_in("remove a second factor", back="admin:factors")
 def remove(request: HttpRequest) -> HttpResponse:
     """Take one away; the last one stays."""
     user = person(request)
@@ -76,6 +80,7 @@ def remove(request: HttpRequest) -> HttpResponse:
 
 
 @require_POST
+@presence.freshly_signed_in("make new recovery codes", back="admin:factors")
 def codes(request: HttpRequest) -> HttpResponse:
     """Fresh recovery codes, shown once; the old ones are void."""
     user = person(request)

@@ -33,8 +33,8 @@ class FrontDoor:
     def process_view(
         self, request: HttpRequest, view: Callable[..., Any], args: Any, kwargs: Any
     ) -> HttpResponse | None:
-        name = getattr(request.resolver_match, "url_name", None)
-        seconds = ratelimits.refused_for(request, name or "")
+        match = request.resolver_match
+        seconds = ratelimits.refused_for(request, match.view_name if match else "")
         if not seconds:
             return None
         page = plain_page(429)

@@ -18,10 +18,16 @@ from django_otp_webauthn import exceptions, views
 from django_otp_webauthn.utils import rewrite_exceptions
 
 from cpvpanel import desk_door
-from partners import second_factor
+from partners import presence, second_factor
 from partners.models import User
 
 open_to_strangers = method_decorator(login_not_required, name="dispatch")
+
+
+class NotFresh(exceptions.OTPWebAuthnApiError):  # type: ignore[misc] # the library has no types
+    status_code = 403
+    default_code = "not_fresh"
+    default_detail = "Show a factor you have first: open Your second factor, and add the passkey from there."
 
 
 class TooMany(exceptions.OTPWebAuthnApiError):  # type: ignore[misc] # the library has no types
@@ -30,12 +36,12 @@ class TooMany(exceptions.OTPWebAuthnApiError):  # type: ignore[misc] # the libra
 
 
 class _ShowsOne:
-    """Somebody whose password was right a moment ago."""
+    """Somebody whose password was right a moment ago; or who is in, and shows it once more."""
 
     request: Any
 
     def get_user(self) -> User | None:
-        return desk_door.half_way(self.request)
+        return desk_door.at_the_desk(self.request) or desk_door.half_way(self.request)
 
 
 @open_to_strangers
@@ -45,10 +51,13 @@ class Ask(_ShowsOne, views.BeginCredentialAuthenticationView):  # type: ignore[m
 
 @open_to_strangers
 class Prove(_ShowsOne, views.CompleteCredentialAuthenticationView):  # type: ignore[misc]
-    """A passkey has signed: its owner is in."""
+    """A passkey has signed: its owner is in, or has shown it once more."""
 
     def complete_auth(self, device: Any) -> None:
-        self.then = desk_door.let_in(self.request, device.user, device)
+        if desk_door.at_the_desk(self.request):
+            self.then = desk_door.shown_anew(self.request, device)
+        else:
+            self.then = desk_door.let_in(self.request, device.user, device)
 
     def get_success_data(self, device: Any) -> dict[str, Any]:
         return {"then": self.then}
@@ -61,6 +70,8 @@ class _GetsOne:
 
     def get_user(self) -> User | None:
         user = desk_door.at_the_desk(self.request)
+        if user is not None and not presence.is_fresh(self.request.session):
+            raise NotFresh()
         if user is None:
             user = desk_door.half_way(self.request)
             if user is not None:

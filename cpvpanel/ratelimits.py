@@ -1,4 +1,4 @@
-"""How often the ways to Microsoft and back, and exports, may be used: by one address, and by everybody together."""
+"""How often the ways to Microsoft and back, the desk's door and exports may be used: by one address, and by all."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from limits.errors import StorageError
 from limits.storage import MemoryStorage, storage_from_string
 from limits.strategies import MovingWindowRateLimiter
 
+from cpvpanel import desk
 from partners.client_address import address_of
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ class Counted:
 
 
 LEAVING, COMING_BACK, TAKING_ALONG = Counted("leaving"), Counted("coming back", ANY), Counted("taking along", POST, 6)
+AT_THE_DESKS_DOOR = Counted("at the desk's door")
 COUNTED = {
     "signin": LEAVING,
     "signin_again": LEAVING,
@@ -45,6 +47,7 @@ COUNTED = {
     "signin_callback": COMING_BACK,
     "admin_consent_callback": COMING_BACK,
     "export_activity": TAKING_ALONG,
+    **{f"admin:{name}": AT_THE_DESKS_DOOR for name in sorted(desk.OPEN | {"again"})},
 }
 """By name of the address."""
 

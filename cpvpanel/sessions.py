@@ -30,7 +30,7 @@ class SessionLimits:
     def process_view(
         self, request: HttpRequest, view: Callable[..., Any], args: Any, kwargs: Any
     ) -> HttpResponseBase | None:
-        why = _ended(request, view) if request.user.is_authenticated else ""
+        why = _ended(request) if request.user.is_authenticated else ""
         match = request.resolver_match
         is_desk = match is not None and "admin" in match.namespaces
         opens = desk.OPEN if is_desk else ()
@@ -46,12 +46,12 @@ def start_clocks(*, request: HttpRequest, **_told: Any) -> None:
     presence.begin(request.session)
 
 
-def _ended(request: HttpRequest, view: Callable[..., Any]) -> str:
+def _ended(request: HttpRequest) -> str:
     """Why the session is over, which it is from now on; empty when it goes on."""
     why = presence.why_over(request.session)
     if why:
         logout(request)
-    elif not getattr(view, "asks_by_itself", False):
+    elif not request.headers.get("HX-Request"):  # what a page asks by itself keeps no session alive
         presence.note_seen(request.session)
     return why
 

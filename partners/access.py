@@ -13,6 +13,7 @@ from django.db.models import Exists, OuterRef, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect
+from django.views.decorators.cache import never_cache
 
 from partners import borrowed, presence
 from partners.models import Member, Partner, User
@@ -74,6 +75,7 @@ def partner_required(
     else meets the same 404 as at an address that isn't there; who has still to choose an organisation is led there.
     """
 
+    @never_cache  # also once somebody has signed out and goes back
     @wraps(view)
     def checked(request: Any, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
         member = borrowed.stand_in(request) or membership(request)

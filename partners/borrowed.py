@@ -160,6 +160,18 @@ def end_what_is_over() -> None:
             _close(grant, now)
 
 
+def end_those_of(*, by: Actor, why: str, partner: Partner | None = None, staff: User | None = None) -> None:
+    """
+    End all looks at a partner, or of one of the staff, and their requests: call it in the transaction that ends more.
+
+    What reopens later, be it a partner's access or somebody's role, brings no look back.
+    """
+    of_it = AccessGrant.objects.filter(partner=partner) if partner else AccessGrant.objects.filter(asked_by=staff)
+    for grant in of_it.unsaid().select_related("partner", "asked_by"):
+        if not _end(grant, by, why):
+            _close(grant, timezone.now(), by)
+
+
 def _end(grant: AccessGrant, by: Actor, why: str) -> bool:
     ended = grant.mark_ended(timezone.now())
     if ended:

@@ -20,7 +20,7 @@ def address_of(request: HttpRequest) -> str | None:
     by_proxy = heard[-trusted] if 0 < trusted <= len(heard) else ""
     for text in (by_proxy, request.META.get("REMOTE_ADDR", "")):
         try:
-            address = ipaddress.ip_address(text)
+            address = ipaddress.ip_address(_without_port(text))
         except ValueError:
             continue
         if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
@@ -29,3 +29,10 @@ def address_of(request: HttpRequest) -> str | None:
             return str(ipaddress.ip_network((address, 64), strict=False).network_address)
         return str(address)
     return None
+
+
+def _without_port(text: str) -> str:
+    """Some proxies write the port, too: 192.0.2.1:4711, [2001:db8::1]:4711."""
+    if text.startswith("["):
+        return text[1:].partition("]")[0]
+    return text.partition(":")[0] if text.count(":") == 1 else text

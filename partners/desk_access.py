@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 
-from partners import borrowed
+from partners import borrowed, presence
 from partners.models import AccessGrant, Partner, User
 from tokens.admin import ReadOnlyAdmin
 
@@ -30,6 +30,8 @@ def borrowed_access(request: HttpRequest, pk: int) -> HttpResponse:
         raise PermissionDenied
     partner = get_object_or_404(Partner, pk=pk)
     if request.method == "POST":
+        if request.POST.get("act") == "approve" and not presence.is_fresh(request.session):
+            return presence.ask_anew(request, doing=f"Answer for a look at {partner.name}", back=request.path)
         return _act(request, request.user, partner)
     now = timezone.now()
     grants = partner.access_grants.select_related("asked_by", "approved_by").order_by("-pk")

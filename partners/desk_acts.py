@@ -14,8 +14,12 @@ from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.views.decorators.debug import sensitive_post_parameters
 
+from partners import presence
 from partners.desk_roles import Act, may
 from partners.models import User
+
+# What a session that somebody else got hold of must not do. LIFT_ALL takes a code by itself.
+NEEDS_A_FRESH_FACTOR = frozenset({Act.SEND_LINK, Act.STOP, Act.STAFF})
 
 
 class Reason(forms.Form):
@@ -61,13 +65,15 @@ Doer = Callable[[User, dict[str, Any]], str | Shown]
 @sensitive_post_parameters()
 def confirmed(request: HttpRequest, page: Page, do: Doer) -> HttpResponse:
     """
-    Ask on GET, do on POST; whoever may not gets 403 for either.
+    Ask on GET, do on POST; whoever may not gets 403 for either, whoever showed no factor lately does so first.
 
     `do` gets the person and the form's fields, and returns what to say; NotDone brings the form back with its text.
     """
     user = request.user
     if not isinstance(user, User) or not may(user, page.act):
         raise PermissionDenied
+    if page.act in NEEDS_A_FRESH_FACTOR and not presence.is_fresh(request.session):
+        return presence.ask_anew(request, doing=page.title, back=request.path)
     form = page.form(request.POST or None)
     context = admin.site.each_context(request) | {"title": page.title, "what": page.what, "back": page.back}
     if request.method == "POST" and form.is_valid():

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from django.db import connection, transaction
 from django.utils import timezone
 
+from partners import borrowed
 from partners.models import Partner
 from tokens import audit, watch
 from tokens.actors import Actor
@@ -128,6 +129,7 @@ def revoke(*, partner: Partner, by: Actor, reason: str) -> bool:
     """End the vendor's access by the partner's own will; False when it ended already. A new consent opens it again."""
     if not partner.mark_withdrawn():
         return False
+    borrowed.end_those_of(partner=partner, by=by, why="access was ended")
     audit.record("partner.withdrawn", actor=by, partner=partner, reason=reason[:200])
     return True
 

@@ -47,12 +47,6 @@ def note_seen(session: SessionBase) -> None:
         session[SEEN] = now
 
 
-def asks_by_itself(view: Callable[..., Any]) -> Callable[..., Any]:
-    """Mark a view that a page asks without anybody: it keeps no session alive."""
-    view.asks_by_itself = True  # type: ignore[attr-defined]
-    return view
-
-
 # --- Proving --------------------------------------------------------------------------------------------------------
 def prove(session: SessionBase, *, mfa: dict[str, Any], at: int | None) -> None:
     """
@@ -74,7 +68,7 @@ def freshly_signed_in(
     doing: str, *, back: str
 ) -> Callable[[Callable[Concatenate[Any, P], HttpResponse]], Callable[Concatenate[Any, P], HttpResponse]]:
     """
-    Let a POST pass only within ten minutes of a proof at Microsoft; else lead there first, and then back to the page.
+    Let a POST pass only within ten minutes of a proof; else lead to giving one first, and then back to the page.
 
     `doing` says on the way what it is for ("end access"); nothing is sent again by itself. `back` names
     the page with the button. It stands below `@partner_required` and `@needs`, which refuse before anybody is asked.
@@ -85,13 +79,18 @@ def freshly_signed_in(
         def checked(request: Any, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
             if request.method in ("GET", "HEAD") or is_fresh(request.session):
                 return view(request, *args, **kwargs)
-            request.session[WANTED] = {"doing": doing, "back": page_before(request, name=back) or reverse(back)}
-            return redirect("signin_again")
+            return ask_anew(request, doing=doing, back=page_before(request, name=back) or reverse(back))
 
         checked.freshly_signed_in = True  # type: ignore[attr-defined] # the tests of the house look for it
         return checked
 
     return decorated
+
+
+def ask_anew(request: HttpRequest, *, doing: str, back: str) -> HttpResponse:
+    """Lead somebody to proving once more who they are: members at Microsoft, staff with a factor; then to `back`."""
+    request.session[WANTED] = {"doing": doing, "back": back}
+    return redirect("admin:again" if getattr(request.user, "is_staff", False) else "signin_again")
 
 
 def wanted(session: SessionBase) -> dict[str, str]:

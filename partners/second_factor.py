@@ -42,6 +42,10 @@ def is_enrolled(user: User) -> bool:
     return bool(devices_of(user))
 
 
+def has_passkey(user: User) -> bool:
+    return any(not isinstance(device, TOTPDevice) for device in devices_of(user))
+
+
 def codes_left(user: User) -> int:
     return int(StaticToken.objects.filter(device__user=user).count())
 

@@ -20,7 +20,7 @@ from django.utils import timezone
 from django.utils.encoding import force_str
 from django.utils.http import urlsafe_base64_decode, urlsafe_base64_encode
 
-from partners import second_factor
+from partners import borrowed, second_factor
 from partners.desk_roles import acts_of
 from partners.models import User
 from tokens import alarms, audit
@@ -29,7 +29,7 @@ from tokens.actors import Actor
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")  # a member's has colons in it
 EMERGENCY = "breakglass"
 EMERGENCY_LASTS = dt.timedelta(minutes=60)
-EMERGENCY_CODES = 3
+EMERGENCY_CODES = 8  # one to come in, and one for each ten minutes in which something grave is done
 
 
 class Refused(ValueError):
@@ -56,6 +56,8 @@ def appoint(*, username: str, role: str, by: Actor, reason: str) -> User:
     if not (user.is_active and second_factor.is_enrolled(user)):
         _void(user)
     earlier = user.staff_role
+    if earlier != role:
+        borrowed.end_those_of(staff=user, by=by, why="whoever asked got another role")
     user.staff_role, user.is_superuser, user.is_active = role, False, True
     user.save(update_fields=["staff_role", "is_superuser", "is_active"])
     action = "staff.appointed" if is_new else "staff.role_changed"
@@ -68,6 +70,7 @@ def deactivate(*, user: User, by: Actor, reason: str) -> bool:
     """End somebody's access at once, in every session; False when it was over already."""
     if not User.objects.filter(pk=user.pk, is_active=True).update(is_active=False):
         return False
+    borrowed.end_those_of(staff=user, by=by, why="whoever asked is no longer of the staff")
     audit.record("staff.deactivated", actor=by, object=user.username, reason=reason[:200])
     return True
 
@@ -105,11 +108,20 @@ def invited(uid: str, token: str) -> User | None:
 @transaction.atomic
 def note_sign_in(*, user: User, device: Any) -> None:
     """Somebody came in; with the account for emergencies that is an alarm."""
-    kind = device.model_label().partition(".")[2].removesuffix("device")
-    audit.record("staff.signed_in", actor=user.as_actor(), object=user.username, factor=kind)
+    audit.record("staff.signed_in", actor=user.as_actor(), object=user.username, factor=kind_of(device))
     if user.is_for_emergencies:
         audit.record("breakglass.used", actor=user.as_actor(), object=user.username)
         alarms.note_break_glass(f"{user.username} signed in")
+
+
+def note_confirmed(*, user: User, device: Any) -> None:
+    """Somebody who was in showed a factor once more."""
+    audit.record("staff.confirmed", actor=user.as_actor(), object=user.username, factor=kind_of(device))
+
+
+def kind_of(device: Any) -> str:
+    """What sort of factor a device is, in one word: totp, static (recovery codes), webauthncredential."""
+    return str(device.model_label().partition(".")[2].removesuffix("device"))
 
 
 # --- Emergencies ----------------------------------------------------------------------------------------------------

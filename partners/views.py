@@ -12,7 +12,6 @@ from django.http import Http404, HttpResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.utils import timezone
-from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
 from partners import activity, jobs, lifecycle, lookups
@@ -22,7 +21,7 @@ from partners.listing import customer_page
 from partners.models import ACCESS_DAYS, Member, Partner, Run
 from partners.overview import as_of, overview
 from partners.powers import Power
-from partners.presence import asks_by_itself, freshly_signed_in
+from partners.presence import freshly_signed_in
 from partners.standing import current_token, standing
 from tokens import audit, outside
 from tokens import permissions as scopes
@@ -72,8 +71,6 @@ def sync_now(request: PartnerRequest) -> HttpResponse:
     return redirect("home")
 
 
-@asks_by_itself
-@never_cache
 @require_safe
 @partner_required
 def progress(request: PartnerRequest) -> HttpResponse:
@@ -115,7 +112,6 @@ def customers(request: PartnerRequest) -> HttpResponse:
     return render(request, "partners/customers.html", context)
 
 
-@never_cache
 @require_safe
 @partner_required
 @needs(Power.CUSTOMERS)
@@ -173,7 +169,6 @@ def permissions(request: PartnerRequest) -> HttpResponse:
     return render(request, "partners/permissions.html", context)
 
 
-@never_cache
 @require_safe
 @partner_required
 @needs(Power.ACTIVITY)
@@ -213,7 +208,6 @@ def export_activity(request: PartnerRequest) -> HttpResponse:
 IDLE_DAYS = 90  # Microsoft's: a refresh token that nobody uses for so long dies
 
 
-@never_cache
 @require_safe
 @leads_to_microsoft
 @partner_required

@@ -8,7 +8,6 @@ from django.contrib import messages
 from django.http import Http404, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
-from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
 from partners import borrowed
@@ -20,7 +19,6 @@ from partners.presence import freshly_signed_in
 EARLIER = 20
 
 
-@never_cache
 @require_safe
 @partner_required
 @needs(Power.LOOKS)

@@ -32,6 +32,12 @@ def rows_are_open_to_the_test() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def counted_anew() -> None:
+    """No test is turned away for what others tried."""
+    ratelimits.forget()
+
+
 @pytest.fixture
 def world() -> Iterator[World]:
     """A pretended cloud with the vendor in it; every test has its own."""
@@ -40,7 +46,6 @@ def world() -> Iterator[World]:
     outside.forget()
     broker.forget()
     cache.clear()
-    ratelimits.forget()
     yield world
     outside.forget()
     broker.forget()

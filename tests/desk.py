@@ -13,6 +13,7 @@ from django.utils import timezone
 from django_otp.oath import TOTP
 from django_otp.plugins.otp_totp.models import TOTPDevice
 
+from partners import presence
 from partners.models import User
 from partners.sign_in_backends import PEOPLE
 
@@ -36,6 +37,7 @@ def signed_in(user: User) -> Client:
     client.force_login(user, backend=PEOPLE)
     session = client.session
     session["otp_device_id"] = TOTPDevice.objects.get(user=user).persistent_id
+    session[presence.PROVED] = int(time.time())
     session.save()
     return client
 

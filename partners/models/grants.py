@@ -37,9 +37,12 @@ class AccessGrantQuerySet(OfOnePartner, models.QuerySet["AccessGrant"]):
 
     def over(self, now: dt.datetime) -> AccessGrantQuerySet:
         """What opens nothing any more, or can no longer be answered, and whose row does not say so yet."""
-        unsaid = self.filter(refused_at=None, closed_at=None, ended_at=None)
         living = Q(pk__in=self.waiting(now).values("pk")) | Q(pk__in=self.in_force(now).values("pk"))
-        return unsaid.exclude(living)
+        return self.unsaid().exclude(living)
+
+    def unsaid(self) -> AccessGrantQuerySet:
+        """Those whose row tells of no end yet."""
+        return self.filter(refused_at=None, closed_at=None, ended_at=None)
 
     def _worth_it(self) -> AccessGrantQuerySet:
         """Asked by somebody who may still ask, for a partner who did not end our access and whom nobody stopped."""

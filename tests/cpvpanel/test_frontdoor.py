@@ -13,7 +13,7 @@ from django.utils import timezone
 from limits.errors import StorageError
 
 from consent.models import ConsentAttempt
-from cpvpanel import ratelimits, views
+from cpvpanel import desk, ratelimits, views
 from partners.client_address import address_of
 from tests.pretend import text_of
 
@@ -66,8 +66,19 @@ def test_each_way_to_microsoft_and_back_and_exports_are_counted(few, member, set
             assert getattr(member.portal, method)(group[0][1]).status_code in (405, 429), "one count for the group"
     assert set(ratelimits.COUNTED) == {
         "signin", "signin_again", "connect", "join", "admin_consent", "renew", "callback", "signin_callback",
-        "admin_consent_callback", "export_activity",
+        "admin_consent_callback", "export_activity", "admin:again", *(f"admin:{name}" for name in desk.OPEN),
     }  # fmt: skip
+
+
+def test_the_desks_door_counts_every_try_of_one_address_whatever_name_it_gives(few):
+    client = Client(REMOTE_ADDR="192.0.2.7")
+    tries = [client.post("/admin/login/", {"username": f"n{number}", "password": "x"}) for number in range(3)]
+
+    assert [answer.status_code for answer in tries] == [200] * 3
+    assert client.post("/admin/second-factor/", {"code": "000000"}).status_code == 429
+    assert client.post("/admin/second-factor/passkey/ask/").status_code == 429
+    assert client.get("/admin/login/").status_code == 200
+    assert Client(REMOTE_ADDR="192.0.2.8").post("/admin/login/", {}).status_code == 200
 
 
 def test_looking_at_the_pages_is_not_counted(few):
@@ -104,6 +115,8 @@ def test_who_is_stopped_costs_no_query_and_leaves_no_attempt(few, django_assert_
         (1, "", "192.0.2.1", "192.0.2.1"),
         (0, "", "2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
         (1, "2001:db8:1:2::1", "", "2001:db8:1:2::"),
+        (1, "203.0.113.9:4711", "192.0.2.1", "203.0.113.9"),
+        (1, "[2001:db8:1:2::1]:4711", "192.0.2.1", "2001:db8:1:2::"),
         (0, "", "::ffff:192.0.2.1", "192.0.2.1"),
         (0, "", "", None),
     ],
@@ -177,11 +190,16 @@ def test_settings_that_do_not_fit_are_found_at_the_start(settings, changes, foun
 
 
 def test_a_deployment_is_told_what_makes_counting_weak(settings):
-    settings.HTTPS, settings.CPV_CACHE_URL = True, "locmemcache://"
+    settings.HTTPS, settings.CPV_CACHE_URL, settings.CPV_ALARM_MAIL = True, "locmemcache://", ["security@cpv.test"]
     assert ids() == {"cpvpanel.W001", "cpvpanel.W002"}
 
     settings.CPV_CACHE_URL, settings.CPV_TRUSTED_PROXIES = "rediss://counter/1", 1
     assert ids() == set()
+
+
+def test_a_deployment_is_told_when_an_alarm_would_reach_nobody(settings):
+    settings.CPV_CACHE_URL, settings.CPV_ALARM_MAIL = "rediss://counter/1", []
+    assert ids() == {"cpvpanel.W003"}
 
 
 def ids() -> set[str]:

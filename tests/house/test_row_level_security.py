@@ -374,6 +374,28 @@ def test_a_row_points_only_at_rows_of_its_own_partner(login, rows):
     assert other != own
 
 
+# The hash of a link covers its line and whose it is, so `verifyaudit` finds a link to somebody else's.
+HELD_BY_ITS_HASH = ("tokens_auditlink", "event_id")
+
+
+def test_every_pointer_between_rows_of_partners_is_held_within_one_partner(walled):
+    with psycopg.connect(walled.superuser_url) as behind:
+        asked = "SELECT conrelid::regclass::text, pg_get_constraintdef(oid) FROM pg_constraint WHERE contype = 'f'"
+        keys = behind.execute(asked).fetchall()
+    pointers = 0
+    for model in TENANTS:
+        for field in model._meta.concrete_fields:
+            pointed_at = field.related_model
+            if not pointed_at or tenancy.owner_of(pointed_at) in ("", "id"):
+                continue
+            pointers += 1
+            table = model._meta.db_table
+            held = f"FOREIGN KEY (partner_id, {field.column}) REFERENCES {pointed_at._meta.db_table}(partner_id, id)"
+            is_held = any(table == of and definition.startswith(held) for of, definition in keys)
+            assert is_held or (table, field.column) == HELD_BY_ITS_HASH, held
+    assert pointers >= 13
+
+
 # --- Every table has its wall ---------------------------------------------------------------------------------------
 def test_every_table_of_partners_is_closed_by_force_and_has_both_policies(walled):
     with psycopg.connect(walled.superuser_url) as behind:

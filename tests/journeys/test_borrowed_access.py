@@ -18,11 +18,11 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import resolve, reverse
 from django.utils import timezone
 
-from partners import borrowed, jobs, lifecycle, tasks
+from partners import borrowed, jobs, lifecycle, staff, tasks
 from partners.access import partner_required
 from partners.models import AccessGrant, Customer, Job, Lookup, Member, Partner, User
 from tests.conftest import FABRIKAM, SERVICE
-from tests.desk import signed_in, somebody
+from tests.desk import code_of, signed_in, somebody
 from tests.house.test_walls import CSRF, closed_addresses
 from tests.pretend import Person, text_of
 from tokens.actors import SYSTEM
@@ -516,7 +516,47 @@ def test_it_ends_with_the_next_request_when(ending, helper, partner, grant):
     grant.refresh_from_db()
     assert grant.state == "ended"
     [line] = lines(partner, "access.ended")
-    assert line.detail["why"] == "no longer allowed"
+    assert line.detail["why"] == ("access was ended" if ending is partner_withdrew else "no longer allowed")
+
+
+def test_a_new_consent_brings_no_look_back_that_ended_with_the_access(helper, partner, grant):
+    partner_withdrew(helper, partner)
+    Partner.objects.update(withdrawn_at=None)
+
+    assert not sees(helper)
+
+
+def test_a_role_that_comes_back_brings_no_look_back(owner, partner):
+    sam = hire("sam", "support")
+    grant = sam.ask(partner)
+    allow(owner, grant)
+    sam.enter(grant)
+    assert sees(sam)
+
+    for role in ("auditor", "support"):
+        staff.appoint(username="sam", role=role, by=SYSTEM, reason="a mistake")
+
+    assert not sees(sam)
+    assert lines(partner, "access.ended")[0].detail["why"] == "whoever asked got another role"
+
+
+def test_a_request_of_somebody_who_left_is_closed_with_that(helper, partner):
+    grant = helper.ask(partner)
+    staff.deactivate(user=helper.user, by=SYSTEM, reason="left")
+
+    grant.refresh_from_db()
+    assert grant.state == "called off"
+    assert lines(partner, "access.closed")
+
+
+def test_allowing_a_look_at_the_desk_takes_a_factor_of_the_last_ten_minutes(helper, security, partner):
+    grant = helper.ask(partner)
+
+    with later(minutes=11):
+        assert "Allowed" not in text_of(security.act("approve", partner, grant=grant.pk))
+        assert "You were about to: Answer for a look" in text_of(security.client.get("/admin/again/"))
+        security.client.post("/admin/again/", {"code": code_of(security.user)})
+        assert "Allowed" in text_of(security.act("approve", partner, grant=grant.pk))
 
 
 def test_an_earlier_stop_that_was_lifted_does_not_stand_in_the_way(owner, helper, partner):

@@ -235,6 +235,20 @@ def test_a_partner_has_fifty_open_invitations_at_most(member):
     assert not mail.outbox
 
 
+def test_taking_back_does_not_let_a_partner_send_mail_without_end(member):
+    owner = Member.objects.get()
+    for number in range(team.MOST_A_DAY):
+        invitation, _ = team.invite(email=f"{number}@contoso.test", role="reader", by=owner)
+        assert team.take_back(invitation=invitation, by=owner)
+
+    answer = member.portal.post(f"{PAGE}invite", {"email": ANN, "role": "reader"}, follow=True)
+    assert "200 were made within a day" in text_of(answer)
+    assert not mail.outbox
+
+    with time_machine.travel(timezone.now() + dt.timedelta(days=1, seconds=1)):
+        team.invite(email=ANN, role="reader", by=owner)
+
+
 def test_an_invitation_taken_back_leads_nowhere_even_for_somebody_on_the_way(member, browser, ann):
     link = invite(member)
     back = browser.at_microsoft(browser.leave(link), ann)
