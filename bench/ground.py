@@ -27,7 +27,7 @@ from sandbox import demo
 
 ROOT = Path(__file__).resolve().parents[1]
 POSTGRES = "CPV_BENCH_POSTGRES_URL"
-OURS = ("CPV_", "KEY_VAULT_", "DATABASE_", "CELERY_", "EMAIL_", "DJANGO_", "CACHE_URL", "SECRET_KEY", "DEBUG")
+OURS = ("COV", "CPV_", "KEY_VAULT_", "DATABASE_", "CELERY_", "EMAIL_", "DJANGO_", "CACHE_URL", "SECRET_KEY", "DEBUG")
 
 
 class Broken(Exception):

@@ -19,5 +19,6 @@ CELERY_BROKER_URL = "filequeue://"
 CELERY_BROKER_TRANSPORT_OPTIONS = {"data_folder": str(VAR_DIR / "messages")}
 EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+INSTALLED_APPS = [*INSTALLED_APPS, "tests.emptying"]  # noqa: F405
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = True

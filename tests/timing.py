@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import defaultdict
 from pathlib import PurePosixPath
 from typing import Any
@@ -10,22 +11,38 @@ from typing import Any
 import pytest
 
 OPTIONAL = "not part of this repository"  # in the reason of a skip: other people's material, looked at where it lies
+WHOLE_FILES = "CPV_TEST_WHOLE_FILES"
+"""Names of files of which all tests with rows run on PostgreSQL; empty: of all files."""
 _seconds: dict[str, float] = defaultdict(float)
 _tests: dict[str, int] = defaultdict(int)
 _figures: list[str] = []  # what a test measured and said with `record_property("figure", …)`
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What only PostgreSQL can show is looked at there, not on SQLite."""
+    """What only PostgreSQL can show is looked at there; what a database has no part in is not looked at twice."""
+    elsewhere = {item for item in items if not _belongs_here(item)}
+    config.hook.pytest_deselected(items=list(elsewhere))
+    items[:] = [item for item in items if item not in elsewhere]
+
+
+def _belongs_here(item: pytest.Item) -> bool:
     from django.db import connection
 
+    is_for_postgresql = item.get_closest_marker("postgresql") is not None
     if connection.vendor != "postgresql":
-        elsewhere = [item for item in items if item.get_closest_marker("postgresql")]
-        config.hook.pytest_deselected(items=elsewhere)
-        items[:] = [item for item in items if item not in elsewhere]
+        return not is_for_postgresql
+    whole = os.environ.get(WHOLE_FILES)
+    if is_for_postgresql or whole is None:
+        return True
+    has_rows = item.get_closest_marker("django_db") or {"db", "transactional_db"} & set(
+        getattr(item, "fixturenames", ())
+    )
+    return bool(has_rows) and (not whole or item.path.stem in whole.split(","))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.failed and not os.environ.get("PYTEST_XDIST_WORKER"):
+        sys.stderr.write(f"\nFAILED so far: {report.nodeid} ({report.when})\n")  # a run that is cut off names it, too
     part = "/".join(PurePosixPath(report.nodeid.split("::")[0]).parts[:2])
     _seconds[part] += report.duration
     if report.when == "call":

@@ -118,7 +118,7 @@ def _entered(wanted: Scope | None) -> Iterator[None]:
 class OfOnePartner:
     """Among a queryset's bases: its manager sees one partner's rows within its scope, and refuses outside of any."""
 
-    if not TYPE_CHECKING:  # type checkers are to see the manager that Django would make
+    if not TYPE_CHECKING:  # pragma: no branch - type checkers are to see the manager that Django would make
 
         @classmethod
         def as_manager(cls) -> models.Manager[Any]:

@@ -217,7 +217,7 @@ class Came:
     location: str
     text: str  # everything the browser could read: headers, cookies, messages, body
     cookie: str | None  # the session's, where the answer set one; "" where it ended it
-    onward: str = ""  # the portal's pages that such a new session opens
+    onward: list[tuple[bool, str]] = field(default_factory=list)  # pages that such a session opens; is it the desk's?
 
 
 class Browser(RequestFactory):
@@ -301,7 +301,8 @@ class Sweep:
         came = self.browser.come(method, path, fields, actor.session)
         if came.cookie and actor.session and came.location.startswith("/"):
             for onward in (came.location, "/customers/"):
-                came.onward += self.browser.come("get", onward, {}, came.cookie).text
+                page = self.browser.come("get", onward, {}, came.cookie).text
+                came.onward.append((onward.startswith("/admin/"), page))
         if came.cookie is not None and actor.session and not actor.is_over:
             row = {"session_data": SessionStore().encode(actor.kept), "expire_date": timezone.now() + A_DAY}
             Session.objects.update_or_create(session_key=actor.session, defaults=row)
@@ -334,8 +335,8 @@ class Sweep:
 
     # --- The oracles ------------------------------------------------------------------------------------------------
     def looked_at(self, actor: Actor, attempt: Attempt, came: Came, sent: list[Any]) -> Iterator[str]:
-        at_the_desk = actor.may_see_at_the_desk if attempt.route.is_desk else actor.may_see
-        for page, may_see in ((came.text, at_the_desk), (came.onward, actor.may_see)):
+        for is_desk, page in ((attempt.route.is_desk, came.text), *came.onward):
+            may_see = actor.may_see_at_the_desk if is_desk else actor.may_see
             for text in sorted({*MARK.findall(page), *(text for text in self.long if text in page)}):
                 canary = self.ground.canaries[text]
                 if text not in str(sent) and not may_see(canary):

@@ -29,7 +29,7 @@ from tests.pretend import FORM, Person
 from tokens import actors
 from tokens.models import RefreshToken, SecretVersion, TokenUse
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("uncounted")]
 PATHS = {
     "consent": "/connect/callback",
     "signin": "/signin/callback",

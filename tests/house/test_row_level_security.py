@@ -8,13 +8,14 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import psycopg
 import pytest
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
-from django.db import DatabaseError, connections, models, transaction
+from django.db import DatabaseError, connection, connections, models, transaction
 from django.utils import timezone
 from psycopg import sql
 
@@ -22,6 +23,7 @@ from bench.walled import Walled, a_walled_database
 from partners.models import Customer, Job, Partner
 from tests.live import OURS, ROOT
 from tokens import rls, tenancy
+from tokens.rls import EnableRLS, SamePartner
 from tokens.tenancy import NoScope, NotForSystem, OtherPartner, no_scope, owner_scope, partner_scope, system_scope
 
 SERVER = os.environ.get("CPV_TEST_POSTGRES_URL", "")
@@ -419,6 +421,15 @@ def test_an_unknown_table_with_a_partner_would_be_noticed():
     assert {"partners.Customer", "tokens.RefreshToken", "consent.Consent"} <= set(NAMES)
 
 
+@pytest.mark.parametrize("operation", [EnableRLS("job", tenant="SELECT"), SamePartner("run", "job")])
+def test_a_migration_says_what_it_closes_and_can_be_written_down(operation):
+    name, args, options = operation.deconstruct()
+
+    assert type(operation).__name__ == name
+    assert type(operation)(*args, **options).deconstruct() == (name, args, options)
+    assert str(args[0]) in operation.describe()
+
+
 # --- The login ------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("who", "why"), [("superuser_url", "superuser"), ("owner_url", "owns tables"), ("login_url", "")]
@@ -434,6 +445,22 @@ def test_a_login_that_no_policy_binds_does_not_serve(walled, login, who, why):
 
     assert why in found
     assert bool(found) == bool(why)
+    if why == "superuser":
+        rls.make_roles(login)  # a superuser may become anybody, and gets nothing more
+        assert rls.faults(login)[0] in found
+
+
+def test_a_database_without_logins_has_no_fault():
+    assert connection.vendor == "postgresql" or rls.faults(connection) == ()
+
+
+def test_a_transaction_that_failed_says_so_to_whoever_asks_on(login, rows):
+    own = rows["b"]["partners.Partner"]["id"]
+    with partner_scope(own), pytest.raises(DatabaseError, match="aborted"), transaction.atomic(using=WALLED):
+        with login.cursor() as cursor, suppress(DatabaseError):
+            cursor.execute("SELECT 1 / 0")
+        with login.cursor() as cursor:
+            cursor.execute("SELECT 1")
 
 
 def test_outside_development_such_a_login_is_refused_at_its_first_connection(login, settings, walled):

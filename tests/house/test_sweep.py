@@ -14,7 +14,7 @@ from tests.house.mutants import Mutant
 from tests.house.sweep import Attempt, Sweep
 from tests.house.test_who_may import WHO_MAY
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("uncounted")]
 ENOUGH = {"postgresql": 20_000, "sqlite": 2_000}
 
 

@@ -21,7 +21,7 @@ from tests.pretend import Person, text_of
 from tokens.actors import SYSTEM
 from tokens.models import AuditEvent, RefreshToken, TokenUse
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("response_mode")]
+pytestmark = pytest.mark.django_db(transaction=True)
 BOSS = "boss@contoso.test"
 APPROVED = "Approved: now sign in with the service account"
 

@@ -25,6 +25,7 @@ from tests.conftest import FABRIKAM, SERVICE
 from tests.desk import code_of, signed_in, somebody
 from tests.house.test_walls import CSRF, closed_addresses
 from tests.pretend import Person, text_of
+from tests.statements import asked
 from tokens.actors import SYSTEM
 from tokens.models import AuditEvent, Halt
 from tokens.tenancy import owner_scope
@@ -742,7 +743,7 @@ def test_no_cache_keeps_what_was_lent_and_a_look_costs_little(helper, partner, g
             answer = helper.client.get(address)
         assert "no-store" in answer["Cache-Control"], address
         # One more than for a member: staff show their second factor with every request.
-        assert len(queries) <= 7, (address, [query["sql"] for query in queries])
+        assert len(asked(queries)) <= 7, (address, asked(queries))
 
 
 def test_the_desk_shows_every_look_and_no_customer(helper, security, partner, grant):

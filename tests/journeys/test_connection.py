@@ -22,7 +22,7 @@ from tests.pretend import Person, text_of
 from tokens import custody, sweeping
 from tokens.models import AuditEvent, RefreshToken
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("response_mode")]
+pytestmark = pytest.mark.django_db(transaction=True)
 OTHER, SALES = "svc-new@contoso.test", "svc-sales@contoso.test"
 PAGE, RENEWAL = "/connection/", "/connection/renewal"
 VAULT = "cpv-demo.vault.azure.net"

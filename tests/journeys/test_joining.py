@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import uuid
 
 import pytest
 import time_machine
@@ -12,10 +13,12 @@ from django.utils import timezone
 
 from consent import tasks, team
 from consent.models import ConsentAttempt, MemberInvitation, digest
+from consent.refusals import Refused
 from partners.models import Member, Partner, User
 from tests.conftest import CONTOSO, FABRIKAM, SERVICE
 from tests.journeys.colleagues import ANN, BOB, PAGE, SMTP, actions, invite, join, joined, refused
 from tests.pretend import Person, text_of
+from tokens.entra import Identity
 from tokens.models import AuditEvent
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -186,6 +189,17 @@ def test_somebody_the_vendor_switched_off_cannot_join(member, browser, ann):
 
     assert refused(join(browser, invite(member), ann), "not_a_member")
     assert not Member.objects.filter(user__oid=ann.oid).exists()
+
+
+def test_an_account_of_another_organisation_is_refused_however_it_came_that_far(member, ann):
+    _, invitation = invite(member), MemberInvitation.objects.get()
+    stranger = Identity("global", uuid.uuid4(), uuid.uuid4(), "eve@evil.test", "Eve", is_guest=False)
+
+    with pytest.raises(Refused) as refusal:
+        team.join(invitation=invitation, identity=stranger)
+
+    assert refusal.value.reason == "not_of_the_team"
+    assert MemberInvitation.objects.open().count() == 1
 
 
 def test_an_invitation_of_a_partner_that_left_leads_nowhere(member, browser, ann):

@@ -18,7 +18,7 @@ from tokens.clouds import Audience
 from tokens.errors import Failure
 from tokens.models import RefreshToken, TokenUse
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("response_mode")]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def token_requests(world: Any) -> int:

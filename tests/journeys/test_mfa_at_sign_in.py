@@ -17,7 +17,7 @@ from tests.conftest import CONTOSO, SERVICE
 from tests.pretend import Person, text_of
 from tokens.models import AuditEvent, Halt, TokenUse
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("response_mode")]
+pytestmark = pytest.mark.django_db(transaction=True)
 AUDITOR = "auditor@contoso.test"
 
 

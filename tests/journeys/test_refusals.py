@@ -28,7 +28,7 @@ from tokens.entra import Refused as EntraRefused
 from tokens.http import Unreachable
 from tokens.models import AuditEvent, Halt, RefreshToken
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("response_mode")]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def assert_refused(answer, world, reason, *, invitation_kept=True):

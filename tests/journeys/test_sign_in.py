@@ -135,6 +135,7 @@ def test_a_sign_in_leads_on_to_the_page_that_was_asked_for(back_again):
         "x",
         "/" + "a" * 501,
         "/\x00",
+        "//[",
     ],
 )
 def test_a_sign_in_never_leads_to_another_site(back_again, elsewhere):

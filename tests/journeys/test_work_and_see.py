@@ -16,6 +16,7 @@ from tests.conftest import CONTOSO, SERVICE
 from tests.pretend import text_of
 from tokens import broker
 from tokens.models import AuditEvent, Halt, RefreshToken, TokenUse
+from tokens.tenancy import owner_scope
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -190,6 +191,7 @@ def test_an_all_stop_in_the_middle_of_a_sync_stops_the_next_page(member, world, 
     contoso.customers.count = 1200
     seen = len(partner_center(world))
 
+    @owner_scope()
     def stop_after_the_first_page(_seconds: float) -> None:
         Halt.objects.get_or_create(reason="drill", started_by="security")
         broker.forget()

@@ -7,7 +7,6 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-import coverage
 import pytest
 import time_machine
 from django.core.management import call_command
@@ -52,14 +51,3 @@ def play_many(play) -> Callable[[str, range], Counter[str]]:
         return Counter(play(f"{mode} {number}", mode) for number in seeds)
 
     return many
-
-
-@pytest.fixture(autouse=True)
-def uncounted() -> Iterator[None]:
-    """Coverage is counted by the tests that say what each line is for; here it would only take time."""
-    running = coverage.Coverage.current()
-    if running:
-        running.stop()
-    yield
-    if running:
-        running.start()

@@ -12,6 +12,7 @@ import datetime as dt
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -84,6 +85,7 @@ class Play:
     def add(self, name: str, act: Callable[[], Any]) -> None:
         actor = Actor(name, act)
         actor.thread = greenlet.greenlet(lambda: self._live(actor))
+        actor.thread.gr_context = copy_context()  # rows are open to it as they are to the test
         self.actors.append(actor)
 
     def _live(self, actor: Actor) -> None:

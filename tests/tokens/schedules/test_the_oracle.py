@@ -10,7 +10,7 @@ from tests.tokens.schedules.verdict import Wrong
 from tokens import custody, outside, rotation, sweeping
 from tokens.models import RefreshToken, SecretVersion
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("uncounted")]
 
 
 def careless(play: Play) -> None:
