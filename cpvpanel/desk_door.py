@@ -84,7 +84,7 @@ def password(request: HttpRequest) -> HttpResponse:
         return remember(request, form.get_user(), then=request.POST.get("next", ""))
     known = admin.site.each_context(request) | {
         "title": "Sign in", "form": form, "app_path": request.get_full_path(),
-        "next": request.GET.get("next", "") or request.POST.get("next", ""),
+        "next": request.GET.get("next", "") or request.POST.get("next", ""), "by_microsoft": settings.CPV_STAFF_ENTRA,
     }  # fmt: skip
     return TemplateResponse(request, "admin/login.html", known)
 

@@ -41,9 +41,11 @@ COUNTED = {
     "join": LEAVING,
     "admin_consent": LEAVING,
     "renew": LEAVING,
+    "microsoft": LEAVING,
     "callback": COMING_BACK,
     "signin_callback": COMING_BACK,
     "admin_consent_callback": COMING_BACK,
+    "microsoft_callback": COMING_BACK,
     "export_activity": TAKING_ALONG,
 }
 """By name of the address."""
