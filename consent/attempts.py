@@ -1,5 +1,5 @@
 """
-Leaving for Microsoft and being recognised on the way back: what consent, approval and sign-in share.
+Leaving for Microsoft and being recognised on the way back: what consent, approval and both sign-ins share.
 
 An attempt is a row with the hash of its state, tied to one browser, good for ten minutes and for one answer.
 """
@@ -17,17 +17,19 @@ from django.utils import timezone
 
 from consent.models import ATTEMPT_LIFE, ConsentAttempt, Invitation, MemberInvitation, PostedAnswer, digest
 from consent.refusals import WAY_ON, Refused, of_failure
-from partners.models import Partner
+from partners.models import Partner, User
 from tokens import outside
 from tokens.actors import Actor, ActorKind
 from tokens.entra import Identity
 from tokens.errors import Failure
+from tokens.id_token import LEEWAY
 from tokens.secret import Secret
 
 CALLBACKS = {
     "consent": "/connect/callback",
     "signin": "/signin/callback",
     "admin": "/connect/admin-consent/callback",
+    "staff": "/admin/microsoft/callback",
 }
 KEEP = dt.timedelta(days=1)
 VISITOR = Actor(ActorKind.VISITOR, label="visitor")
@@ -154,6 +156,19 @@ def proven_identity(cloud: str, id_token: Secret | None, flow: dict[str, Any]) -
     if identity.is_guest:
         raise Refused("guest")
     return identity
+
+
+def check_no_staff(identity: Identity) -> None:
+    """:raises Refused: one of the vendor's staff, who are nobody's members"""
+    who = {"cloud": identity.cloud, "tid": identity.tenant_id, "oid": identity.object_id}
+    if User.objects.filter(**who, is_staff=True).exists():
+        raise Refused("one_of_the_staff")
+
+
+def check_lately(identity: Identity, *, since: dt.datetime) -> None:
+    """:raises Refused: Microsoft did not ask them anew, whatever became of our wish on its way through the browser"""
+    if identity.authenticated_at is None or identity.authenticated_at < since.timestamp() - LEEWAY:
+        raise Refused("not_anew")
 
 
 # --- Tidying up -----------------------------------------------------------------------------------------------------

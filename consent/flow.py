@@ -167,6 +167,7 @@ def _complete(attempt: ConsentAttempt, flow: dict[str, Any], answer: dict[str, s
     identity = attempts.proven_identity(partner.cloud, grant.id_token, flow)
     if identity.tenant_id != partner.tenant_id:
         raise Refused("wrong_tenant")
+    attempts.check_no_staff(identity)
     evidence = checks.everything(partner=partner, grant=grant, identity=identity)
     replaces = _replaceable(attempt, partner, renewal=renewal)
     pending = _is_live(partner, replaces)

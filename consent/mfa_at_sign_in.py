@@ -6,8 +6,6 @@ import json
 from collections.abc import Collection
 from typing import Any
 
-from django.conf import settings
-
 from consent.refusals import Refused
 from tokens.entra import Identity, authentication_methods
 from tokens.secret import Secret
@@ -19,23 +17,21 @@ FINAL = {
 }  # fmt: skip
 
 
-def claims() -> str:
+def claims(context: str) -> str:
     """
     The `claims` of the authorization request; empty where no authentication context is configured.
 
     https://learn.microsoft.com/entra/identity-platform/developer-guide-conditional-access-authentication-context
     """
-    context = settings.CPV_SIGN_IN_CONTEXT
     return json.dumps({"id_token": {"acrs": {"essential": True, "value": context}}}) if context else ""
 
 
-def in_id_token(identity: Identity) -> dict[str, Any] | None:
+def in_id_token(identity: Identity, context: str) -> dict[str, Any] | None:
     """
     What the id_token shows; None when it says nothing of it, and something else has to.
 
     :raises Refused: it shows that there was none, or lacks the context that is configured
     """
-    context = settings.CPV_SIGN_IN_CONTEXT
     if context and context not in identity.contexts:
         raise Refused("no_context")
     if context:

@@ -138,6 +138,7 @@ class ConsentAttempt(models.Model):
         CONSENT = "consent"
         SIGN_IN = "signin"
         ADMIN_CONSENT = "admin"
+        STAFF = "staff"
 
     kind = models.CharField(max_length=10, choices=Kind.choices)
     cloud = models.CharField(max_length=10)
@@ -161,7 +162,7 @@ class ConsentAttempt(models.Model):
     class Meta:
         constraints: ClassVar = [
             models.CheckConstraint(
-                name="consent_attempt_has_partner", condition=Q(kind="signin") | Q(partner__isnull=False)
+                name="consent_attempt_has_partner", condition=Q(kind__in=["signin", "staff"]) | Q(partner__isnull=False)
             )
         ]
 

@@ -19,7 +19,12 @@ ADMINISTRATOR = "Your administrator"
 VENDOR = "Us, the vendor"
 INVITER = "Whoever invited you"
 NOBODY = "Nobody: it passes"
-WAY_ON = {"consent": "", "signin": "/signin", "admin": ""}  # by kind of attempt, where no invitation leads on
+WAY_ON = {
+    "consent": "",
+    "signin": "/signin",
+    "admin": "",
+    "staff": "/admin/login/",
+}  # by kind of attempt, where no invitation leads on
 
 
 @dataclass(frozen=True)
@@ -230,6 +235,11 @@ REASONS = {
             "If you have an invitation, open its link: that is how an organisation connects.",
             "If your organisation is connected, ask an owner to add you.",
         ),
+    ),
+    "one_of_the_staff": Reason(
+        "That is an account of the vendor's staff",
+        "Whoever works at the vendor's desk is a member of no organisation here, and connects none.",
+        ("Sign in again with an account that is not used at the desk.",),
     ),
     "guest_at_sign_in": Reason(
         "That account is a guest",

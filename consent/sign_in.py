@@ -7,12 +7,12 @@ It is for somebody who is a member already, or was invited to be one.
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.utils import timezone
 
 from consent import attempts, mfa_at_sign_in, team
@@ -25,7 +25,6 @@ from tokens import audit, broker, gate
 from tokens.entra import Identity
 from tokens.entra import Refused as EntraRefused
 from tokens.errors import Failure
-from tokens.id_token import LEEWAY
 
 TENANT = "organizations"
 KIND = ConsentAttempt.Kind.SIGN_IN
@@ -81,7 +80,7 @@ def begin(
         retry_path="/signin/again" if again else retry_path,
         hint=hint,
         offline_access=False,
-        claims=mfa_at_sign_in.claims(),
+        claims=mfa_at_sign_in.claims(settings.CPV_SIGN_IN_CONTEXT),
         prompt="login" if again else "select_account",
         max_age=FRESH if again else None,
     )
@@ -141,9 +140,11 @@ def _first(attempt: ConsentAttempt, flow: dict[str, Any], answer: dict[str, str]
         _known(attempt, flow, identity.tenant_id, identity.object_id)
     elif identity.tenant_id != attempt.member_invitation.tenant_id:
         raise Refused("not_of_the_team")
+    else:
+        attempts.check_no_staff(identity)
     if flow.get("again"):
-        _check_lately(identity, since=attempt.created_at)
-    evidence = mfa_at_sign_in.in_id_token(identity)
+        attempts.check_lately(identity, since=attempt.created_at)
+    evidence = mfa_at_sign_in.in_id_token(identity, settings.CPV_SIGN_IN_CONTEXT)
     if evidence is None:
         return _ask_how(attempt, flow, identity, browser)
     return _signed_in(attempt, flow, identity, evidence, identity.authenticated_at)
@@ -165,12 +166,6 @@ def _known(attempt: ConsentAttempt, flow: dict[str, Any], tenant_id: UUID, objec
     if not found:
         raise Refused("another_person" if flow.get("again") else "not_a_member")
     return found
-
-
-def _check_lately(identity: Identity, *, since: dt.datetime) -> None:
-    """:raises Refused: Microsoft did not ask them anew, whatever became of our wish on its way through the browser"""
-    if identity.authenticated_at is None or identity.authenticated_at < since.timestamp() - LEEWAY:
-        raise Refused("not_anew")
 
 
 def _signed_in(

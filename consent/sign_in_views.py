@@ -34,7 +34,7 @@ from tokens import outside
 def signin(request: HttpRequest) -> HttpResponse:
     """Explain who may enter; a POST leads on to Microsoft."""
     clouds = [(name, label) for name, label in CLOUDS.items() if outside.is_configured(name)]
-    next_path = _safe_next(request)
+    next_path = safe_next(request)
     if request.method == "POST":
         cloud = request.POST.get("cloud") or (clouds[0][0] if len(clouds) == 1 else "")
         if cloud not in dict(clouds):
@@ -44,7 +44,7 @@ def signin(request: HttpRequest) -> HttpResponse:
     return render(request, "consent/signin.html", {"clouds": clouds, "next": next_path})
 
 
-def _safe_next(request: HttpRequest) -> str:
+def safe_next(request: HttpRequest) -> str:
     """A path of our own to go on to, never an address elsewhere."""
     wanted = (request.POST.get("next") or request.GET.get("next", "")).strip()
     try:

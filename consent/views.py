@@ -85,7 +85,7 @@ def refusal_page(request: HttpRequest, refused: Refused) -> HttpResponse:
         "admin_consent": refused.reason in APPROVAL_HELPS and _invitation_in(refused.retry_path),
         "nothing_stored": refused.reason not in {"used_invitation", "already_connected", "already_a_member"},
     }
-    return _at_the_callback(render(request, "consent/refused.html", {"refusal": refusal}, status=words.status))
+    return at_the_callback(render(request, "consent/refused.html", {"refusal": refusal}, status=words.status))
 
 
 def _filled(words: str) -> str:
@@ -97,7 +97,7 @@ def _filled(words: str) -> str:
     return words
 
 
-def _at_the_callback(page: HttpResponse) -> HttpResponse:
+def at_the_callback(page: HttpResponse) -> HttpResponse:
     """A page whose address holds what Microsoft sent: no request it makes may tell that address, not even to us."""
     # "no-referrer" would also empty the Origin of the page's own forms, and Django would refuse them.
     page["Referrer-Policy"] = "strict-origin"
@@ -166,7 +166,9 @@ def connect(request: HttpRequest, link: str) -> HttpResponse:
     return render(request, "consent/connect.html", context)
 
 
-def takes_microsofts_answer(kind: ConsentAttempt.Kind) -> Callable[[AnswerView], View]:
+def takes_microsofts_answer(
+    kind: ConsentAttempt.Kind, *, explains: Callable[[View], View] = explains_refusals
+) -> Callable[[AnswerView], View]:
     """
     Hand a view the answer Microsoft sends along with the browser, in the one form that CPV_RESPONSE_MODE asks for.
 
@@ -192,7 +194,7 @@ def takes_microsofts_answer(kind: ConsentAttempt.Kind) -> Callable[[AnswerView],
                 raise Refused("unfit_answer", retry_path=WAY_ON[kind])
             return view(request, posted.take(kind, request.GET["answer"]))
 
-        return never_cache(login_not_required(BEFORE_SIGN_IN(leads_to_microsoft(explains_refusals(answered)))))
+        return never_cache(login_not_required(BEFORE_SIGN_IN(leads_to_microsoft(explains(answered)))))
 
     return decorated
 
@@ -287,7 +289,7 @@ def admin_consent_callback(request: HttpRequest) -> HttpResponse:
     path = flow.complete_admin_consent(answer=request.GET.dict(), browser=browser_secret(request))
     match = resolve(path)
     go_on = path if match.url_name == "connect" else reverse("renew")
-    return _at_the_callback(render(request, "consent/approved.html", {"go_on": go_on}))
+    return at_the_callback(render(request, "consent/approved.html", {"go_on": go_on}))
 
 
 def see_other(path: str) -> HttpResponse:

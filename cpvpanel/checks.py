@@ -14,6 +14,7 @@ from django.core.checks import CheckMessage, Error, Warning, register
 from cpvpanel import ratelimits
 
 CONTEXT = re.compile(r"c([1-9]|[1-9][0-9])")
+TENANT = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 MOST_PROXIES = 5
 
 
@@ -23,9 +24,13 @@ def settings_fit(app_configs: Sequence[AppConfig] | None, **_options: Any) -> li
 
 
 def _found() -> Iterator[CheckMessage]:
-    if settings.CPV_SIGN_IN_CONTEXT and not CONTEXT.fullmatch(settings.CPV_SIGN_IN_CONTEXT):
-        hint = "the id of an authentication context, c1 to c99, or nothing"
-        yield Error(f"CPV_SIGN_IN_CONTEXT is {settings.CPV_SIGN_IN_CONTEXT!r}", hint=hint, id="cpvpanel.E001")
+    for name in ("CPV_SIGN_IN_CONTEXT", "CPV_STAFF_CONTEXT"):
+        context = getattr(settings, name)
+        if context and not CONTEXT.fullmatch(context):
+            hint = "the id of an authentication context, c1 to c99, or nothing"
+            yield Error(f"{name} is {context!r}", hint=hint, id="cpvpanel.E001")
+    if settings.CPV_STAFF_ENTRA:
+        yield from _staff_by_entra()
     for name in ("CPV_RATE_PER_ADDRESS", "CPV_RATE_OVERALL"):
         try:
             limits.parse(getattr(settings, name))
@@ -35,6 +40,30 @@ def _found() -> Iterator[CheckMessage]:
     if not 0 <= settings.CPV_TRUSTED_PROXIES <= MOST_PROXIES:
         hint = "how many proxies of yours stand before the portal, each of which adds to X-Forwarded-For"
         yield Error("CPV_TRUSTED_PROXIES is out of bounds", hint=hint, id="cpvpanel.E003")
+
+
+def _staff_by_entra() -> Iterator[CheckMessage]:
+    app = settings.CPV_APPS.get(settings.CPV_STAFF_CLOUD)
+    if app is None:
+        hint = f"the cloud of the vendor's own tenant: one of {', '.join(settings.CPV_APPS)}"
+        yield Error(f"CPV_STAFF_CLOUD is {settings.CPV_STAFF_CLOUD!r}", hint=hint, id="cpvpanel.E004")
+        return
+    suffix = settings.CPV_CLOUD_SUFFIXES[settings.CPV_STAFF_CLOUD]
+    if not app["app_id"]:
+        hint = f"set CPV_APP_ID{suffix}, or unset CPV_STAFF_ENTRA"
+        yield Error("CPV_STAFF_ENTRA is on, and there is no application for it", hint=hint, id="cpvpanel.E005")
+    if not TENANT.fullmatch(app["tenant_id"]):
+        hint = f"set CPV_TENANT_ID{suffix} to the id of the vendor's own tenant, and not to a domain"
+        yield Error("CPV_STAFF_ENTRA is on, and no id says whose people come in", hint=hint, id="cpvpanel.E006")
+
+
+@register(deploy=True)
+def how_staff_show_mfa(app_configs: Sequence[AppConfig] | None, **_options: Any) -> list[CheckMessage]:
+    """What `check --deploy` adds about staff who come in with Microsoft."""
+    if not settings.CPV_STAFF_ENTRA or settings.CPV_STAFF_CONTEXT:
+        return []
+    hint = "set CPV_STAFF_CONTEXT: Microsoft's id_tokens do not say by themselves how somebody signed in"
+    return [Warning("staff can show no MFA at Microsoft", hint=hint, id="cpvpanel.W004")]
 
 
 @register(deploy=True)

@@ -31,6 +31,7 @@ from tokens.tenancy import system_scope
 
 DAY = dt.timedelta(days=1)
 STAFF = {"security": User.StaffRole.SECURITY, "support": User.StaffRole.SUPPORT}
+BY_MICROSOFT = "security@panelvendor.onmicrosoft.test"  # of the vendor's own pretended tenant
 STAND_IN = "http://localhost:8400"  # where the stand-in's own commands look for it
 
 
@@ -86,6 +87,9 @@ def _lines(base_url: str, contoso: Partner, password: str) -> list[str]:
         first = f"1. Contoso is connected: {base_url}/signin  (sign in as {CONTOSO.service_account})"
         second = "2. For a new invitation to try, stop, delete the folder var and start again."
     where = "" if settings.CPV_SANDBOX_URL == STAND_IN else f" --url {settings.CPV_SANDBOX_URL}"
+    by_microsoft = (
+        f"5. Or enter it with Microsoft: “Sign in with Microsoft” at {base_url}/admin/  (as {BY_MICROSOFT}, with MFA)"
+    )
     return [
         first,
         second,
@@ -93,6 +97,7 @@ def _lines(base_url: str, contoso: Partner, password: str) -> list[str]:
         f"with the six digits of: {python} manage.py deskcode {next(iter(STAFF))}",
         f"4. Watch a partner go red: {python} -m sandbox scenario token-revoked Fabrikam{where}  "
         f"(sign in at {base_url}/signin as {FABRIKAM.service_account}, press “Sync now”, then reconnect)",
+        *([by_microsoft] if settings.CPV_STAFF_ENTRA else []),
     ]
 
 

@@ -1,4 +1,4 @@
-"""The desk: Django admin for the vendor's staff, behind password and second factor."""
+"""The desk: Django admin for the vendor's staff, behind two factors of ours, or a sign-in with MFA at Microsoft."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from functools import wraps
 from typing import Any
 
+from django.conf import settings
 from django.contrib.admin import AdminSite
 from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse
@@ -13,15 +14,20 @@ from django.urls import URLPattern, URLResolver, path
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
 
-from cpvpanel import desk_door, desk_factors, evidence, passkeys
+from cpvpanel import desk_door, desk_factors, desk_microsoft, evidence, passkeys
+from partners import second_factor
 from partners.desk_roles import Act, acts_of
+from partners.leaving import leads_to_microsoft
 from tokens import audit
 from tokens.tenancy import system_scope
 
 # The names of the addresses that open before both factors were shown; a test holds all others to be closed.
 OPEN = frozenset(
-    {"login", "second_factor", "enrol", "welcome", "passkey_ask", "passkey_prove", "passkey_offer", "passkey_enrol"}
-)
+    {
+        "login", "second_factor", "enrol", "welcome", "passkey_ask", "passkey_prove", "passkey_offer", "passkey_enrol",
+        "microsoft", "microsoft_callback",
+    }
+)  # fmt: skip
 ROOMS = ("cpvpanel", "consent", "partners", "tokens")
 
 
@@ -44,7 +50,7 @@ class Desk(AdminSite):
 
     def has_permission(self, request: HttpRequest) -> bool:
         """A role, and a second factor shown in this very session: a password alone opens nothing."""
-        return bool(acts_of(request.user)) and getattr(request.user, "otp_device", None) is not None
+        return bool(acts_of(request.user)) and second_factor.was_shown(request)
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
         may = {act.value: act in acts_of(request.user) for act in Act} if self.has_permission(request) else {}
@@ -53,7 +59,8 @@ class Desk(AdminSite):
     @method_decorator(never_cache)
     @method_decorator(login_not_required)
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        return across_partners(desk_door.password)(request)  # type: ignore[no-any-return]
+        door = leads_to_microsoft(desk_door.password) if settings.CPV_STAFF_ENTRA else desk_door.password
+        return across_partners(door)(request)  # type: ignore[no-any-return]
 
     def password_change(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         answer = super().password_change(request, extra_context)
@@ -66,6 +73,8 @@ class Desk(AdminSite):
             path("second-factor/", across_partners(desk_door.second_factor), name="second_factor"),
             path("again/", self.admin_view(desk_door.again), name="again"),
             path("enrol/", across_partners(desk_door.enrol), name="enrol"),
+            path("microsoft/", across_partners(desk_microsoft.microsoft), name="microsoft"),
+            path("microsoft/callback", across_partners(desk_microsoft.callback), name="microsoft_callback"),
             path("welcome/<str:uid>/<str:token>/", across_partners(desk_door.welcome), name="welcome"),
             path("evidence/", self.admin_view(evidence.evidence), name="evidence"),
             path("factors/", self.admin_view(desk_factors.factors), name="factors"),

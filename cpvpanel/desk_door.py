@@ -83,7 +83,7 @@ def password(request: HttpRequest) -> HttpResponse:
         return remember(request, form.get_user(), then=request.POST.get("next", ""))
     known = admin.site.each_context(request) | {
         "title": "Sign in", "form": form, "app_path": request.get_full_path(),
-        "next": request.GET.get("next", "") or request.POST.get("next", ""),
+        "next": request.GET.get("next", "") or request.POST.get("next", ""), "by_microsoft": settings.CPV_STAFF_ENTRA,
     }  # fmt: skip
     return TemplateResponse(request, "admin/login.html", known)
 
@@ -131,12 +131,18 @@ def let_in(request: HttpRequest, user: User, device: Any) -> str:
 
 
 def shown_anew(request: HttpRequest, device: Any) -> str:
-    """Note that it is really whoever is in; the address to go on to. The session gets a new key."""
+    """Note that it is really whoever is in; the address to go on to."""
+    back = began_anew(request)
+    _note_proof(request, device)
+    staff.note_confirmed(user=device.user, device=device)
+    return back
+
+
+def began_anew(request: HttpRequest) -> str:
+    """A new key for the session of somebody who proved themselves once more; the page that they were on."""
     wanted = presence.wanted(request.session)
     request.session.pop(presence.WANTED, None)
     request.session.cycle_key()
-    _note_proof(request, device)
-    staff.note_confirmed(user=device.user, device=device)
     if "doing" in wanted:
         messages.info(request, f"You showed that it is you. Nothing was done yet; now it can be: {wanted['doing']}.")
     return wanted.get("back") or reverse("admin:index")
@@ -170,6 +176,8 @@ def second_factor(request: HttpRequest) -> HttpResponse:
 def again(request: HttpRequest) -> HttpResponse:
     """Ask whoever is in for a factor once more, before what a stranger at their screen must not do."""
     user = cast(User, request.user)
+    if user.is_from_entra:
+        return redirect("admin:microsoft")
     form = CodeForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         device = factors.prove(user, form.cleaned_data["code"])

@@ -43,10 +43,10 @@ def factors(request: HttpRequest) -> HttpResponse:
 def add_app(request: HttpRequest) -> HttpResponse:
     """Another app or passkey, for whoever has just shown one: a page left open makes none for a stranger."""
     user = person(request)
+    if why_none := _why_none(user):
+        return _refused(request, why_none)
     if not presence.is_fresh(request.session):
         return presence.ask_anew(request, doing="Add a second factor", back=request.path)
-    if user.is_for_emergencies:
-        return _refused(request, NOT_FOR_EMERGENCIES)
     seed = request.session.setdefault(SEED, given.new_seed())
     form = AppForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
@@ -84,9 +84,16 @@ def remove(request: HttpRequest) -> HttpResponse:
 def codes(request: HttpRequest) -> HttpResponse:
     """Fresh recovery codes, shown once; the old ones are void."""
     user = person(request)
-    if user.is_for_emergencies:
-        return _refused(request, NOT_FOR_EMERGENCIES)
+    if why_none := _why_none(user):
+        return _refused(request, why_none)
     return page(request, "codes", "Recovery codes", codes=given.new_recovery_codes(user))
+
+
+def _why_none(user: User) -> str:
+    """Why this person has nothing to enrol; empty when they have."""
+    if user.is_from_entra:
+        return given.KEPT_AT_MICROSOFT
+    return NOT_FOR_EMERGENCIES if user.is_for_emergencies else ""
 
 
 def _refused(request: HttpRequest, why: str) -> HttpResponse:

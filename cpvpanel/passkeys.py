@@ -64,7 +64,7 @@ class Prove(_ShowsOne, views.CompleteCredentialAuthenticationView):  # type: ign
 
 
 class _GetsOne:
-    """Somebody at the desk, or on the way in without any second factor yet; never the account for emergencies."""
+    """Somebody at the desk, or on the way in without any second factor yet; nobody who has nothing to enrol here."""
 
     request: Any
 
@@ -76,7 +76,7 @@ class _GetsOne:
             user = desk_door.half_way(self.request)
             if user is not None:
                 user.is_verified = lambda: False  # type: ignore[attr-defined] # the library asks; nothing was shown
-        return None if user is None or user.is_for_emergencies else user
+        return None if user is None or user.is_for_emergencies or user.is_from_entra else user
 
 
 @open_to_strangers

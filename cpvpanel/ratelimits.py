@@ -48,6 +48,8 @@ COUNTED = {
     "admin_consent_callback": COMING_BACK,
     "export_activity": TAKING_ALONG,
     **{f"admin:{name}": AT_THE_DESKS_DOOR for name in sorted(desk.OPEN | {"again"})},
+    "admin:microsoft": LEAVING,
+    "admin:microsoft_callback": COMING_BACK,
 }
 """By name of the address."""
 

@@ -194,6 +194,10 @@ CONTENT_SECURITY_POLICY = {
 
 # --- The desk: the vendor's staff -----------------------------------------------------------------------------------
 CPV_ALARM_MAIL = env.list("CPV_ALARM_MAIL", default=[])
+CPV_STAFF_ENTRA = env.bool("CPV_STAFF_ENTRA", default=False)
+CPV_STAFF_CLOUD = env.str("CPV_STAFF_CLOUD", default="global")
+# The stand-in meets every authentication context, so a first look needs to set none.
+CPV_STAFF_CONTEXT = env.str("CPV_STAFF_CONTEXT", default="c1" if DEBUG and CPV_STAFF_ENTRA else "")
 PASSWORD_RESET_TIMEOUT = 24 * 60 * 60  # how long a link to the desk opens it
 OTP_TOTP_ISSUER = "CPV Panel desk"
 OTP_TOTP_SYNC = False

@@ -6,6 +6,7 @@ Customers are the partner's own and are not shown here.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from django import forms
@@ -15,10 +16,10 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.urls import URLPattern, path, reverse, reverse_lazy
 
-from partners import jobs, lifecycle, lifting
+from partners import jobs, lifecycle, lifting, presence
 from partners.desk_access import borrowed_access
-from partners.desk_acts import NotDone, Page, PartnersReason, Reason, confirmed
-from partners.desk_roles import Act
+from partners.desk_acts import Doer, NotDone, Page, PartnersReason, Reason, confirmed
+from partners.desk_roles import Act, may
 from partners.models import Job, LiftRequest, Member, Partner, Run, User
 from partners.staff_admin import UserAdmin
 from partners.standing import current_token, standing, with_tokens
@@ -134,18 +135,37 @@ class ReasonAndCode(Reason, Code):
     field_order = ("reason", "code")
 
 
+def _is_from_entra(request: HttpRequest) -> bool:
+    return isinstance(request.user, User) and request.user.is_from_entra
+
+
+def _at_microsoft(request: HttpRequest) -> bool:
+    """Whether somebody who has no code here proved who they are at Microsoft within the last ten minutes."""
+    return _is_from_entra(request) and presence.is_fresh(request.session)
+
+
+def _with_proof(request: HttpRequest, page: Page, do: Doer, *, without_code: type[forms.Form]) -> HttpResponse:
+    """The page with its form, which asks for a code; who has none comes to it by a proof at Microsoft."""
+    if not _is_from_entra(request):
+        return confirmed(request, page, do)
+    if may(request.user, page.act) and not _at_microsoft(request):
+        return presence.ask_anew(request, doing=page.title, back=request.path)
+    return confirmed(request, replace(page, form=without_code), do)
+
+
 def ask_to_lift(request: HttpRequest) -> HttpResponse:
     """The first of two people."""
 
     def do(user: User, said: dict[str, Any]) -> str:
         try:
-            asked = lifting.request(by=user, code=said["code"], reason=said["reason"])
+            asked = lifting.request(by=user, at_microsoft=_at_microsoft(request), **said)
         except lifting.Refused as why:
             raise NotDone(str(why)) from why
         return f"Another one of security must agree until {asked.ends_at:%H:%M} UTC."
 
     title = "Ask to lift the stop of everything"
-    return confirmed(request, Page(Act.LIFT_ALL, title, ASKS, str(PARTNERS), ReasonAndCode), do)
+    page = Page(Act.LIFT_ALL, title, ASKS, str(PARTNERS), ReasonAndCode)
+    return _with_proof(request, page, do, without_code=Reason)
 
 
 def agree_to_lift(request: HttpRequest) -> HttpResponse:
@@ -158,13 +178,14 @@ def agree_to_lift(request: HttpRequest) -> HttpResponse:
 
     def do(user: User, said: dict[str, Any]) -> str:
         try:
-            lifting.approve(by=user, code=said["code"])
+            lifting.approve(by=user, at_microsoft=_at_microsoft(request), **said)
         except lifting.Refused as why:
             raise NotDone(str(why)) from why
         return "The stop of everything is lifted. Partners connect anew, each for itself."
 
     title = "Agree to lift the stop of everything"
-    return confirmed(request, Page(Act.LIFT_ALL, title, [said, *AGREES], str(PARTNERS), Code), do)
+    page = Page(Act.LIFT_ALL, title, [said, *AGREES], str(PARTNERS), Code)
+    return _with_proof(request, page, do, without_code=forms.Form)
 
 
 STOPS_ONE = [

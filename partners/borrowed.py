@@ -15,6 +15,7 @@ from django.db.models import Exists, OuterRef, QuerySet, Subquery
 from django.http import HttpRequest
 from django.utils import timezone
 
+from partners import second_factor
 from partners.desk_roles import Act, may
 from partners.models import AccessGrant, Member, Partner, User
 from partners.models.grants import MAY_ASK
@@ -41,7 +42,7 @@ class NotNow(Exception):
 def is_proven_staff(request: HttpRequest) -> bool:
     """Whether this request is one of the vendor's staff, with the second factor shown: what the desk demands, too."""
     user: Any = request.user
-    return may(user, Act.LOOK) and getattr(user, "otp_device", None) is not None
+    return may(user, Act.LOOK) and second_factor.was_shown(request)
 
 
 def may_ask(user: User) -> bool:

@@ -23,6 +23,13 @@ class Act(StrEnum):
     STAFF = "staff"  # appoint, change, deactivate, let enrol anew
 
 
+APP_ROLES: dict[str, str] = {
+    "Desk.Support": Role.SUPPORT,
+    "Desk.Security": Role.SECURITY,
+    "Desk.Auditor": Role.AUDITOR,
+    "Desk.Admin": Role.ADMIN,
+}
+"""The app roles of our application that the vendor's own Entra tenant may give its people, as the id_token has them."""
 MAY: dict[str, frozenset[Act]] = {
     Role.SUPPORT: frozenset({Act.LOOK, Act.TRY_AGAIN, Act.SEND_LINK}),
     Role.SECURITY: frozenset({Act.LOOK, Act.STOP, Act.LIFT_ALL, Act.EVIDENCE}),

@@ -1,4 +1,8 @@
-"""Lifting a stop of everything takes two different people of security, each with their own second factor."""
+"""
+Lifting a stop of everything takes two different people of security, each with their own second factor.
+
+Whoever comes from Entra has no code of ours: `at_microsoft` says that they proved themselves there within ten minutes.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +21,13 @@ class Refused(ValueError):
     """Nothing is lifted; the text says why and who does what."""
 
 
-def request(*, by: User, code: str, reason: str) -> LiftRequest:
+def request(*, by: User, reason: str, code: str = "", at_microsoft: bool = False) -> LiftRequest:
     """
     Ask for it; another person has an hour to agree.
 
     :raises Refused: nothing is stopped, the person may not, or the code is not theirs
     """
-    _prove(by, code)
+    _prove(by, code, at_microsoft=at_microsoft)
     with transaction.atomic():
         halt = Halt.objects.in_force().order_by("-pk").first()
         if halt is None:
@@ -33,13 +37,13 @@ def request(*, by: User, code: str, reason: str) -> LiftRequest:
     return asked
 
 
-def approve(*, by: User, code: str) -> LiftRequest:
+def approve(*, by: User, code: str = "", at_microsoft: bool = False) -> LiftRequest:
     """
     Agree to what another one asked: calls may leave again, for whoever consents anew. What was disabled stays so.
 
     :raises Refused: nobody else has asked within the hour, the person may not, or the code is not theirs
     """
-    _prove(by, code)
+    _prove(by, code, at_microsoft=at_microsoft)
     with transaction.atomic():
         one_stop_at_a_time()  # of two at once, and of a stop that comes now, each finds what the other did
         asked = waiting_for(by)
@@ -63,10 +67,13 @@ def waiting_for(by: User) -> LiftRequest | None:
     return waiting.select_related("halt", "asked_by").order_by("-pk").first()
 
 
-def _prove(by: User, code: str) -> None:
+def _prove(by: User, code: str, *, at_microsoft: bool) -> None:
     if not may(by, Act.LIFT_ALL):
         raise Refused(f"{by} may not: it takes two people with the role security.")
-    if second_factor.prove(by, code) is None:
+    if by.is_from_entra:
+        if not at_microsoft:
+            raise Refused(f"{by} comes in with Microsoft and has no code here: it is done at the desk.")
+    elif second_factor.prove(by, code) is None:
         raise Refused(f"That is no code of {by} that counts now: wait for the next one.")
 
 

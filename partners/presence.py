@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from django.contrib.sessions.backends.base import SessionBase
 from django.http import HttpRequest, HttpResponse
@@ -90,6 +90,8 @@ def freshly_signed_in(
 def ask_anew(request: HttpRequest, *, doing: str, back: str) -> HttpResponse:
     """Lead somebody to proving once more who they are: members at Microsoft, staff with a factor; then to `back`."""
     request.session[WANTED] = {"doing": doing, "back": back}
+    if getattr(request.user, "is_from_entra", False):  # of the staff, and without a factor here
+        return redirect(f"{reverse('admin:microsoft')}?{urlencode({'next': back})}")
     return redirect("admin:again" if getattr(request.user, "is_staff", False) else "signin_again")
 
 

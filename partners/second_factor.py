@@ -1,6 +1,8 @@
 """
 What the vendor's staff prove themselves with beside the password: authenticator apps, passkeys, recovery codes.
 
+Whoever comes from Microsoft Entra has none of these; there a session remembers that MFA was seen at Microsoft.
+
 A seed is in the database, as the one who checks has to know it; of a recovery code there is only a hash.
 """
 
@@ -12,7 +14,10 @@ import secrets
 from base64 import b32encode
 from typing import Any
 
+from django.conf import settings
+from django.contrib.sessions.backends.base import SessionBase
 from django.db import transaction
+from django.http import HttpRequest
 from django_otp import devices_for_user
 from django_otp.plugins.otp_static.models import StaticDevice, StaticToken
 from django_otp.plugins.otp_totp.models import TOTPDevice
@@ -25,7 +30,9 @@ SEED_BYTES = 20
 CODE_BYTES = 10  # of a recovery code: 80 bits, written as 16 letters
 CODES_AT_ONCE = 10
 MOST_DEVICES = 5
+AT_MICROSOFT = "shown_at_microsoft"
 SIX_DIGITS = re.compile(r"[0-9]{6}")
+KEPT_AT_MICROSOFT = "You come in with Microsoft, and your second factor is kept there: there is nothing to enrol here."
 
 
 class Refused(ValueError):
@@ -48,6 +55,25 @@ def has_passkey(user: User) -> bool:
 
 def codes_left(user: User) -> int:
     return int(StaticToken.objects.filter(device__user=user).count())
+
+
+# --- In this session ------------------------------------------------------------------------------------------------
+def was_shown(request: HttpRequest) -> bool:
+    """
+    Whether whoever asks has shown a second factor in this very session: a device that is there still, or at Microsoft.
+
+    Everything that opens to the vendor's staff alone asks this, beside their role.
+    """
+    user: Any = request.user
+    if getattr(user, "otp_device", None) is not None:
+        return True
+    is_from_entra = bool(settings.CPV_STAFF_ENTRA and getattr(user, "is_from_entra", False))
+    return is_from_entra and request.session.get(AT_MICROSOFT) == user.pk
+
+
+def note_shown_at_microsoft(session: SessionBase, user: User) -> None:
+    """This person signed in with MFA that we saw; it counts for them alone, and ends with the session."""
+    session[AT_MICROSOFT] = user.pk
 
 
 # --- Proving --------------------------------------------------------------------------------------------------------
@@ -115,6 +141,8 @@ def make_room(user: User, *, is_first: bool) -> None:
 
     :raises Refused: there are enough, or one that has to be shown before there is another
     """
+    if user.is_from_entra:
+        raise Refused(KEPT_AT_MICROSOFT)
     User.objects.select_for_update().get(pk=user.pk)  # of two first ones at once, the second finds the first
     number = len(devices_of(user))
     if is_first and number:

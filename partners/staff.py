@@ -1,6 +1,7 @@
 """
 The vendor's staff: who is one, in which role, and the one account for emergencies.
 
+Of whoever comes from Microsoft Entra nothing is decided here but whether they may come (`consent.staff_sign_in`).
 Nobody hands out a password. Whoever is appointed, or lost a factor, gets a link that works once, within a day: behind
 it they choose a password of their own and enrol a second factor.
 """
@@ -15,6 +16,7 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth.tokens import default_token_generator
 from django.db import transaction
+from django.db.models import Q
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.encoding import force_str
@@ -30,6 +32,10 @@ NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")  # a member's has colons in it
 EMERGENCY = "breakglass"
 EMERGENCY_LASTS = dt.timedelta(minutes=60)
 EMERGENCY_CODES = 8  # one to come in, and one for each ten minutes in which something grave is done
+FROM_ENTRA = (
+    "{person} comes from Microsoft Entra, and their role and second factor are kept there: an administrator of that "
+    "tenant changes them. Here they can only be deactivated, and let in again."
+)
 
 
 class Refused(ValueError):
@@ -46,6 +52,9 @@ def appoint(*, username: str, role: str, by: Actor, reason: str) -> User:
 
     :raises Refused: the name is none, or taken
     """
+    from_entra = User.objects.filter(Q(username=username) | Q(upn__iexact=username), is_staff=True, tid__isnull=False)
+    for person in from_entra:
+        raise Refused(FROM_ENTRA.format(person=person))
     if not NAME.fullmatch(username) or username == EMERGENCY:
         raise Refused("A name has small letters, digits, dots, hyphens and underscores, 64 at most.")
     user, is_new = User.objects.select_for_update().get_or_create(
@@ -76,8 +85,30 @@ def deactivate(*, user: User, by: Actor, reason: str) -> bool:
 
 
 @transaction.atomic
+def let_back(*, user: User, by: Actor, reason: str) -> bool:
+    """
+    Somebody from Entra may come again, in the role they have there by then; False when they may already.
+
+    :raises Refused: a local account, which is appointed anew
+    """
+    if not user.is_from_entra:
+        raise Refused(f"{user} has a local account: appoint them anew.")
+    if not User.objects.filter(pk=user.pk, is_active=False).update(is_active=True):
+        return False
+    user.end_sessions()  # those from before stay over
+    audit.record("staff.let_back", actor=by, object=user.username, reason=reason[:200])
+    return True
+
+
+@transaction.atomic
 def start_over(*, user: User, by: Actor, reason: str) -> None:
-    """Void password and second factors of somebody who lost one of them; the link of `welcome` is their way in."""
+    """
+    Void password and second factors of somebody who lost one of them; the link of `welcome` is their way in.
+
+    :raises Refused: they come from Entra
+    """
+    if user.is_from_entra:
+        raise Refused(FROM_ENTRA.format(person=user))
     _void(user)
     audit.record("staff.started_over", actor=by, object=user.username, reason=reason[:200])
 
@@ -106,9 +137,9 @@ def invited(uid: str, token: str) -> User | None:
 
 
 @transaction.atomic
-def note_sign_in(*, user: User, device: Any) -> None:
-    """Somebody came in; with the account for emergencies that is an alarm."""
-    audit.record("staff.signed_in", actor=user.as_actor(), object=user.username, factor=kind_of(device))
+def note_sign_in(*, user: User, device: Any = None, **more: Any) -> None:
+    """Somebody came in, without a device of ours by Entra; with the account for emergencies that is an alarm."""
+    audit.record("staff.signed_in", actor=user.as_actor(), object=user.username, factor=kind_of(device), **more)
     if user.is_for_emergencies:
         audit.record("breakglass.used", actor=user.as_actor(), object=user.username)
         alarms.note_break_glass(f"{user.username} signed in")
@@ -120,8 +151,8 @@ def note_confirmed(*, user: User, device: Any) -> None:
 
 
 def kind_of(device: Any) -> str:
-    """What sort of factor a device is, in one word: totp, static (recovery codes), webauthncredential."""
-    return str(device.model_label().partition(".")[2].removesuffix("device"))
+    """A factor in one word: totp, static (recovery codes), webauthncredential; entra where no device of ours was."""
+    return "entra" if device is None else str(device.model_label().partition(".")[2].removesuffix("device"))
 
 
 # --- Emergencies ----------------------------------------------------------------------------------------------------

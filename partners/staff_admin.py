@@ -34,6 +34,8 @@ class UserAdmin(ReadOnlyAdmin):
 
     def second_factors(self, user: User) -> str:
         """Which there are; never what is inside."""
+        if user.is_from_entra:
+            return "kept at Microsoft"
         return ", ".join(str(device.name) for device in second_factor.devices_of(user)) or "none"
 
     def get_urls(self) -> list[URLPattern]:
@@ -42,6 +44,7 @@ class UserAdmin(ReadOnlyAdmin):
             path("<int:pk>/role/", self.admin_site.admin_view(change_role), name="change_role"),
             path("<int:pk>/start-over/", self.admin_site.admin_view(start_over), name="start_over"),
             path("<int:pk>/deactivate/", self.admin_site.admin_view(deactivate), name="deactivate"),
+            path("<int:pk>/let-back/", self.admin_site.admin_view(let_back), name="let_back"),
         ]
         return own + super().get_urls()
 
@@ -73,11 +76,13 @@ def change_role(request: HttpRequest, pk: int) -> HttpResponse:
 
     def do(user: User, said: dict[str, Any]) -> str | Shown:
         _not_yourself(user, other)
+        if other.is_from_entra:
+            raise NotDone(staff.FROM_ENTRA.format(person=other))
         if not other.is_active:
             raise NotDone(f"{other.username} is no longer of the staff. Appoint them anew, if that is meant.")
         return _appointed(user, other.username, said)
 
-    what = [f"{other.username} is {other.staff_role or 'without a role'} now. The new role counts from the next click."]
+    what = [f"{other} is {other.staff_role or 'without a role'} now. The new role counts from the next click."]
     return confirmed(request, Page(Act.STAFF, "Change the role", what, _person(other), RoleForm), do)
 
 
@@ -97,11 +102,14 @@ def start_over(request: HttpRequest, pk: int) -> HttpResponse:
 
     def do(user: User, said: dict[str, Any]) -> str | Shown:
         _not_yourself(user, other)
-        staff.start_over(user=other, by=user.as_actor(), reason=said["reason"])
+        try:
+            staff.start_over(user=other, by=user.as_actor(), reason=said["reason"])
+        except staff.Refused as why:
+            raise NotDone(str(why)) from why
         return Shown(LINK.format(name=other.username), staff.welcome(other))
 
     what = [
-        f"Password, apps, passkeys and recovery codes of {other.username} are void, and every session ends.",
+        f"Password, apps, passkeys and recovery codes of {other} are void, and every session ends.",
         "You get a link to hand over. Be sure whom you give it to: it is all that is needed.",
     ]
     return confirmed(request, Page(Act.STAFF, "Let enrol anew", what, _person(other)), do)
@@ -114,10 +122,27 @@ def deactivate(request: HttpRequest, pk: int) -> HttpResponse:
     def do(user: User, said: dict[str, Any]) -> str:
         _not_yourself(user, other)
         ended = staff.deactivate(user=other, by=user.as_actor(), reason=said["reason"])
-        return f"{other.username} has no place here any more." if ended else f"{other.username} had none any more."
+        return f"{other} has no place here any more." if ended else f"{other} had none any more."
 
-    what = [f"Every session of {other.username} ends at once. To come back takes a new appointment."]
+    back = "an admin here who lets them in again, whatever Entra says." if other.is_from_entra else "a new appointment."
+    what = [f"Every session of {other} ends at once. To come back takes {back}"]
     return confirmed(request, Page(Act.STAFF, "Deactivate", what, _person(other)), do)
+
+
+def let_back(request: HttpRequest, pk: int) -> HttpResponse:
+    """Somebody from Entra was deactivated, and shall come again."""
+    other = _of_staff(request, pk)
+
+    def do(user: User, said: dict[str, Any]) -> str:
+        _not_yourself(user, other)
+        try:
+            is_back = staff.let_back(user=other, by=user.as_actor(), reason=said["reason"])
+        except staff.Refused as why:
+            raise NotDone(str(why)) from why
+        return f"{other} may sign in with Microsoft again." if is_back else f"{other} may come in already."
+
+    what = [f"{other} may sign in with Microsoft again, in the role that Entra has for them by then."]
+    return confirmed(request, Page(Act.STAFF, "Let in again", what, _person(other)), do)
 
 
 def _of_staff(request: HttpRequest, pk: int) -> User:

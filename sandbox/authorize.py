@@ -146,7 +146,8 @@ def _ask_who(ask: Ask, wish: Wish) -> Response:
     if wish.segment not in SHARED and not ask.world.allow_foreign_accounts:
         people = [(tenant, account) for tenant, account in people if tenant.id == wish.segment]
     hint = ask.request.args.get("login_hint", "").lower()
-    people.sort(key=lambda pair: pair[1].upn.lower() != hint)
+    vendors_own = wish.app.tenant_id  # they come last: mostly somebody of a partner is asked for
+    people.sort(key=lambda pair: (pair[1].upn.lower() != hint, pair[0].id == vendors_own))
     return pages.picker(wish.app.name, people)
 
 

@@ -81,6 +81,7 @@ def overview(world: World) -> dict[str, Any]:
                         "oid": account.oid,
                         "name": account.name,
                         "groups": sorted(account.groups),
+                        "app_roles": sorted(account.app_roles),
                         "admin": account.admin,
                         "personal": account.personal,
                         "guest": account.guest,
@@ -107,7 +108,7 @@ def _table(headings: list[str], rows: list[list[str]], caption: str) -> str:
 
 
 def _account_words(account: dict[str, Any]) -> str:
-    words = list(account["groups"])
+    words = [*account["groups"], *account["app_roles"]]
     words += [word for word in ("admin", "personal", "guest") if account[word]]
     return ", ".join(words) or "no role"
 

@@ -28,7 +28,7 @@ def build(world: World, env: Mapping[str, str] | None = None) -> World:
     """Fill a world. `env` may bring other ids and credentials, under the names the product's settings have."""
     env = env or {}
     vendor = env.get("CPV_TENANT_ID") or VENDOR_TENANT_ID
-    world.add_tenant(vendor, "Panel Vendor")
+    _staff(world.add_tenant(vendor, "Panel Vendor"))
     world.app_registration(
         env.get("CPV_APP_ID") or APP_ID,
         secret=env.get("CPV_APP_SECRET") or APP_SECRET,
@@ -44,6 +44,14 @@ def build(world: World, env: Mapping[str, str] | None = None) -> World:
     contoso.add_account("guest.consultant@elsewhere.test", name="Gill Guest", groups={"AdminAgents"}, guest=True)
     contoso.add_account("pat.personal@outlook.test", name="Pat Personal", personal=True)
     return world
+
+
+def _staff(tenant: Tenant) -> None:
+    """The vendor's own people, for where the desk takes them from Entra: one for each role, and one without any."""
+    for role in ("Admin", "Auditor", "Security", "Support"):
+        upn = f"{role.lower()}@{tenant.domain}"
+        tenant.add_account(upn, name=f"{role} of the Desk", app_roles={f"Desk.{role}"})
+    tenant.add_account(f"nobody@{tenant.domain}", name="Nora Nobody")
 
 
 def _vault_identities(world: World, env: Mapping[str, str], tenant_id: str) -> None:

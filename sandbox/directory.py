@@ -24,7 +24,7 @@ STANDARD_PERMISSIONS = (
     ("graph", "GroupMember.Read.All"),
     ("graph", "DelegatedAdminRelationship.ReadWrite.All"),
 )
-_REDIRECT_PATHS = "/connect/callback|/signin/callback|/connect/admin-consent/callback"
+_REDIRECT_PATHS = "/connect/callback|/signin/callback|/connect/admin-consent/callback|/admin/microsoft/callback"
 # Entra allows http for localhost only; testserver is Django's test client, *.test a rehearsal.
 _DEFAULT_REDIRECT = re.compile(
     rf"(http://(localhost|127\.0\.0\.1)(:\d+)?|https?://testserver|https://([a-z0-9-]+\.)+test(:\d+)?)"
@@ -52,6 +52,7 @@ class Account:
     admin: bool = False
     mfa_possible: bool = True
     disabled: bool = False
+    app_roles: set[str] = field(default_factory=set)  # of the vendor's app, as this account's own tenant assigned them
 
     @property
     def is_agent(self) -> bool:
@@ -110,6 +111,7 @@ class Tenant:
         guest: bool = False,
         admin: bool = False,
         mfa_possible: bool = True,
+        app_roles: Iterable[str] = (),
     ) -> Account:
         """Let somebody exist in this tenant. A personal account is only offered here; its tokens are not of here."""
         account = Account(
@@ -122,6 +124,7 @@ class Tenant:
             guest=guest,
             admin=admin,
             mfa_possible=mfa_possible,
+            app_roles=set(app_roles),
         )
         self.accounts[account.oid] = account
         return account

@@ -130,6 +130,8 @@ def id_token(
     }
     if nonce:
         claims["nonce"] = nonce
+    if account.app_roles:
+        claims["roles"] = sorted(account.app_roles)
     if account.guest:
         claims |= {"acct": 1, "idp": f"https://{cloud.sts}/{guid('elsewhere', account.upn)}/"}
     return _handed_out(world, "id_token", _signed(world, cloud, claims))

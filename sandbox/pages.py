@@ -71,7 +71,7 @@ def _hidden(fields: dict[str, str]) -> str:
 def _describe(tenant: Tenant, account: Account) -> str:
     if account.personal:
         return "personal Microsoft account"
-    words = [tenant.name, *sorted(account.groups)]
+    words = [tenant.name, *sorted(account.groups), *sorted(account.app_roles)]
     words += ["global administrator"] if account.admin else []
     words += ["guest"] if account.guest else []
     words += ["disabled"] if account.disabled else []

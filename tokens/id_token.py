@@ -67,6 +67,7 @@ class Identity:
     methods: frozenset[str] | None = None  # `amr`; None where the token has none, as v2 tokens have by default
     contexts: frozenset[str] = frozenset()  # `acrs`: the authentication contexts that were satisfied
     authenticated_at: int | None = None  # `auth_time`, in seconds since 1970
+    roles: frozenset[str] = frozenset()  # app roles of our application, as `tenant_id` gave them to its people
 
 
 @dataclass(frozen=True)
@@ -173,6 +174,7 @@ def validate(
         methods=_words(claims.get("amr")),
         contexts=_words(claims.get("acrs")) or frozenset(),
         authenticated_at=_moment(claims.get("auth_time")),
+        roles=_words(claims.get("roles")) or frozenset(),
     )
 
 

@@ -50,7 +50,11 @@ class UserManager(BaseUserManager["User"]):
 
 
 class User(AbstractBaseUser, PermissionsMixin):
-    """A person: a partner's member, known by (cloud, tid, oid), or one of the vendor's staff with a local password."""
+    """
+    A person: a partner's member, or one of the vendor's staff; nobody is both.
+
+    Who comes from Microsoft is known by (cloud, tid, oid), as all members are; other staff have a local password.
+    """
 
     class StaffRole(models.TextChoices):
         SUPPORT = "support"  # reads, tries again, sends links
@@ -59,7 +63,7 @@ class User(AbstractBaseUser, PermissionsMixin):
         ADMIN = "admin"  # appoints staff
 
     username = models.CharField(max_length=150, unique=True)
-    cloud = models.CharField(max_length=10, null=True, blank=True)  # noqa: DJ001 - all three are null for staff
+    cloud = models.CharField(max_length=10, null=True, blank=True)  # noqa: DJ001 - all three are null for local staff
     tid = models.UUIDField(null=True, blank=True)
     oid = models.UUIDField(null=True, blank=True)
     upn = models.CharField("sign-in name", max_length=320, blank=True)
@@ -102,6 +106,11 @@ class User(AbstractBaseUser, PermissionsMixin):
     @property
     def is_for_emergencies(self) -> bool:
         return self.is_superuser and self.valid_until is not None
+
+    @property
+    def is_from_entra(self) -> bool:
+        """One of the staff whose role and second factor are kept in the vendor's own Entra tenant, not here."""
+        return self.is_staff and self.tid is not None
 
     def as_actor(self) -> Actor:
         """This person in the audit and the ledger."""

@@ -13,6 +13,8 @@ from django.test import Client
 from cpvpanel import demo
 from partners.models import Partner, User
 from tests.desk import code_of, password
+from tests.entra_staff import comes
+from tests.pretend import Person
 
 pytestmark = pytest.mark.django_db
 
@@ -69,6 +71,20 @@ def test_a_newcomer_comes_in_as_the_line_says_and_may_try_the_stop(line, name, o
     listed = client.get("/admin/partners/partner/")
     assert listed.status_code == 200
     assert ("Stop everything" in listed.content.decode()) == offered
+
+
+def test_where_staff_come_in_with_microsoft_a_fifth_line_says_as_whom(world, contoso, settings):
+    partner = Partner.objects.create(cloud="global", tenant_id=contoso.id, name="Contoso")
+    assert len(demo._lines("http://testserver", partner, "x")) == 4
+    settings.CPV_STAFF_ENTRA, settings.CPV_STAFF_CONTEXT = True, "c1"
+
+    fifth = demo._lines("http://testserver", partner, "x")[4]
+
+    found = re.search(r"“Sign in with Microsoft” at http://testserver/admin/ +\(as (\S+), with MFA\)", fifth)
+    assert found, fifth
+    browser = Person(Client(), world)
+    comes(browser, found[1])
+    assert "Stop everything" in browser.portal.get("/admin/partners/partner/").content.decode()
 
 
 def test_a_second_start_changes_neither_password_nor_seed(line):

@@ -51,11 +51,12 @@ def test_another_address_goes_on_until_everybody_together_is_too_many(few):
 
 
 def test_each_way_to_microsoft_and_back_and_exports_are_counted(few, member, settings):
+    settings.CPV_STAFF_ENTRA = True
     ways = {
         "leaving": [("post", "/signin"), ("post", "/signin/again"), ("post", "/connect/x"),
-                    ("post", "/connect/admin-consent"), ("post", "/connection/renew")],
+                    ("post", "/connect/admin-consent"), ("post", "/connection/renew"), ("post", "/admin/microsoft/")],
         "coming back": [("get", "/connect/callback?a=b"), ("get", "/signin/callback?a=b"), ("post", "/signin/callback"),
-                        ("get", "/connect/admin-consent/callback?a=b")],
+                        ("get", "/connect/admin-consent/callback?a=b"), ("get", "/admin/microsoft/callback?a=b")],
         "taking along": [("post", "/activity/export")],
     }  # fmt: skip
     for group in ways.values():
@@ -178,6 +179,11 @@ def test_what_it_raises_then_is_what_we_catch(settings):
         ({"CPV_SIGN_IN_CONTEXT": "c99"}, set()),
         ({"CPV_SIGN_IN_CONTEXT": "c100"}, {"cpvpanel.E001"}),
         ({"CPV_SIGN_IN_CONTEXT": "strong"}, {"cpvpanel.E001"}),
+        ({"CPV_STAFF_CONTEXT": "c0"}, {"cpvpanel.E001"}),
+        ({"CPV_STAFF_ENTRA": True, "CPV_STAFF_CLOUD": "mars"}, {"cpvpanel.E004"}),
+        ({"CPV_STAFF_ENTRA": True, "CPV_STAFF_CLOUD": "china"}, {"cpvpanel.E005", "cpvpanel.E006"}),
+        ({"CPV_STAFF_ENTRA": True, "CPV_STAFF_CONTEXT": "c1"}, set()),
+        ({"CPV_STAFF_CLOUD": "mars"}, set()),
         ({"CPV_RATE_OVERALL": "many"}, {"cpvpanel.E002"}),
         ({"CPV_TRUSTED_PROXIES": -1}, {"cpvpanel.E003"}),
     ],
@@ -187,6 +193,22 @@ def test_settings_that_do_not_fit_are_found_at_the_start(settings, changes, foun
         setattr(settings, name, value)
 
     assert {message.id for message in run_checks() if message.id.startswith("cpvpanel")} == found
+
+
+def test_whose_people_come_in_is_said_by_a_tenants_id_and_not_by_a_domain(settings):
+    named = settings.CPV_APPS["global"] | {"tenant_id": "vendor.onmicrosoft.com"}
+    settings.CPV_STAFF_ENTRA, settings.CPV_APPS = True, settings.CPV_APPS | {"global": named}
+
+    assert {message.id for message in run_checks() if message.id.startswith("cpvpanel")} == {"cpvpanel.E006"}
+
+
+def test_a_deployment_is_told_that_staff_can_show_no_mfa(settings):
+    settings.CPV_CACHE_URL, settings.CPV_TRUSTED_PROXIES, settings.CPV_STAFF_ENTRA = "rediss://counter/1", 1, True
+    settings.CPV_ALARM_MAIL = ["security@cpv.test"]
+    assert ids() == {"cpvpanel.W004"}
+
+    settings.CPV_STAFF_CONTEXT = "c1"
+    assert ids() == set()
 
 
 def test_a_deployment_is_told_what_makes_counting_weak(settings):

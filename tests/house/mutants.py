@@ -182,14 +182,20 @@ MUTANTS = (
     Mutant("partners.desk_acts:confirmed", " or not may(user, page.act)", "", ("stop_partner", "stop_everything")),
     Mutant(
         "cpvpanel.desk:Desk.has_permission",
-        ' and getattr(request.user, "otp_device", None) is not None',
+        " and second_factor.was_shown(request)",
         "",
         ("index", "partners_partner_changelist"),
     ),
     Mutant(
         "cpvpanel.desk:Desk.has_permission",
-        "bool(acts_of(request.user)) and getattr",
-        "not getattr",
+        "bool(acts_of(request.user)) and ",
+        "",
+        ("index", "partners_partner_changelist"),
+    ),
+    Mutant(
+        "partners.second_factor:was_shown",
+        "return is_from_entra and request.session.get(AT_MICROSOFT) == user.pk",
+        "return is_from_entra",
         ("index", "partners_partner_changelist"),
     ),
     # Links, and the way back from Microsoft

@@ -25,6 +25,7 @@ from consent.models import Consent, ConsentAttempt, Invitation, PostedAnswer
 from partners.models import Member, Partner, User
 from sandbox.directory import Tenant
 from sandbox.world import World
+from tests.entra_staff import DOOR, vendor
 from tests.pretend import FORM, Person
 from tokens import actors
 from tokens.models import RefreshToken, SecretVersion, TokenUse
@@ -34,6 +35,7 @@ PATHS = {
     "consent": "/connect/callback",
     "signin": "/signin/callback",
     "admin": "/connect/admin-consent/callback",
+    "staff": "/admin/microsoft/callback",
 }
 NASTY = (
     "", " ", "\x00", "\ud7ff", "0", "null", "[]", "{}", "True", "' OR 1=1 --", "<script>alert(1)</script>", "%", "%00",
@@ -67,8 +69,10 @@ class Fuzz:
     number: int = 0
 
     def begun(self, kind: str) -> Attempt:
-        """A fresh firm whose person has been to Microsoft and is about to come back."""
+        """A fresh firm, or the vendor's, whose person has been to Microsoft and is about to come back."""
         self.number += 1
+        if kind == "staff":
+            return self._begun_at_the_desk()
         tenant = self.world.add_tenant(f"f0220000-0000-4000-8000-{self.number:012}", f"Firm {self.number}")
         tenant.add_account(f"svc@firm{self.number}.test", groups={"AdminAgents"}, admin=True)
         partner = Partner.objects.create(cloud="global", tenant_id=tenant.id, name=tenant.name)
@@ -83,6 +87,12 @@ class Fuzz:
             away = person.leave(url)
         back = urlsplit(person.at_microsoft(away, account))
         return Attempt(kind, person, back.path, dict(parse_qsl(back.query)), tenant)
+
+    def _begun_at_the_desk(self) -> Attempt:
+        person, tenant = Person(Client(raise_request_exception=False), self.world), vendor(self.world)
+        who = tenant.add_account(f"staff{self.number}@vendor.test", app_roles={"Desk.Support"})
+        back = urlsplit(person.at_microsoft(person.leave(DOOR), who))
+        return Attempt("staff", person, back.path, dict(parse_qsl(back.query)), tenant)
 
     # --- Answers whose state proves nothing -------------------------------------------------------------------------
     def strange(self, real: Attempt, others: list[str]) -> tuple[str, str, bytes, str]:
@@ -234,7 +244,7 @@ def claimed(fuzz: Fuzz, attempt: Attempt) -> None:
 @pytest.mark.parametrize("mode", ["query", "form_post"])
 @pytest.mark.parametrize("total", [2_600, pytest.param(50_000, marks=pytest.mark.soak)])
 def test_of_thousands_of_answers_only_the_real_ones_are_accepted(world, settings, record_property, mode, total):
-    settings.CPV_RESPONSE_MODE = mode
+    settings.CPV_RESPONSE_MODE, settings.CPV_STAFF_ENTRA, settings.CPV_STAFF_CONTEXT = mode, True, "c1"
     settings.CPV_RATE_PER_ADDRESS = settings.CPV_RATE_OVERALL = "1000000/second"
     began = time.monotonic()
 

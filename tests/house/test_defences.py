@@ -156,12 +156,16 @@ def test_no_form_takes_more_than_it_asks_for(member, contoso, unhurried, role):
 
 
 # --- CSRF -----------------------------------------------------------------------------------------------------------
-FROM_MICROSOFT = {"/connect/callback", "/signin/callback"}  # believed by their state, or not at all
+FROM_MICROSOFT = {
+    "/connect/callback",
+    "/signin/callback",
+    "/admin/microsoft/callback",
+}  # believed by their state, or not at all
 
 
 def test_every_form_without_our_token_is_refused(member, settings, unhurried):
     synced(member)
-    settings.CPV_RESPONSE_MODE = "form_post"
+    settings.CPV_RESPONSE_MODE, settings.CPV_STAFF_ENTRA = "form_post", True
     another_site = Client(enforce_csrf_checks=True)
     another_site.cookies = member.portal.cookies
     before = everything()
@@ -180,7 +184,8 @@ def test_every_form_without_our_token_is_refused(member, settings, unhurried):
 def desk_addresses() -> list[str]:
     models = [model for model in admin.site._registry if model._default_manager.exists()]
     lists = [reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist") for model in models]
-    return [reverse("admin:login"), reverse("admin:logout"), *lists]
+    ways = [reverse(f"admin:{name}") for name in ("login", "logout", "microsoft", "microsoft_callback")]
+    return [*ways, *lists]
 
 
 # --- Changes by a mere look -----------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ ENOUGH = {"postgresql": 20_000, "sqlite": 2_000}
 @pytest.fixture
 def ground(world, connected_partner, settings) -> victim.Ground:
     settings.CPV_RATE_PER_ADDRESS = settings.CPV_RATE_OVERALL = "1000000/minute"
+    settings.CPV_STAFF_ENTRA = True
     ground = victim.build(world, connected_partner)
     sweep.complete(ground)
     return ground

@@ -24,7 +24,7 @@ from django.utils import timezone
 
 from consent import invitations, team
 from consent.models import ConsentAttempt, Invitation, MemberInvitation, Notice
-from partners import borrowed, jobs, lookups, presence
+from partners import borrowed, jobs, lookups, presence, second_factor
 from partners.access import SESSION_KEY
 from partners.models import AccessGrant, ChosenCustomer, Customer, Job, Lookup, Member, Partner, User
 from partners.sign_in_backends import PEOPLE
@@ -310,8 +310,10 @@ def comes(name: str, user: User | None = None, *, proven: bool = False, **option
     if proven:
         device = user.totpdevice_set.get()
         options["otp_device_id"] = device.persistent_id
-    # They proved themselves just now, so that no act is left out for the lack of it.
-    set_session(client, **{presence.PROVED: int(time.time()), presence.MFA: {}}, **options)
+    # They proved themselves just now, so that no act is left out for the lack of it; and however long the sweep takes,
+    # no request writes down that they were seen, which would look like a session of another kind.
+    now = int(time.time())
+    set_session(client, **{presence.PROVED: now + 3600, presence.MFA: {}, presence.SEEN: now + 3600}, **options)
     return Actor(name, session=client.session.session_key or "", kept=dict(client.session.items()), **fields)
 
 
@@ -339,9 +341,13 @@ def people(
     own_grant = borrowed.ask(partner=other, by=own_look, reason="names are missing")
     borrowed.approve(grant=own_grant, by=other.members.get(role="owner").user)
     somebody("support", "without a look")
+    entra = User.objects.create_user(
+        "from Entra", is_staff=True, staff_role="admin", cloud="global", tid=uuid.uuid4(), oid=uuid.uuid4()
+    )
 
     at = lambda partner: {SESSION_KEY: partner.pk}  # noqa: E731
     look = lambda grant: {borrowed.SESSION_KEY: grant.pk}  # noqa: E731
+    by_microsoft = lambda user: {second_factor.AT_MICROSOFT: user.pk}  # noqa: E731
     named = lambda name: User.objects.get(username=name)  # noqa: E731
     # What the desk shows of any partner; customers, questions about them and whatever is secret it shows to nobody.
     hidden = ("partners.Customer", "partners.ChosenCustomer", "partners.Lookup", "secret")
@@ -370,6 +376,7 @@ def people(
         comes("staff whose look was ended", named("ended support"), proven=True, **look(grants["ended"]), **desk),
         comes("staff whose hour is over", named("over support"), proven=True, **look(grants["over"]), **desk),
         comes("staff without a second factor", named("bare support"), is_outside=True, **look(grants["bare"])),
+        comes("staff from Entra, proven as another", entra, is_outside=True, **by_microsoft(own_look)),
         comes("staff lent a look at another", own_look, proven=True, **look(own_grant), **desk | {"is_outside": False}),
         comes("staff lent a look at the victim", named("lent support"), proven=True, **look(grants["lent"]), **lent),
         comes("staff who is a member", desk_member, is_outside=True, **at(partner)),

@@ -26,3 +26,9 @@ def ann(contoso, world):
 def browser(world):
     """Somebody else's browser."""
     return Person(Client(), world)
+
+
+@pytest.fixture
+def by_entra(settings):
+    """Staff of the vendor's own tenant come in with Microsoft, under the authentication context c1."""
+    settings.CPV_STAFF_ENTRA, settings.CPV_STAFF_CONTEXT = True, "c1"

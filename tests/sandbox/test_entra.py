@@ -433,6 +433,14 @@ def test_the_id_token_is_signed_and_never_tells_about_mfa(
     assert "acct" not in found
 
 
+def test_an_id_token_has_the_app_roles_of_whoever_has_some(browser: Browser, partner: Tenant) -> None:
+    partner.add_account("ada@contoso.test", groups={"AdminAgents"}, app_roles={"Desk.Support", "Desk.Admin"})
+
+    assert claims(browser.tokens("ada@contoso.test")["id_token"])["roles"] == ["Desk.Admin", "Desk.Support"]
+    assert "roles" not in claims(browser.tokens()["id_token"])
+    assert "roles" not in claims(browser.tokens("ada@contoso.test")["access_token"])
+
+
 def test_a_guests_id_token_says_so(browser: Browser) -> None:
     assert claims(browser.tokens("guest@elsewhere.test")["id_token"])["acct"] == 1
 

@@ -326,6 +326,11 @@ def test_the_demo_has_a_vendor_three_partners_and_people_of_every_kind() -> None
     assert {group for person in people for group in person.groups} == {"AdminAgents", "SalesAgents", "HelpdeskAgents"}
     assert [sum(getattr(p, kind) for p in people) for kind in ("admin", "guest", "personal")] == [1, 1, 1]
     assert world.apps[demo.VAULT_WEB_CLIENT_ID].vault_rights == {"set"}
+    roles = sorted(sorted(person.app_roles) for person in world.tenants[demo.VENDOR_TENANT_ID].accounts.values())
+    assert roles == [[], ["Desk.Admin"], ["Desk.Auditor"], ["Desk.Security"], ["Desk.Support"]]
+    assert not any(
+        person.app_roles for tenant in world.tenants.values() if tenant.customers for person in tenant.accounts.values()
+    )
 
 
 def test_the_demo_takes_the_products_own_settings() -> None:

@@ -297,6 +297,14 @@ def test_what_is_not_told_or_of_another_kind_says_nothing(entra, changes):
 
 
 @pytest.mark.parametrize(
+    ("roles", "read"), [(["Desk.Admin", 7], {"Desk.Admin"}), ([], set()), ("Desk.Admin", set()), (None, set())]
+)
+def test_app_roles_are_read_where_they_are_a_list(entra, roles, read):
+    assert entra.validate(token(roles=roles), nonce=NONCE).roles == read
+    assert entra.validate(token(), nonce=NONCE).roles == frozenset()
+
+
+@pytest.mark.parametrize(
     ("changes", "methods"),
     [({}, {"mfa"}), ({"oid": OTHER_PARTNER}, None), ({"tid": OTHER_PARTNER}, None), ({"tid": ...}, None)],
 )

@@ -4,6 +4,6 @@ from tokens.rls import SamePartner
 
 
 class Migration(migrations.Migration):
-    dependencies = [("consent", "0010_row_level_security"), ("partners", "0011_row_level_security")]
+    dependencies = [("consent", "0011_staff_attempts"), ("partners", "0011_row_level_security")]
 
     operations = [SamePartner("memberinvitation", "invited_by"), SamePartner("memberinvitation", "member")]
