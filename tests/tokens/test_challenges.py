@@ -7,6 +7,7 @@ import json
 import threading
 
 import pytest
+from django.db import connections
 
 from consent.refusals import REASONS
 from partners import jobs, lookups
@@ -202,6 +203,7 @@ class TestAnswering:
         @tenancy.owner_scope()
         def ask():
             answers.append(session().get(ME).status_code)
+            connections.close_all()
 
         askers = [threading.Thread(target=ask) for _ in range(8)]
         for asker in askers:
