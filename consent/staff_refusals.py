@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from django.conf import settings
 
-from consent.refusals import NOBODY, Reason, Refused
+from consent.refusal_words import NOBODY, Reason
+from consent.refusals import Refused
 from partners.desk_roles import APP_ROLES
 
 ADMINISTRATOR = "An administrator of the vendor's Entra tenant"

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from django.core import mail
 from django.test import Client
 
-from consent.refusals import REASONS
+from consent.refusal_words import REASONS
 from partners import presence
 from partners.models import Member, Partner, User
 from tests.pretend import Person, text_of

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from consent import invitations
 from consent.models import Consent, ConsentAttempt, Invitation
-from consent.refusals import REASONS
+from consent.refusal_words import REASONS
 from partners import jobs
 from partners.models import Job, Member, User
 from tests.conftest import CONTOSO, SERVICE

@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from consent import invitations
 from consent.models import Consent
-from consent.refusals import REASONS
+from consent.refusal_words import REASONS
 from partners import jobs
 from partners.models import Job
 from tests.conftest import SERVICE

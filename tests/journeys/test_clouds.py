@@ -13,7 +13,7 @@ from django.test import Client
 from django.utils import timezone
 
 from consent.models import Invitation
-from consent.refusals import REASONS
+from consent.refusal_words import REASONS
 from partners import jobs, lifecycle
 from partners.models import Customer, Job, Partner
 from sandbox import demo

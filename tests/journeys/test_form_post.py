@@ -13,7 +13,8 @@ from django.utils import timezone
 
 from consent import posted
 from consent.models import ConsentAttempt, PostedAnswer
-from consent.refusals import REASONS, Refused
+from consent.refusal_words import REASONS
+from consent.refusals import Refused
 from consent.tasks import tidy
 from tests.conftest import SERVICE
 from tests.pretend import FORM, Person, text_of

@@ -10,7 +10,7 @@ from django.test import Client
 from django.utils import timezone
 
 from consent.models import ConsentAttempt
-from consent.refusals import REASONS
+from consent.refusal_words import REASONS
 from partners.models import Member, Partner, User
 from sandbox.clouds import MSA_TENANT
 from tests.conftest import CONTOSO, SERVICE

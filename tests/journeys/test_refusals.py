@@ -15,7 +15,8 @@ from django.utils import timezone
 
 from consent import checks_at_consent, invitations
 from consent.models import Consent, ConsentAttempt, Invitation
-from consent.refusals import REASONS, of_failure
+from consent.refusal_words import REASONS
+from consent.refusals import of_failure
 from partners import jobs
 from partners.models import Job, Member, Partner, Run, User
 from sandbox.world import ID_TOKEN_FAULTS

@@ -9,7 +9,7 @@ import pytest
 from django.core.management import call_command
 
 from consent.models import Consent
-from consent.refusals import REASONS
+from consent.refusal_words import REASONS
 from tests.pretend import text_of
 from tokens.models import RefreshToken
 

@@ -12,7 +12,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from consent.refusals import REASONS
+from consent.refusal_words import REASONS
 from partners.models import Member, Partner, User
 from tests.conftest import SERVICE
 from tests.pretend import Person, text_of

@@ -8,7 +8,7 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from consent.refusals import REASONS
+from consent.refusal_words import REASONS
 from partners.models import Member, Partner, User
 from sandbox.world import ID_TOKEN_FAULTS
 from tests.conftest import CONTOSO, SERVICE

@@ -10,7 +10,7 @@ from django.test import Client
 
 from consent import invitations, team
 from consent.models import ConsentAttempt
-from consent.refusals import REASONS as AT_SIGN_IN
+from consent.refusal_words import REASONS as AT_SIGN_IN
 from consent.refusals import Refused
 from consent.staff_refusals import REASONS, words_of
 from partners import staff

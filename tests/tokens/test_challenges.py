@@ -9,7 +9,7 @@ import threading
 import pytest
 from django.db import connections
 
-from consent.refusals import REASONS
+from consent.refusal_words import REASONS
 from partners import jobs, lookups
 from partners.models import Customer, Job, Lookup
 from sandbox.challenges import CLAIMS
