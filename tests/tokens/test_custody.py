@@ -16,6 +16,7 @@ from django.utils import timezone
 from partners import jobs, lifecycle
 from partners.models import Job, Partner
 from tests.conftest import CONTOSO, FABRIKAM, SERVICE
+from tests.statements import asked
 from tokens import broker, custody, gate, outside, rotation, sweeping
 from tokens.actors import SYSTEM
 from tokens.clouds import Audience
@@ -302,13 +303,13 @@ def test_a_vault_that_is_down_is_left_alone_behind_the_first_batch_too(member, w
     reserved_in_vain(Partner.objects.create(cloud="global", tenant_id=SYSTEM_OID, name="Behind"), 1)
     world.fail("vault", "503", path="rt-", times=sweeping.ENOUGH_TROUBLE)
 
-    with CaptureQueriesContext(connection) as asked:
+    with CaptureQueriesContext(connection) as queries:
         sweeping.sweep()
 
     assert RefreshToken.objects.get(partner__name="Behind").closed_at
     assert not elsewhere.refresh_tokens.exclude(closed_at=None).exists()
-    assert len(asked) < 30, "its rows were neither asked about nor read again"
-    reads = [query for query in asked.captured_queries if f"LIMIT {sweeping.SWEEP_BATCH}" in query["sql"]]
+    assert len(asked(queries)) < 30, "its rows were neither asked about nor read again"
+    reads = [query for query in asked(queries) if f"LIMIT {sweeping.SWEEP_BATCH}" in query]
     assert len(reads) == len(["crashed", "over", "over, behind", "over, none left", "with aged versions"])
 
 
