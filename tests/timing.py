@@ -10,17 +10,20 @@ from typing import Any
 
 import pytest
 
+from tests.postgresql import ROUND, ROUNDS, SERVER
+
 OPTIONAL = "not part of this repository"  # in the reason of a skip: other people's material, looked at where it lies
-WHOLE_FILES = "CPV_TEST_WHOLE_FILES"
-"""Names of files of which all tests with rows run on PostgreSQL; empty: of all files."""
+TWICE = "CPV_TEST_TWICE"  # when set, what runs on PostgreSQL runs on SQLite as well, as coverage needs it
 _seconds: dict[str, float] = defaultdict(float)
 _tests: dict[str, int] = defaultdict(int)
 _figures: list[str] = []  # what a test measured and said with `record_property("figure", …)`
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What only PostgreSQL can show is looked at there; what a database has no part in is not looked at twice."""
-    elsewhere = {item for item in items if not _belongs_here(item)}
+    """What only PostgreSQL can show is looked at there; and nothing twice, where both are in one run."""
+    asked = {item.path.stem for item in items} if SERVER and not {ROUND, TWICE} & set(os.environ) else set()
+    there = [round_ for name, round_ in ROUNDS.items() if f"test_{name}_on_postgresql" in asked]
+    elsewhere = {item for item in items if not _belongs_here(item) or any(one.takes_away(item) for one in there)}
     config.hook.pytest_deselected(items=list(elsewhere))
     items[:] = [item for item in items if item not in elsewhere]
 
@@ -28,16 +31,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _belongs_here(item: pytest.Item) -> bool:
     from django.db import connection
 
-    is_for_postgresql = item.get_closest_marker("postgresql") is not None
     if connection.vendor != "postgresql":
-        return not is_for_postgresql
-    whole = os.environ.get(WHOLE_FILES)
-    if is_for_postgresql or whole is None:
-        return True
-    has_rows = item.get_closest_marker("django_db") or {"db", "transactional_db"} & set(
-        getattr(item, "fixturenames", ())
-    )
-    return bool(has_rows) and (not whole or item.path.stem in whole.split(","))
+        return item.get_closest_marker("postgresql") is None
+    name = os.environ.get(ROUND)
+    return name is None or ROUNDS[name].takes(item)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -474,6 +474,18 @@ def test_outside_development_such_a_login_is_refused_at_its_first_connection(log
         login.ensure_connection()
 
 
+def test_outside_development_the_login_that_is_meant_serves(login, settings):
+    settings.CPV_WALLS_REQUIRED = True
+    rls._fit.discard(WALLED)
+    login.close()
+    login.close_pool()
+
+    login.ensure_connection()
+
+    assert WALLED in rls._fit, "not looked at a second time"
+    rls._fit.discard(WALLED)
+
+
 def test_a_savepoint_that_was_undone_does_not_take_the_role_along(login, rows):
     own = rows["b"]["partners.Partner"]["id"]
     with transaction.atomic(using=WALLED):

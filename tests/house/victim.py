@@ -341,6 +341,8 @@ def people(
     own_grant = borrowed.ask(partner=other, by=own_look, reason="names are missing")
     borrowed.approve(grant=own_grant, by=other.members.get(role="owner").user)
     somebody("support", "without a look")
+    no_role = somebody("support", "without a role")
+    User.objects.filter(pk=no_role.pk).update(staff_role="")
     entra = User.objects.create_user(
         "from Entra", is_staff=True, staff_role="admin", cloud="global", tid=uuid.uuid4(), oid=uuid.uuid4()
     )
@@ -376,6 +378,7 @@ def people(
         comes("staff whose look was ended", named("ended support"), proven=True, **look(grants["ended"]), **desk),
         comes("staff whose hour is over", named("over support"), proven=True, **look(grants["over"]), **desk),
         comes("staff without a second factor", named("bare support"), is_outside=True, **look(grants["bare"])),
+        comes("staff whose role was taken away", no_role, proven=True, is_outside=True),
         comes("staff from Entra, proven as another", entra, is_outside=True, **by_microsoft(own_look)),
         comes("staff lent a look at another", own_look, proven=True, **look(own_grant), **desk | {"is_outside": False}),
         comes("staff lent a look at the victim", named("lent support"), proven=True, **look(grants["lent"]), **lent),
