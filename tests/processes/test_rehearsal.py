@@ -197,11 +197,10 @@ def test_a_worker_killed_in_the_middle_is_resumed_in_time_and_nothing_differs(st
     before = newest(stack, "Contoso")[0]
     make_due(stack, "Contoso")
     until(lambda: newest(stack, "Contoso")[0] > before and newest(stack, "Contoso")[2] >= 500, what="a page is read")
-    dying = holder(stack, "Contoso")
+    dying, first = holder(stack, "Contoso"), newest(stack, "Contoso")[0]
 
-    stack.kill(dying)
+    stack.kill(dying)  # from here on somebody may take over, be it before this has returned
     killed_at = time.monotonic()
-    first = newest(stack, "Contoso")[0]
     until(lambda: newest(stack, "Contoso")[0] > first, RESUMED_WITHIN[kind] + 5, what="somebody took over")
     resumed_after = time.monotonic() - killed_at
     until(lambda: newest(stack, "Contoso")[1] == "done", 30, what="the sync is done")
