@@ -31,6 +31,13 @@ REASONS = {
         (ASSIGN, AGAIN),
         owner=ADMINISTRATOR,
     ),
+    "not_assigned": Reason(
+        "You have no role at this desk",
+        "Microsoft let you come no further: it gave you no app role of the desk. Where you are signed in here already, "
+        "that lasts until its end; an admin of this desk ends it at once.",
+        (ASSIGN, AGAIN),
+        owner=ADMINISTRATOR,
+    ),
     "several_desk_roles": Reason(
         "You have more than one role at this desk",
         "One person has one role here, and Microsoft names several of yours. None of them counts.",
@@ -92,7 +99,11 @@ REASONS = {
     "not_anew": Reason(
         "Microsoft did not ask you again",
         "It answered from an earlier sign-in, or did not say when you signed in, and that is no proof that it is you.",
-        ("Confirm again, and enter your password and MFA at Microsoft.",),
+        (
+            "Confirm again, and enter your password and MFA at Microsoft.",
+            "If that is what you did: an administrator adds the optional claim auth_time to the id_token, under App "
+            "registrations, this application ({app}), Token configuration.",
+        ),
     ),
     "declined": Reason("You cancelled at Microsoft", "That is fine; nothing changed.", (AGAIN,)),
     "admin_approval": Reason(
@@ -187,7 +198,7 @@ class Words:
 
 
 def words_of(refused: Refused) -> Words:
-    name = "no_desk_role" if refused.reference == NOT_ASSIGNED else SAME.get(refused.reason, refused.reason)
+    name = "not_assigned" if refused.reference == NOT_ASSIGNED else SAME.get(refused.reason, refused.reason)
     reason = REASONS.get(name, REASONS["microsoft_refused"])
     return Words(
         title=_filled(reason.title),

@@ -20,6 +20,7 @@ from consent import attempts, mfa_at_sign_in
 from consent.attempts import VISITOR
 from consent.models import ConsentAttempt
 from consent.refusals import WAY_ON, Refused, of_answer
+from partners import borrowed
 from partners.desk_roles import APP_ROLES
 from partners.models import User
 from partners.presence import FRESH
@@ -85,16 +86,19 @@ def complete(*, answer: Mapping[str, str], browser: str) -> Proven:
     :raises Refused: with the reason for the visitor
     """
     attempt, flow = attempts.claimed(KIND, answer, browser)
+    identity = None
     try:
         if "error" in answer:
             raise of_answer(answer["error"], answer.get("error_description", ""))
         grant = broker.redeem_sign_in(
             cloud=attempt.cloud, tenant=flow["tenant"], flow=flow, answer=dict(answer), actor=VISITOR
         )
-        proven = _proven(attempt, flow, attempts.proven_identity(attempt.cloud, grant.id_token, flow))
+        identity = attempts.proven_identity(attempt.cloud, grant.id_token, flow)
+        proven = _proven(attempt, flow, identity)
     except (Refused, Failure) as error:
         refused = attempts.as_refusal(error, RETRY)
         attempt.close(refused.reason)
+        _write_down(refused.reason, identity)
         logger.warning(
             "sign-in of staff refused",
             extra={"reason": refused.reason, "reference": refused.reference, "attempt": attempt.pk},
@@ -105,25 +109,28 @@ def complete(*, answer: Mapping[str, str], browser: str) -> Proven:
 
 
 def _proven(attempt: ConsentAttempt, flow: dict[str, Any], identity: Identity) -> Proven:
-    """:raises Refused: and the audit has who it was"""
-    try:
-        if str(identity.tenant_id) != vendors_tenant():
-            raise Refused("wrong_tenant")
-        if flow["again"]:
-            _check_same(flow["again"], identity)
-            attempts.check_lately(identity, since=attempt.created_at)
-        evidence = mfa_at_sign_in.in_id_token(identity, settings.CPV_STAFF_CONTEXT)
-        if evidence is None:
-            raise Refused("mfa_unknown")
-        user = _of_the_staff(identity)
-    except Refused as refused:
-        who = Actor(ActorKind.VISITOR, id=str(identity.object_id), label=identity.username)
-        audit.record("staff.refused", actor=who, object=_name_of(identity), reason=refused.reason)
-        raise
+    if str(identity.tenant_id) != vendors_tenant():
+        raise Refused("wrong_tenant")
+    if flow["again"]:
+        _check_same(flow["again"], identity)
+        attempts.check_lately(identity, since=attempt.created_at)
+    evidence = mfa_at_sign_in.in_id_token(identity, settings.CPV_STAFF_CONTEXT)
+    if evidence is None:
+        raise Refused("mfa_unknown")
+    user = _of_the_staff(identity)
     mfa = evidence | {"at": timezone.now().isoformat()}
     if flow["again"]:
         audit.record("staff.confirmed", actor=user.as_actor(), object=user.username, factor="entra", mfa=mfa)
     return Proven(user, attempt.next_path, mfa, identity.authenticated_at, bool(flow["again"]))
+
+
+def _write_down(reason: str, identity: Identity | None) -> None:
+    """A refusal in the audit; with who it was, where Microsoft said so in a way that counts."""
+    if identity is None:
+        audit.record("staff.refused", actor=VISITOR, reason=reason)
+        return
+    who = Actor(ActorKind.VISITOR, id=str(identity.object_id), label=identity.username)
+    audit.record("staff.refused", actor=who, object=_name_of(identity), reason=reason)
 
 
 def _check_same(pk: int, identity: Identity) -> None:
@@ -176,6 +183,7 @@ def _let_follow(identity: Identity, role: str) -> User | None:
     user.is_staff, user.staff_role, user.upn, user.name = True, role, identity.username, identity.name
     user.save(update_fields=["is_staff", "staff_role", "upn", "name"])
     if earlier != role:
+        borrowed.end_those_of(staff=user, by=user.as_actor(), why="whoever asked got another role")
         action = "staff.appointed" if is_new else "staff.role_changed"
         audit.record(
             action, actor=user.as_actor(), object=user.username, role=role, earlier=earlier,

@@ -211,6 +211,7 @@ def customers(request: PartnerRequest, member_id: int) -> HttpResponse:
 @require_POST
 @partner_required
 @needs(Power.TEAM)
+@freshly_signed_in("choose which customers somebody sees", back="team")
 @as_owners_decide
 def limit(request: PartnerRequest, member_id: int) -> HttpResponse:
     """Limit a member to some customers, or let them see all again."""
@@ -227,6 +228,7 @@ def limit(request: PartnerRequest, member_id: int) -> HttpResponse:
 @require_POST
 @partner_required
 @needs(Power.TEAM)
+@freshly_signed_in("choose which customers somebody sees", back="team")
 @as_owners_decide
 def choose_customers(request: PartnerRequest, member_id: int) -> HttpResponse:
     """Add customers to what a limited member sees, and take others away."""

@@ -103,12 +103,13 @@ def prove_again(request: HttpRequest, person: User, *, next_path: str) -> HttpRe
 def callback(request: HttpRequest, answer: Mapping[str, str]) -> HttpResponse:
     """Where Microsoft sends one of the staff; ends in a redirect, so that the code leaves the address bar."""
     proven = staff_sign_in.complete(answer=answer, browser=browser_secret(request))
+    back = reverse("admin:index")
     if proven.again:
-        began_anew(request)
+        back = began_anew(request)
     else:
         _let_in(request, proven)
     presence.prove(request.session, mfa=proven.mfa, at=proven.proved_at)
-    return see_other(proven.next_path or reverse("admin:index"))
+    return see_other(proven.next_path or back)
 
 
 def _let_in(request: HttpRequest, proven: staff_sign_in.Proven) -> None:

@@ -228,5 +228,6 @@ def refuse_unfit_login(*, connection: BaseDatabaseWrapper, **_signal: Any) -> No
     """
     if settings.CPV_WALLS_REQUIRED and connection.alias not in _fit:
         if wrong := faults(connection):
+            connection.close()  # or whoever goes on all the same would go on with it
             raise ImproperlyConfigured(" ".join(wrong))
         _fit.add(connection.alias)

@@ -117,6 +117,20 @@ def test_support_from_entra_borrows_a_look(member, world):
     assert browser.portal.get("/customers/").status_code == 302
 
 
+def test_another_role_in_entra_ends_a_look_and_a_request(member, world):
+    browser, partner = at_the_desk(world, "support"), Partner.objects.get()
+    page = reverse("admin:borrowed_access", args=[partner.pk])
+    browser.portal.post(page, {"act": "ask", "reason": "names are missing"})
+    grant = AccessGrant.objects.get()
+    borrowed.approve(grant=grant, by=partner.members.get().user)
+
+    account(world, "support").app_roles = {"Desk.Security"}
+    comes(browser, account(world, "support"))
+
+    grant.refresh_from_db()
+    assert grant.state == "ended"
+
+
 # --- Proving it again -----------------------------------------------------------------------------------------------
 @pytest.fixture
 def security(world):
@@ -225,6 +239,12 @@ def test_what_is_grave_leads_to_microsoft_first_and_back_to_its_page(member, sec
     proves(security, account(world, "security"), stop)
 
     assert "Nothing was done yet" in text_of(security.portal.get(stop))
+    with later(minutes=11):  # by the page for a code, too, the way leads back
+        security.portal.get(stop)
+        security.portal.get("/admin/again/")
+        assert (
+            security.bring(security.at_microsoft(goes_again(security), account(world, "security")))["Location"] == stop
+        )
     assert "is stopped" in text_of(security.portal.post(stop, WHY, follow=True))
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import uuid
 
 import pytest
+import time_machine
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -165,6 +167,14 @@ def test_an_owner_chooses_and_takes_away_and_it_is_written_down(limited, member,
         "dropped": [str(known[0].tenant_id)],
     }
     assert "Sees 2 chosen customers" in text_of(member.portal.get("/team/"))
+
+
+def test_what_somebody_sees_is_chosen_after_a_fresh_proof_only(limited, member, known):
+    with time_machine.travel(timezone.now() + dt.timedelta(minutes=11)):
+        for act, form in (("limit", {"limited": "no"}), ("customers/choose", {"add": str(known[1].tenant_id)})):
+            assert member.portal.post(f"/team/{limited.pk}/{act}", form)["Location"] == "/signin/again"
+    limited.refresh_from_db()
+    assert limited.limited_at
 
 
 def test_choosing_twice_or_nothing_changes_nothing(limited, member, known):

@@ -277,6 +277,7 @@ def test_a_guest_is_refused_whatever_role_they_have(browser, world):
     refused(comes(browser, "guest@elsewhere.test"), "guest")
 
     assert nothing_came_of_it(browser)
+    assert AuditEvent.objects.get(action="staff.refused").detail == {"reason": "guest"}
 
 
 def test_a_personal_account_is_refused(browser, world):
@@ -421,7 +422,7 @@ def test_a_members_answer_is_none_for_the_desk_and_the_other_way_round(member, w
 
 @pytest.mark.parametrize(
     ("code", "reason"),
-    [(50105, "no_desk_role"), (53003, "blocked"), (50076, "no_mfa_at_sign_in"), (90094, "admin_approval"),
+    [(50105, "not_assigned"), (53003, "blocked"), (50076, "no_mfa_at_sign_in"), (90094, "admin_approval"),
      (65001, "admin_approval"), (7000215, "our_fault"), (90002, "our_fault"), (65004, "declined"),
      (500011, "microsoft_refused")],
 )  # fmt: skip

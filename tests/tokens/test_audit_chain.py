@@ -130,6 +130,15 @@ def test_sealing_costs_the_same_however_long_the_audit_is(sealed, partners):
     assert queries() == few
 
 
+def test_what_is_sealed_while_the_audit_is_walked_is_no_fault(sealed, partners):
+    def meanwhile():
+        audit.record("more", actor=SYSTEM, partner=partners[0])
+        audit_chain.seal()
+        yield from ()
+
+    assert audit_chain.verify(logged=meanwhile()).intact
+
+
 def test_nothing_at_all_is_intact(db):
     assert audit_chain.verify() == audit_chain.Verdict(0, 0, None, None)
 
