@@ -57,9 +57,9 @@ ROUNDS = {
     "journeys": Round(
         ("journeys",),
         whole=(
-            "activity", "admin_consent", "borrowed_access", "commands", "connect", "connection", "exposure", "joining",
-            "ledger", "limited", "notices", "notices_of_looks", "staff_sign_in", "switch", "team", "tidy", "users",
-            "work_and_see",
+            "activity", "admin_consent", "borrowed_access", "commands", "connect", "connection", "entra_at_the_desk",
+            "exposure", "joining", "ledger", "limited", "notices", "notices_of_looks", "staff_by_entra",
+            "staff_sign_in", "switch", "team", "tidy", "users", "work_and_see",
         ),
     ),
     # The explorer plays on a model, and schedules are all on one connection: no matter of rows.
