@@ -55,12 +55,23 @@ _closing = threading.Event()  # this process is about to end
 # --- Kinds ----------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Kind:
-    """One kind of work: its name in the rows, its title for people, what to do, and how often."""
+    """
+    One kind of work: its name in the rows, its title for people, what to do, and what it promises.
+
+    It is done `every` so often, and what it brought is old news after `fresh_for`. `purpose` is its dotted word in the
+    ledger, `audience` the API it talks to. A kind that asks about each customer by itself has several `lanes`, each
+    with its share of the customers. One that is `opt_in` is done for partners who asked for it.
+    """
 
     name: str
     title: str
     run: Callable[[Work], None]
     every: dt.timedelta
+    fresh_for: dt.timedelta
+    purpose: str
+    audience: Audience = Audience.PARTNER_CENTER
+    lanes: int = 1
+    opt_in: bool = False
 
 
 class UnknownKind(Permanent):
@@ -208,9 +219,10 @@ class Work:
     def actor(self) -> Actor:
         return Actor(ActorKind.RUN, id=str(self.run.pk), label=f"{self.job.kind} run {self.run.pk}")
 
-    def session(self, audience: Audience, *, purpose: str) -> ApiSession:
-        """Requests in the partner's name; `purpose` is a dotted word for the ledger."""
-        return broker.session(self.token, audience, purpose=purpose, actor=self.actor)
+    def session(self) -> ApiSession:
+        """Requests in the partner's name, to the kind's audience and for its purpose."""
+        kind = kind_named(self.job.kind)
+        return broker.session(self.token, kind.audience, purpose=kind.purpose, actor=self.actor)
 
     def keep(self, cursor: dict[str, Any]) -> None:
         """

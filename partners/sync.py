@@ -14,7 +14,6 @@ from django.utils import timezone
 from partners import jobs
 from partners.models import Customer, Partner
 from partners.partnercenter import Cursor, CursorRejected, CustomerInfo, Page, PartnerCenter, Trail, Untrustworthy
-from tokens.clouds import Audience
 
 STRANGERS = 10  # customers: with fewer, a list that changed altogether proves nothing
 WRITTEN = ["name", "name_key", "domain", "relationship", "content_hash", "changed_at", "removed_at", "removed_reason"]
@@ -26,8 +25,7 @@ def sync_customers(work: jobs.Work) -> None:
 
     Customers that Microsoft no longer lists stay: one list proves nothing, it may change while we read it.
     """
-    session = work.session(Audience.PARTNER_CENTER, purpose="sync.customers")
-    partner_center = PartnerCenter(session, correlation_id=work.run.correlation_id)
+    partner_center = PartnerCenter(work.session(), correlation_id=work.run.correlation_id)
     place: Cursor | None = work.job.cursor.get("next")
     if place is not None:
         work.count(seen=work.job.cursor.get("seen", 0), expected=work.job.cursor.get("expected"))
@@ -138,4 +136,13 @@ def _customer(partner: Partner, item: CustomerInfo, now: dt.datetime) -> Custome
     )
 
 
-KINDS = (jobs.Kind(name="customers", title="Customers", run=sync_customers, every=dt.timedelta(hours=6)),)
+KINDS = (
+    jobs.Kind(
+        name="customers",
+        title="Customers",
+        run=sync_customers,
+        every=dt.timedelta(hours=6),
+        fresh_for=dt.timedelta(hours=24),
+        purpose="sync.customers",
+    ),
+)
