@@ -16,17 +16,18 @@ import json
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
+from itertools import chain
+from typing import Any, TypeVar
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Max, Subquery
+from django.db.models import Max, Model, QuerySet, Subquery
 from django.utils import timezone
 
 from tokens.models import AuditAnchor, AuditEvent, AuditLink
 from tokens.tenancy import system_scope
 
+Row = TypeVar("Row", bound=Model)
 logger = logging.getLogger(__name__)
 
 VERSION = "cpv-audit-1"
@@ -168,7 +169,7 @@ def _breaks(newest: AuditAnchor | None, logged: list[str], began: dt.datetime) -
             yield Broken("there is no anchor, though there are lines or the log has some")
         return
     yield from _broken_links(newest)
-    yield from _broken_anchors()
+    yield from _broken_anchors(newest)
     yield from _unsealed(newest)
     kept = set(AuditAnchor.objects.filter(mac__in=logged).values_list("mac", flat=True))
     if set(logged) - kept:
@@ -194,19 +195,25 @@ def _broken_links(newest: AuditAnchor) -> Iterator[Broken]:
 
 def _with_lines(newest: AuditAnchor) -> Iterator[tuple[AuditLink, AuditEvent | None]]:
     """Each link with its line, or None where that is gone: a join would leave such a link out."""
-    links, after = AuditLink.objects.select_related("partner").order_by("pk"), 0
-    while batch := list(links.filter(pk__gt=after, pk__lte=newest.last_link)[:AT_ONCE]):
-        after = batch[-1].pk
+    for batch in _batches(AuditLink.objects.select_related("partner"), newest.last_link):
         lines = AuditEvent.objects.select_related("partner").in_bulk([link.event_id for link in batch])
         yield from ((link, lines.get(link.event_id)) for link in batch)
 
 
-def _broken_anchors() -> Iterator[Broken]:
+def _batches(rows: QuerySet[Row], up_to: int) -> Iterator[list[Row]]:
+    """Rows in the order they were made, a thousand at a time: an audit of years fits no memory."""
+    after = 0
+    while batch := list(rows.filter(pk__gt=after, pk__lte=up_to).order_by("pk")[:AT_ONCE]):
+        after = batch[-1].pk
+        yield batch
+
+
+def _broken_anchors(newest: AuditAnchor) -> Iterator[Broken]:
     """Each anchor against its MAC, the anchor before it and the links between the two."""
-    first = AuditAnchor(entries=0, last_link=0, head=BEGINNING)
-    for before, anchor in pairwise([first, *AuditAnchor.objects.order_by("pk")]):
-        links = AuditLink.objects.filter(pk__gt=before.last_link, pk__lte=anchor.last_link).order_by("pk")
-        hashes = list(links.values_list("hash", flat=True))
+    before = AuditAnchor(entries=0, last_link=0, head=BEGINNING)
+    links = _Peeking(chain.from_iterable(_batches(AuditLink.objects.only("hash"), newest.last_link)))
+    for anchor in chain.from_iterable(_batches(AuditAnchor.objects.all(), newest.pk)):
+        hashes = links.take_up_to(anchor.last_link)
         when = f"the anchor of {anchor.at:%Y-%m-%d %H:%M:%S} UTC"
         if not hmac.compare_digest(anchor.mac, _mac(anchor)):
             yield Broken(f"{when} was not made with our key")
@@ -214,6 +221,23 @@ def _broken_anchors() -> Iterator[Broken]:
             yield Broken(f"{when} has another number of lines")
         elif anchor.head != _anchor_head(before.head, hashes):
             yield Broken(f"{when} does not fit the lines before it")
+        before = anchor
+
+
+class _Peeking:
+    """Links in their order, taken as far as each anchor goes."""
+
+    def __init__(self, links: Iterator[AuditLink]) -> None:
+        self._links = links
+        self._next = next(links, None)
+
+    def take_up_to(self, last: int) -> list[str]:
+        """The hashes of the links not taken yet, up to this one."""
+        hashes = []
+        while self._next is not None and self._next.pk <= last:
+            hashes.append(self._next.hash)
+            self._next = next(self._links, None)
+        return hashes
 
 
 def _unsealed(newest: AuditAnchor) -> Iterator[Broken]:

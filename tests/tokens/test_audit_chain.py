@@ -130,6 +130,19 @@ def test_sealing_costs_the_same_however_long_the_audit_is(sealed, partners):
     assert queries() == few
 
 
+def test_verifying_asks_no_more_often_the_more_anchors_there_are(sealed):
+    def queries() -> int:
+        with CaptureQueriesContext(connection) as caught:
+            assert intact()
+        return len(caught)
+
+    few = queries()
+    for _minute in range(100):
+        audit_chain.seal()
+
+    assert queries() == few
+
+
 def test_what_is_sealed_while_the_audit_is_walked_is_no_fault(sealed, partners):
     def meanwhile():
         audit.record("more", actor=SYSTEM, partner=partners[0])
