@@ -18,7 +18,6 @@ from django.utils import timezone
 from partners import second_factor
 from partners.desk_roles import Act, may
 from partners.models import AccessGrant, Member, Partner, User
-from partners.models.grants import MAY_ASK
 from tokens import audit
 from tokens.actors import SYSTEM, Actor
 from tokens.models import AuditEvent
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from django.http.response import HttpResponseBase
 
 SESSION_KEY = "access_grant"
-MAY_APPROVE = (User.StaffRole.SECURITY.value, User.StaffRole.ADMIN.value)
 OPENS = frozenset({"home", "progress", "customers", "customer", "permissions", "connection"})  # names of pages; no more
 ROLE = "borrowed"  # no member's role: it holds no power to change, and no row can have it
 NOTED_FOR = dt.timedelta(minutes=1)  # the same page opened again within that is no new line
@@ -45,16 +43,12 @@ def is_proven_staff(request: HttpRequest) -> bool:
     return may(user, Act.LOOK) and second_factor.was_shown(request)
 
 
-def may_ask(user: User) -> bool:
-    return user.is_staff and user.staff_role in MAY_ASK
-
-
 def may_approve(user: User, grant: AccessGrant) -> bool:
     """An owner of the partner, or security or an admin of ours; never who asked."""
     if user.pk == grant.asked_by_id or not user.is_active:
         return False
     if user.is_staff:
-        return user.staff_role in MAY_APPROVE
+        return may(user, Act.ALLOW_A_LOOK)
     return is_owner(user, grant)
 
 
@@ -72,7 +66,7 @@ def ask(*, partner: Partner, by: User, reason: str) -> AccessGrant:
     :raises NotNow: somebody who may not, no reason, an open request, or a partner that nobody may look at now
     """
     reason = " ".join(reason.split())[:200]
-    if not may_ask(by):
+    if not may(by, Act.ASK_FOR_A_LOOK):
         raise NotNow("Only support and security may ask.")
     if not reason:
         raise NotNow("Please say why: the partner reads it.")

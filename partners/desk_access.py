@@ -12,6 +12,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 
 from partners import borrowed, presence
+from partners.desk_roles import Act, may
 from partners.models import AccessGrant, Partner, User
 from tokens.admin import ReadOnlyAdmin
 
@@ -43,7 +44,7 @@ def borrowed_access(request: HttpRequest, pk: int) -> HttpResponse:
         "answerable": [(grant, borrowed.may_approve(request.user, grant)) for grant in waiting],
         "open_now": open_now,
         "earlier": grants.exclude(pk__in=living)[:EARLIER],
-        "may_ask": borrowed.may_ask(request.user) and all(grant.asked_by != request.user for grant in waiting),
+        "may_ask": may(request.user, Act.ASK_FOR_A_LOOK) and all(grant.asked_by != request.user for grant in waiting),
         "opts": Partner._meta,
     }
     return TemplateResponse(request, "admin/partners/access.html", context)

@@ -1,26 +1,13 @@
-"""What each of the vendor's staff may do at the desk: this module alone says so, no group and no single right."""
+"""Whether somebody may do something at the desk: by the table of roles alone, no group and no single right."""
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 from django.contrib.auth.models import AnonymousUser
 
-from partners.models import User
+from partners.models import MAY, Act, User
 
 Role = User.StaffRole
-
-
-class Act(StrEnum):
-    """Something that is done at the desk."""
-
-    LOOK = "look"
-    TRY_AGAIN = "try_again"
-    SEND_LINK = "send_link"
-    STOP = "stop"  # and lift the stop of one partner
-    LIFT_ALL = "lift_all"  # ask for it, or agree to another's asking
-    EVIDENCE = "evidence"
-    STAFF = "staff"  # appoint, change, deactivate, let enrol anew
+__all__ = ["APP_ROLES", "Act", "acts_of", "may"]
 
 
 APP_ROLES: dict[str, str] = {
@@ -30,13 +17,8 @@ APP_ROLES: dict[str, str] = {
     "Desk.Admin": Role.ADMIN,
 }
 """The app roles of our application that the vendor's own Entra tenant may give its people, as the id_token has them."""
-MAY: dict[str, frozenset[Act]] = {
-    Role.SUPPORT: frozenset({Act.LOOK, Act.TRY_AGAIN, Act.SEND_LINK}),
-    Role.SECURITY: frozenset({Act.LOOK, Act.STOP, Act.LIFT_ALL, Act.EVIDENCE}),
-    Role.AUDITOR: frozenset({Act.LOOK, Act.EVIDENCE}),
-    Role.ADMIN: frozenset({Act.LOOK, Act.STAFF}),  # and no stop: whoever appoints security need not be it
-}
-IN_AN_EMERGENCY = frozenset(Act) - {Act.LIFT_ALL}  # that takes two people, and this account is nobody
+# What takes two people, this account does not: it is nobody.
+IN_AN_EMERGENCY = frozenset(Act) - {Act.LIFT_ALL, Act.ASK_FOR_A_LOOK, Act.ALLOW_A_LOOK}
 
 
 def acts_of(user: User | AnonymousUser) -> frozenset[Act]:

@@ -1,5 +1,6 @@
 """Who the partners are, who may see them, the jobs done for them, and the mirror of their customers."""
 
+from partners.models.desk import MAY, Act
 from partners.models.grants import AccessGrant
 from partners.models.mirror import ChosenCustomer, Customer, CustomerQuerySet, Lookup
 from partners.models.people import ACCESS_DAYS, CLOUDS, Member, Partner, User
@@ -11,7 +12,9 @@ __all__ = [
     "CLOUDS",
     "LEASE",
     "LIFT_WITHIN",
+    "MAY",
     "AccessGrant",
+    "Act",
     "ChosenCustomer",
     "Customer",
     "CustomerQuerySet",

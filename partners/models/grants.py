@@ -9,13 +9,13 @@ from django.db import models
 from django.db.models import Exists, F, OuterRef, Q
 from django.utils import timezone
 
+from partners.models.desk import Act, roles_that_may
 from partners.models.people import Partner, User
 from tokens.models import Halt
 from tokens.tenancy import OfOnePartner
 
 LENT_FOR = dt.timedelta(minutes=60)
 ANSWER_WITHIN = dt.timedelta(hours=24)
-MAY_ASK = (User.StaffRole.SUPPORT.value, User.StaffRole.SECURITY.value)
 
 
 class AccessGrantQuerySet(OfOnePartner, models.QuerySet["AccessGrant"]):
@@ -49,7 +49,7 @@ class AccessGrantQuerySet(OfOnePartner, models.QuerySet["AccessGrant"]):
         return self.filter(
             asked_by__is_active=True,
             asked_by__is_staff=True,
-            asked_by__staff_role__in=MAY_ASK,
+            asked_by__staff_role__in=roles_that_may(Act.ASK_FOR_A_LOOK),
             partner__killed_at=None,
             partner__suspended_at=None,
             partner__withdrawn_at=None,

@@ -7,6 +7,7 @@ import datetime as dt
 from django.db import models
 from django.utils import timezone
 
+from partners.models.desk import Act, roles_that_may
 from partners.models.people import User
 
 LIFT_WITHIN = dt.timedelta(minutes=60)
@@ -20,7 +21,7 @@ class LiftRequestQuerySet(models.QuerySet["LiftRequest"]):
             asked_at__gt=now - LIFT_WITHIN,
             halt__ended_at=None,
             asked_by__is_active=True,
-            asked_by__staff_role=User.StaffRole.SECURITY,
+            asked_by__staff_role__in=roles_that_may(Act.LIFT_ALL),
         )
 
 
