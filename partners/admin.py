@@ -131,6 +131,14 @@ class Code(forms.Form):
     )
 
 
+class Read(forms.Form):
+    read = forms.IntegerField(widget=forms.HiddenInput)  # the request that is before the reader's eyes
+
+
+class ReadAndCode(Read, Code):
+    """What the second of two people sends."""
+
+
 class ReasonAndCode(Reason, Code):
     field_order = ("reason", "code")
 
@@ -184,8 +192,8 @@ def agree_to_lift(request: HttpRequest) -> HttpResponse:
         return "The stop of everything is lifted. Partners connect anew, each for itself."
 
     title = "Agree to lift the stop of everything"
-    page = Page(Act.LIFT_ALL, title, [said, *AGREES], str(PARTNERS), Code)
-    return _with_proof(request, page, do, without_code=forms.Form)
+    page = Page(Act.LIFT_ALL, title, [said, *AGREES], str(PARTNERS), ReadAndCode, {"read": asked and asked.pk})
+    return _with_proof(request, page, do, without_code=Read)
 
 
 STOPS_ONE = [

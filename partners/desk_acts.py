@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from django import forms
@@ -57,6 +57,7 @@ class Page:
     what: Sequence[str]
     back: str
     form: type[forms.Form] = Reason
+    initial: dict[str, Any] = field(default_factory=dict)
 
 
 Doer = Callable[[User, dict[str, Any]], str | Shown]
@@ -74,13 +75,14 @@ def confirmed(request: HttpRequest, page: Page, do: Doer) -> HttpResponse:
         raise PermissionDenied
     if page.act in NEEDS_A_FRESH_FACTOR and not presence.is_fresh(request.session):
         return presence.ask_anew(request, doing=page.title, back=request.path)
-    form = page.form(request.POST or None)
+    form = page.form(request.POST or None, initial=page.initial)
     context = admin.site.each_context(request) | {"title": page.title, "what": page.what, "back": page.back}
     if request.method == "POST" and form.is_valid():
         try:
             done = do(user, form.cleaned_data)
         except NotDone as why:
             form.add_error(None, str(why))
+            form.data = request.POST.dict() | page.initial  # the page that comes back shows what is now
         else:
             if isinstance(done, Shown):
                 return TemplateResponse(request, "admin/desk/shown.html", context | {"shown": done})

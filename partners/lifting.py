@@ -37,11 +37,14 @@ def request(*, by: User, reason: str, code: str = "", at_microsoft: bool = False
     return asked
 
 
-def approve(*, by: User, code: str = "", at_microsoft: bool = False) -> LiftRequest:
+def approve(*, by: User, code: str = "", at_microsoft: bool = False, read: int | None = None) -> LiftRequest:
     """
     Agree to what another one asked: calls may leave again, for whoever consents anew. What was disabled stays so.
 
-    :raises Refused: nobody else has asked within the hour, the person may not, or the code is not theirs
+    `read` is the key of the request that the person had before their eyes, where they had one.
+
+    :raises Refused: nobody else has asked within the hour, it is not what they read, the person may not, or the code
+        is not theirs
     """
     _prove(by, code, at_microsoft=at_microsoft)
     with transaction.atomic():
@@ -49,6 +52,8 @@ def approve(*, by: User, code: str = "", at_microsoft: bool = False) -> LiftRequ
         asked = waiting_for(by)
         if asked is None:
             raise Refused(_why_nothing_waits(by))
+        if read not in (None, asked.pk):
+            raise Refused("Meanwhile somebody asked anew: read it on this page before you agree.")
         if not asked.mark_approved(by):
             raise Refused("Somebody was faster: look whether it is lifted.")
         for halt in Halt.objects.in_force():

@@ -120,7 +120,7 @@ def acts(partner: Partner, other: User, name: str) -> dict[Act, list[Tried]]:
         ],
         Act.LIFT_ALL: [
             Tried("ask_to_lift", [], WHY | code, "everything.lift_asked"),
-            Tried("agree_to_lift", [], code, ""),
+            Tried("agree_to_lift", [], code | {"read": "1"}, ""),
         ],
         Act.STAFF: [
             Tried("appoint", [], WHY | {"username": "new-one", "role": "auditor"}, "staff.appointed"),
@@ -382,6 +382,29 @@ def test_an_admin_has_no_power_over_members_and_the_account_for_emergencies(memb
             assert client.post(address, WHY | {"role": "admin"}).status_code == 404, (user, name)
 
 
+def test_nobody_agrees_to_a_request_that_they_did_not_read(member):
+    first, second = at_the_desk("security", "sam"), at_the_desk("security", "kim")
+    first.post(reverse("admin:stop_everything"), WHY)
+    with later(seconds=5):
+        first.post(reverse("admin:ask_to_lift"), {"reason": "all is well", "code": code_of("sam")})
+    read = second.get(reverse("admin:agree_to_lift")).context["form"]["read"].value()
+    with later(seconds=70):
+        first.post(reverse("admin:ask_to_lift"), {"reason": "for the thief", "code": code_of("sam")})
+        done = second.post(reverse("admin:agree_to_lift"), {"read": read, "code": code_of("kim")})
+
+    assert "somebody asked anew" in text_of(done)
+    assert "for the thief" in text_of(done)
+    assert Halt.objects.in_force().exists()
+    with later(seconds=140):
+        without = second.post(reverse("admin:agree_to_lift"), {"code": code_of("kim")})
+        assert without.status_code == 200
+        assert Halt.objects.in_force().exists()
+        read = done.context["form"]["read"].value()
+        done = second.post(reverse("admin:agree_to_lift"), {"read": read, "code": code_of("kim")}, follow=True)
+
+    assert "is lifted" in text_of(done)
+
+
 def test_two_of_security_lift_a_stop_of_everything_at_the_desk(member):
     first, second = at_the_desk("security", "sam"), at_the_desk("security", "kim")
     first.post(reverse("admin:stop_everything"), WHY)
@@ -395,10 +418,11 @@ def test_two_of_security_lift_a_stop_of_everything_at_the_desk(member):
         assert "sam asked at" in text_of(second.get(agree))
         assert "all is well" in text_of(second.get(agree))
     with later(seconds=70):
-        own = first.post(agree, {"code": code_of("sam")})
+        read = {"read": str(LiftRequest.objects.get().pk)}
+        own = first.post(agree, read | {"code": code_of("sam")})
         assert "somebody else must agree" in text_of(own)
         assert Halt.objects.in_force().exists()
-        done = second.post(agree, {"code": code_of("kim")}, follow=True)
+        done = second.post(agree, read | {"code": code_of("kim")}, follow=True)
 
     assert "is lifted" in text_of(done)
     assert not Halt.objects.in_force().exists()
