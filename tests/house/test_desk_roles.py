@@ -170,6 +170,7 @@ def test_each_role_may_do_what_is_its_own_and_nothing_else(member, role):
                     assert event.detail["reason"] == "because", one
             else:
                 assert (asked.status_code, done.status_code) == (403, 403), one
+                assert "an admin of the desk can give you another role" in text_of(asked), one
                 assert AuditEvent.objects.count() == before, one
 
 
