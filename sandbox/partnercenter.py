@@ -10,11 +10,12 @@ from urllib.parse import quote
 
 from werkzeug import Response
 
-from sandbox import jose, users
+from sandbox import jose, subscriptions, users
 from sandbox.asks import Answer, Ask, reply, verified
 from sandbox.clouds import CLOUDS
 from sandbox.customers import Customer, items
 from sandbox.directory import PARTNER_CENTER_GROUPS, Account, Tenant, guid
+from sandbox.envelopes import JSON_TYPE, as_json, collection, link, refusal
 from sandbox.ledger import Session
 
 PAGE_CAP = 500
@@ -44,25 +45,39 @@ def with_headers(ask: Ask, response: Response) -> Response:
     return response
 
 
-def refusal(status: int, code: int | str, description: str) -> Response:
-    """Microsoft's classic error body."""
-    return reply({"code": code, "description": description, "data": [], "source": "PartnerFD"}, status)
-
-
 def _answer(ask: Ask) -> Response:
     tenant, account = _caller(ask)
     parts = ask.request.path.strip("/").split("/")
-    if parts[:1] != ["v1"] or ask.request.method != "GET":
+    if parts[:1] != ["v1"] or (ask.request.method != "GET" and not _is_subscription(parts)):
         return refusal(404, 1000, "Not found")
     if parts[1:] == ["profiles", "organization"]:
         return reply(_organization(tenant, account))
-    if parts[1:2] != ["customers"] or len(parts) > 4 or parts[3:] not in ([], ["users"]):
+    if parts[1:2] != ["customers"]:
         return refusal(404, 1000, "Not found")
     if not account.groups & PARTNER_CENTER_GROUPS:
         return refusal(403, 2032, "Access denied")
-    if len(parts) == 4:
-        return _users(ask, tenant, account, parts[2])
-    return _customer(tenant, parts[2]) if len(parts) == 3 else _customers(ask, tenant)
+    return _customers(ask, tenant) if len(parts) == 2 else _of_customer(ask, tenant, account, parts[2:])
+
+
+def _is_subscription(parts: list[str]) -> bool:
+    """The one kind of resource that can be changed."""
+    return len(parts) == 5 and parts[3] == "subscriptions"
+
+
+def _of_customer(ask: Ask, tenant: Tenant, account: Account, parts: list[str]) -> Response:
+    """One customer, or what belongs to it."""
+    customer = tenant.customers.find(parts[0])
+    if customer is None:
+        return refusal(404, 3000, "The customer was not found.")
+    if len(parts) == 1:
+        return reply(_details(customer))
+    if parts[1] == "subscriptions" and len(parts) == 3:
+        return subscriptions.serve_one(ask, tenant, customer, parts[2])
+    if parts[1:] == ["subscriptions"]:
+        found = subscriptions.every(tenant, customer)
+        links = {"self": link(f"/customers/{customer.tenant_id}/subscriptions")}
+        return _collection(len(found), as_json(found), links)
+    return _users(ask, tenant, account, customer) if parts[1:] == ["users"] else refusal(404, 1000, "Not found")
 
 
 # who is calling
@@ -107,10 +122,6 @@ def _has_mfa(session: Session | None, claims: jose.Claims) -> bool:
 
 
 # customers
-
-
-def _link(uri: str, headers: list[dict[str, str]] | None = None) -> dict[str, Any]:
-    return {"uri": uri, "method": "GET", "headers": headers or []}
 
 
 def _size(ask: Ask) -> int:
@@ -167,7 +178,7 @@ def _customers(ask: Ask, tenant: Tenant) -> Response:
         total = len(customers)
     following = place["start"] if ask.has_fault("cyclic-next") else following
     ask.call.detail |= {"start": place["start"], "items": len(picked)}
-    links = {"self": _link(_self_uri(ask))}
+    links = {"self": link(_self_uri(ask))}
     if following is not None:
         links["next"] = _next(ask, size, place | {"start": following})
     return _collection(total, items(_rendered(ask, tenant, picked)), links)
@@ -196,19 +207,11 @@ def _next(ask: Ask, size: int, place: dict[str, Any]) -> dict[str, Any]:
         uri = "/v1" + uri
     if ask.has_fault("foreign-next"):
         uri = f"https://customers.evil.test/v1{uri}&from={quote(ask.place.host)}"
-    return _link(uri, [{"key": "MS-ContinuationToken", "value": token}])
+    return link(uri, [{"key": "MS-ContinuationToken", "value": token}])
 
 
 def _collection(total: int, listed: str, links: dict[str, Any]) -> Response:
-    """Put together as text: five hundred customers as objects would cost ten times as much."""
-    tail = json.dumps({"links": links, "attributes": {"objectType": "Collection"}})[1:]
-    text = f'{{"totalCount":{total},"items":{listed},{tail}'
-    return Response(text, content_type="application/json; charset=utf-8")
-
-
-def _customer(tenant: Tenant, tenant_id: str) -> Response:
-    found = tenant.customers.find(tenant_id)
-    return reply(_details(found)) if found else refusal(404, 3000, "The customer was not found.")
+    return Response(collection(total, listed, links), content_type=JSON_TYPE)
 
 
 def _details(customer: Customer) -> dict[str, Any]:
@@ -222,7 +225,7 @@ def _details(customer: Customer) -> dict[str, Any]:
         "language": "en",
         "companyName": customer.company_name,
         "defaultAddress": address | {"firstName": "Alex", "lastName": "Example"},
-        "links": {"self": _link(f"/customers/{customer.tenant_id}/profiles/billing")},
+        "links": {"self": link(f"/customers/{customer.tenant_id}/profiles/billing")},
         "attributes": {"etag": str(-(customer.index + 1)), "objectType": "CustomerBillingProfile"},
     }
     base["companyProfile"] |= {"address": address, "email": f"info@{customer.domain}"}
@@ -230,11 +233,8 @@ def _details(customer: Customer) -> dict[str, Any]:
     return base | extra | {"allowDelegatedAccess": True, "customDomains": [customer.domain]}
 
 
-def _users(ask: Ask, tenant: Tenant, account: Account, tenant_id: str) -> Response:
+def _users(ask: Ask, tenant: Tenant, account: Account, customer: Customer) -> Response:
     """One customer's users, for accounts whose role in the customer (GDAP) lets them."""
-    customer = tenant.customers.find(tenant_id)
-    if customer is None:
-        return refusal(404, 3000, "The customer was not found.")
     if tenant.gdap_missing or "AdminAgents" not in account.groups:
         return refusal(403, 900308, "Insufficient privileges to complete the operation.")
     size, place = _size(ask), _continuation(ask, tenant, customer.tenant_id)
@@ -242,7 +242,7 @@ def _users(ask: Ask, tenant: Tenant, account: Account, tenant_id: str) -> Respon
     start, end = place["start"], min(place["start"] + size, total)
     start = min(start, end)
     ask.call.detail |= {"start": start, "items": end - start}
-    links = {"self": _link(_self_uri(ask, f"/customers/{customer.tenant_id}/users"))}
+    links = {"self": link(_self_uri(ask, f"/customers/{customer.tenant_id}/users"))}
     if end < total:
         links["next"] = _next(ask, size, place | {"start": end})
     listed = json.dumps([users.at(customer, index) for index in range(start, end)])
@@ -269,7 +269,7 @@ def _organization(tenant: Tenant, account: Account) -> dict[str, Any]:
         "language": "en",
         "culture": "en-US",
         "profileType": "organization_profile",
-        "links": {"self": _link("/profiles/organization")},
+        "links": {"self": link("/profiles/organization")},
         "attributes": {"objectType": "OrganizationProfile"},
     }
 
