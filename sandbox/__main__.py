@@ -14,6 +14,7 @@ from typing import Any
 
 from sandbox import demo
 from sandbox.app import create_app
+from sandbox.kept import KEEP_BYTES
 from sandbox.ledger import REFRESH_MODES
 from sandbox.scenarios import SCENARIOS
 from sandbox.server import Server, serve
@@ -70,7 +71,9 @@ def _complain(text: str) -> None:
 def _serve(options: argparse.Namespace) -> int:
     store = FileStore(options.state) if options.state else Store()
     url = options.public_url or f"http://localhost:{options.port}"
-    world = World(public_url=url, store=store, usual_refresh_mode=options.refresh_tokens or "entra")
+    world = World(
+        public_url=url, store=store, usual_refresh_mode=options.refresh_tokens or "entra", keep_bytes=KEEP_BYTES
+    )
     world.remember_secrets = False
     demo.build(world, os.environ)
     world.restore()

@@ -28,6 +28,10 @@ _PARTS = (
 )
 FIELD_ORDERS = 3
 _ITEMS = tuple("{" + ",".join(_PARTS[turn:] + _PARTS[:turn]) + "}" for turn in range(FIELD_ORDERS))
+_PLAIN = tuple(
+    item % {"id": "%(id)s", "name": '"%(name)s"', "domain": '"%(domain)s"', "relationship": '"reseller"'}
+    for item in _ITEMS
+)
 BETWEEN = ",\n"  # stands between two customers of a list, and nowhere else: JSON text has no bare line feed
 
 
@@ -68,6 +72,7 @@ class Customers:
 
     def __post_init__(self) -> None:
         self._key = hashlib.blake2b(f"{self.seed}/{self.owner.lower()}".encode(), digest_size=32).digest()
+        self._begun = hashlib.blake2b(digest_size=16, key=self._key)
         self._mask = int.from_bytes(self._key[:4], "big")
         self._found: dict[tuple[object, ...], list[int]] = {}
         self._absent = (self.stamp(), 0)
@@ -104,13 +109,15 @@ class Customers:
         self.drift.absent = share
 
     def _digest(self, index: int) -> bytes:
-        return hashlib.blake2b(index.to_bytes(4, "big"), digest_size=16, key=self._key).digest()
+        begun = self._begun.copy()
+        begun.update(index.to_bytes(4, "big"))
+        return begun.digest()
 
     def _id(self, index: int, digest: bytes) -> str:
-        head = digest[:6].hex()
-        tail = f"{index ^ self._mask:08x}"
+        text = digest.hex()
         variant = "89ab"[digest[8] & 3]
-        return f"{head[:8]}-{head[8:]}-4{digest[6:8].hex()[:3]}-{variant}{digest[9:11].hex()[:3]}-{head[2:6]}{tail}"
+        tail = f"{text[2:6]}{index ^ self._mask:08x}"
+        return f"{text[:8]}-{text[8:12]}-4{text[12:15]}-{variant}{text[18:21]}-{tail}"
 
     def _plain(self, index: int) -> tuple[str, str, str]:
         """Id, name and domain, whatever the override says."""
@@ -139,9 +146,8 @@ class Customers:
         """The JSON text of one customer, the short way for those that nothing was said about."""
         if index in self.overrides:
             return self.at(index).as_item(turn)
-        tenant_id, name, domain = self._plain(index)  # no word of ours needs escaping
-        values = {"id": tenant_id, "name": f'"{name}"', "domain": f'"{domain}"', "relationship": '"reseller"'}
-        return _ITEMS[turn] % values
+        tenant_id, name, domain = self._plain(index)
+        return _PLAIN[turn] % {"id": tenant_id, "name": name, "domain": domain}  # no word of ours needs escaping
 
     def find(self, tenant_id: str) -> Customer | None:
         """The customer with this tenant id, if it is one of this partner's today."""

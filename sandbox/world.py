@@ -23,7 +23,7 @@ from sandbox.directory import (
     guid,
     read_certificates,
 )
-from sandbox.kept import KEEP_BYTES, Kept
+from sandbox.kept import Kept
 from sandbox.ledger import GRACE_SECONDS, REFRESH_MODES, Ledger
 from sandbox.state import Store
 from sandbox.trouble import Trouble
@@ -53,7 +53,7 @@ class World(Trouble):
 
     `clock` gives seconds since 1970 and may be a test's own; `sleep` is called for latency and hanging requests.
     `usual_refresh_mode` is one of REFRESH_MODES, and what a healthy world goes back to.
-    `keep_bytes` is how much memory pages may take that were served once.
+    `keep_bytes` is how much memory pages may take that were served once: none, as tests measure memory too.
     """
 
     SWITCHES = ("refresh_mode", "grace_seconds", "clock_skew")
@@ -67,7 +67,7 @@ class World(Trouble):
         sleep: Callable[[float], None] = time.sleep,
         store: Store | None = None,
         usual_refresh_mode: str = "entra",
-        keep_bytes: int = KEEP_BYTES,
+        keep_bytes: int = 0,
     ) -> None:
         super().__init__(store or Store())
         self.seed = seed
