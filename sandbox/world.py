@@ -332,7 +332,6 @@ class World(Trouble):
                 tenant.admin_approval_required, tenant.gdap_missing = False, False
                 tenant.refresh_mode = None
                 tenant.settle()
-                tenant.customers.drift.changes.clear()
                 tenant.withheld.clear()
                 tenant.unconsented.clear()
                 tenant.application_consents.clear()
