@@ -44,7 +44,7 @@ def with_headers(ask: Ask, response: Response) -> Response:
     ids = {name: asked.get(name) or str(uuid.uuid4()) for name in ("MS-RequestId", "MS-CorrelationId")}
     if "doubled-headers" in quirks_of(ask):
         ids = {name: f"{value},{value}" for name, value in ids.items()}
-    response.headers.update(ids | OWN_HEADERS | {"MS-CV": jose.b64(uuid.uuid4().bytes)[:16] + ".0"})
+    response.headers.extend(ids | OWN_HEADERS | {"MS-CV": jose.b64(uuid.uuid4().bytes)[:16] + ".0"})
     if "mfa" in ask.call.detail and asked.get("ValidateMfa", "").lower() == "true":
         response.headers["isMfaCompliant"] = "true" if ask.call.detail["mfa"] else "false"
     return response

@@ -114,6 +114,12 @@ def test_another_order_at_each_read_still_has_everybody_once(
     assert all(same_pages) == (order == "rotated")
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 10, 97, 500, 1000, 4096])
+def test_a_shuffled_list_deals_every_place_once(count: int) -> None:
+    for read in range(1, 40):
+        assert len({Drift().index(place, count, read) for place in range(count)}) == count
+
+
 def test_a_rotated_page_survives_any_name(browser: Browser, partner: Tenant, token: str) -> None:
     partner.customer_overrides = {index: {"companyName": 'a,\n{"b"},{'} for index in range(40)}
     partner.customers.drift = Drift(order="rotated")

@@ -93,6 +93,7 @@ def test_a_limit_per_customer_counts_each_customer_by_itself(
 
 def test_a_limit_can_be_about_a_part_of_the_path(world: World, browser: Browser, partner: Tenant, token: str) -> None:
     world.limit(1, 60, path="/subscriptions", method="GET")
+    world.limit(1, 60, method="PATCH")
     url = f"{PC}/v1/customers/{partner.customers.at(1).tenant_id}/subscriptions"
 
     assert statuses(browser, token, 2, url) == [200, 429]

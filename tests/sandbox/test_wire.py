@@ -24,6 +24,7 @@ HOST = "api.partnercenter.microsoft.com"
 def port(world: World) -> Iterator[int]:
     world.sleep = time.sleep
     with Server(("127.0.0.1", 0), create_app(world)) as server:
+        server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)  # of its connections: no page fits in
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield int(server.server_address[1])
