@@ -49,6 +49,7 @@ PAGES = {
     "too-many-items": "the page has ten times as many items as were asked for",
     "wrong-total": "totalCount is one more than there are",
     "no-items": "JSON that is not a list",
+    "holes": "each seventh customer has an id and nothing else",
     "inserted": "a customer came in before: the next page repeats the last one of this",
     "removed": "a customer went before: the next page begins one too late, and that one is never seen",
     "moved": "the first customer of the page moved to where the caller has been already",

@@ -154,7 +154,10 @@ def _made(ask: Ask, tenant: Tenant, size: int, place: Place, turn: int) -> Page:
     following = None if start is None else replace(place, start=start)
     picked, following = _disturbed(ask, place, picked, following)
     owner = _owner(ask, tenant)
-    items = listed(owner.item(index, turn) for index in picked)
+    texts = [owner.item(index, turn) for index in picked]
+    if ask.has_fault("holes"):
+        texts[6::7] = [f'{{"id":"{owner.at(index).tenant_id}"}}' for index in picked[6::7]]
+    items = listed(texts)
     links = links_of(ask, tenant, "/customers", size, following)
     page = page_of(total + ask.has_fault("wrong-total"), items, links, tenant, following)
     return page._replace(items=len(picked))
