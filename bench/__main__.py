@@ -123,7 +123,7 @@ def tokens(options: argparse.Namespace) -> None:
     same = {"tenant": tenant_of(size), "tokens": options.tokens}
     os.environ[CERTIFICATE] = a_certificate()
     with ground({tenant_of(size): size}) as where:
-        where.measure("connect", tenant=tenant_of(size), size=size)
+        where.measure("connect", tenant=tenant_of(size))
         title("A token that is in the cache, in nanoseconds", where)
         lookups = {
             "limit: a dict under a lock": Strategy("look_up", {"times": 200_000, "ours": False}),
@@ -153,7 +153,7 @@ def kill(options: argparse.Namespace) -> None:
     """How soon nothing leaves any more for a partner that is stopped while four processes send for it."""
     size = 2
     with ground({tenant_of(size): size}) as where:
-        where.measure("connect", tenant=tenant_of(size), size=size)
+        where.measure("connect", tenant=tenant_of(size))
         found = stopping.trials(where, tenant_of(size), number=options.trials, senders=4)
         title(f"Kill, {options.trials} trials, 4 processes", where)
     say(ROW.format("seconds from the stop", "p50", "p99", "most", "goal"))

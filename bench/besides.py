@@ -8,17 +8,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import psycopg
+import requests
 
 from bench.ground import DLT, Ground, tenant_of
 
-Look = dict[str, int]  # as `bench.standin.Look`
-TURN = 137  # by so many customers the list turns: no page holds what it held before
+Look = dict[str, Any]  # as `sandbox.drift.Drift`
 STABLE: Look = {}
-UNSTABLE: Look = {"shift": TURN}
-SOME_CHANGED: Look = {"revision": 1, "every": 100, "shift": 2 * TURN}
-ALL_CHANGED: Look = {"revision": 2, "every": 1, "shift": 2 * TURN}
+UNSTABLE: Look = {"order": "rotated"}  # each page begins with another customer at each read
+SOME_CHANGED: Look = {"order": "rotated", "changes": [0.01]}  # spread over every page
+ALL_CHANGED: Look = {"changes": [1.0]}
+PAGE = "/v1/customers?size=500"
+PARTNER_CENTER = "api.partnercenter.microsoft.com"
 OURS = "relname = 'partners_customer'"
 DLTS = "schemaname LIKE 'peer_dlt%'"
 PEERS = "relname = 'bench_peer'"
@@ -40,6 +43,8 @@ class Besides:
         self._where, self._folder = where, folder
         self._server = psycopg.connect(where.superuser_url, autocommit=True) if where.superuser_url else None
         self._mirrored: list[str] = where.measure("mirrored")
+        self.bearers: dict[int, str] = {}
+        self._tokens: dict[str, list[str]] = {}  # by all that tells kept pages apart
         self.has_dlt = self._server is not None and DLT.exists()
         self.state = str(folder / "state")  # dlt's own
         for table in ("bench_limit", "bench_peer"):
@@ -57,10 +62,33 @@ class Besides:
 
     # what is made ready
 
+    def connect(self, size: int) -> None:
+        """The partner with so many customers."""
+        self.bearers[size] = self._where.measure("connect", tenant=tenant_of(size))
+
+    def wire(self, size: int) -> dict[str, Any]:
+        """What those need who read the list without a broker: a bearer, and the tokens of its pages."""
+        return {"bearer": self.bearers[size], "tokens": self.show(size, STABLE)}
+
     def show(self, size: int, look: Look) -> list[str]:
-        """The partner's list looks like this from now on; the continuation tokens of its pages."""
-        tokens: list[str] = self._where.tell("list", tenant=tenant_of(size), **look)["tokens"]
-        return tokens
+        """The partner's list looks like this from now on, and every page is made; their continuation tokens."""
+        self._where.tell("list", tenant=tenant_of(size), **look)
+        made = f"{size} {look.get('changes')}"
+        if made not in self._tokens:
+            self._tokens[made] = list(self._read(size))
+        return self._tokens[made]
+
+    def _read(self, size: int) -> Iterator[str]:
+        """The token of each page, page by page."""
+        headers = {"Host": PARTNER_CENTER, "Authorization": f"Bearer {self.bearers[size]}"}
+        root, uri, token = self._where.env["CPV_SANDBOX_URL"], PAGE, ""
+        with requests.Session() as http:
+            while uri:
+                yield token
+                answer = http.get(root + uri, headers=headers | {"MS-ContinuationToken": token}, timeout=60).json()
+                following = answer["links"].get("next")
+                uri = f"/v1{following['uri']}" if following else ""
+                token = following["headers"][0]["value"] if following else ""
 
     def show_tidy(self, size: int, look: Look) -> None:
         """The same, and the tables are as the server's own housekeeping leaves them sooner or later."""

@@ -32,7 +32,7 @@ from django.test import Client  # noqa: E402
 from django.utils import timezone  # noqa: E402
 
 from bench.clock import clock  # noqa: E402
-from bench.standin import CERTIFICATE, TLS, TLS_URL  # noqa: E402
+from bench.standin import CERTIFICATE, TLS, TLS_URL, name_of  # noqa: E402
 from cpvpanel import demo  # noqa: E402
 from partners import jobs, listing  # noqa: E402
 from partners.models import Customer, Job, Member, Partner, Run, User  # noqa: E402
@@ -57,10 +57,13 @@ JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 
 # --- The ground -----------------------------------------------------------------------------------------------------
-def connect(tenant: str, size: int) -> None:
-    """A partner that connects the real way."""
-    partner = Partner.objects.create(cloud="global", tenant_id=tenant, name=f"Bench{size}")
-    demo._consent(partner, demo.Pretended(tenant, f"Bench{size}"))
+def connect(tenant: str) -> str:
+    """A partner that connects the real way; an access token for it, for those who have no broker."""
+    partner = Partner.objects.create(cloud="global", tenant_id=tenant, name=name_of(tenant))
+    reconnect(partner)
+    token = current_token(partner)
+    assert token
+    return str(_plain(token, _trusting(settings.CPV_SANDBOX_URL))())
 
 
 def mirrored() -> list[str]:
@@ -117,20 +120,6 @@ def tidy() -> None:
     else:
         with connection.cursor() as cursor:
             cursor.execute("ANALYZE")
-
-
-# --- Customer sync --------------------------------------------------------------------------------------------------
-def sync(tenant: str, size: int, first: bool) -> dict[str, Any]:
-    """One run of the product's customer sync, into an empty mirror or over what an earlier one left."""
-    partner = Partner.objects.get(tenant_id=tenant)
-    job = jobs.ensure(partner, "customers", due_now=True)
-    _session(partner).get("/v1/profiles/organization")  # the token
-    figures: dict[str, Any] = {}
-    with clock(figures):
-        run = jobs.run_job(job.pk)
-    assert run
-    assert (run.outcome, run.seen, run.created) == ("done", size, size if first else 0), (run.outcome, run.error)
-    return figures | {"updated": run.updated}
 
 
 # --- Customer list --------------------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ def kept(item: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def sync(tenant: str, size: int, folder: str) -> dict[str, Any]:
+def sync(bearer: str, size: int, folder: str) -> dict[str, Any]:
     """One run, into nothing or over what an earlier one left; `folder` keeps dlt's own state between them."""
     root = os.environ["CPV_SANDBOX_URL"] + "/v1"
     figures: dict[str, Any] = {}
@@ -60,7 +60,7 @@ def sync(tenant: str, size: int, folder: str) -> dict[str, Any]:
             {
                 "client": {
                     "base_url": root,
-                    "headers": {"Host": "api.partnercenter.microsoft.com", "X-Bench-Tenant": tenant},
+                    "headers": {"Host": "api.partnercenter.microsoft.com", "Authorization": f"Bearer {bearer}"},
                     "paginator": Continuation(root),
                 },
                 "resources": [

@@ -54,11 +54,11 @@ KEY = ["partner_id", "tenant_id"]
 WRITTEN = ["name", "name_key", "domain", "relationship", "changed_at"]
 
 
-def _pages(tenant: str, most: int) -> Iterator[list[dict[str, Any]]]:
+def _pages(bearer: str, most: int) -> Iterator[list[dict[str, Any]]]:
     """The fields of a row for each customer of a page, until so many customers were seen."""
     http, seen = requests.Session(), 0
     http.trust_env = False
-    http.headers.update({"Host": PARTNER_CENTER, "X-Bench-Tenant": tenant})
+    http.headers.update({"Host": PARTNER_CENTER, "Authorization": f"Bearer {bearer}"})
     root = os.environ["CPV_SANDBOX_URL"]
     answer = http.get(root + FIRST, timeout=30)
     while seen < most:
@@ -93,24 +93,24 @@ def _open() -> None:
     connection.execute_wrappers.clear()
 
 
-def bulk_create(tenant: str, size: int) -> dict[str, Any]:
+def bulk_create(bearer: str, size: int) -> dict[str, Any]:
     """Each page in one statement that inserts or updates."""
     _open()
     figures: dict[str, Any] = {}
     with clock(figures):
-        for page in _pages(tenant, size):
+        for page in _pages(bearer, size):
             rows = [Mirrored(**fields) for fields in page]
             Mirrored._default_manager.bulk_create(rows, update_conflicts=True, unique_fields=KEY, update_fields=WRITTEN)
     assert Mirrored._default_manager.count() == size
     return figures
 
 
-def update_or_create(tenant: str, size: int, stands_for: int) -> dict[str, Any]:
+def update_or_create(bearer: str, size: int, stands_for: int) -> dict[str, Any]:
     """Row by row, until there are `size` rows; everything but memory is extrapolated to as many as they stand for."""
     _open()
     figures: dict[str, Any] = {}
     with clock(figures):
-        for page in _pages(tenant, size):
+        for page in _pages(bearer, size):
             for fields in page[:size]:
                 key = {name: fields.pop(name) for name in KEY}
                 Mirrored._default_manager.update_or_create(**key, defaults=fields)

@@ -24,7 +24,7 @@ def measure(options: argparse.Namespace) -> list[Gate]:
     small, *larger = options.sizes if len(options.sizes) > 1 else options.sizes * 2
     with ground({tenant_of(size): size for size in options.sizes}) as where, besides(where) as ready:
         for size in options.sizes:
-            where.measure("connect", tenant=tenant_of(size), size=size)
+            ready.connect(size)
         at_small, gates = _slow(where, ready, small, options.rounds)
         for size in larger:
             title(f"Sync of {size:,} customers", where)
@@ -41,7 +41,7 @@ def measure(options: argparse.Namespace) -> list[Gate]:
 def _strategies(ready: Besides, size: int, *, on_server: bool) -> dict[str, Strategy]:
     """In an order in which each finds what another one left."""
     same: dict[str, Any] = {"tenant": tenant_of(size), "size": size}
-    wire = same | {"tokens": ready.show(size, STABLE)}
+    wire = {"size": size} | ready.wire(size)
     stable = partial(ready.show, size, STABLE)
     chosen = {
         BARE: Strategy("limits.bare", wire, stable),
@@ -54,31 +54,31 @@ def _strategies(ready: Besides, size: int, *, on_server: bool) -> dict[str, Stra
         chosen[LIMIT] = Strategy("limits.copy", into | {"read": True}, stable)
     with_peers = on_server and size <= PEERS_UP_TO
     writes = {"rows": partial(ready.rows, OURS)}
-    chosen[f"ours: {FIRST}"] = Strategy("sync", same | {"first": True}, partial(ready.empty, size), also=writes)
+    chosen[f"ours: {FIRST}"] = Strategy("running.sync", same | {"first": True}, partial(ready.empty, size), also=writes)
     if with_peers:
-        chosen |= _first_of_peers(ready, size, same)
+        chosen |= _first_of_peers(ready, size)
     looks: dict[str, Look] = {UNCHANGED: STABLE, TURNED: UNSTABLE, SOME: SOME_CHANGED, ALL: ALL_CHANGED}
     for name, look in looks.items():
         shown = partial(ready.show_tidy, size, look)
-        chosen[f"ours: {name}"] = Strategy("sync", same | {"first": False}, shown, also=writes)
+        chosen[f"ours: {name}"] = Strategy("running.sync", same | {"first": False}, shown, also=writes)
         if with_peers and ready.has_dlt and name != TURNED:  # a page is as good as another to dlt
-            chosen[f"dlt: {name}"] = _dlt(ready, same, shown)
+            chosen[f"dlt: {name}"] = _dlt(ready, size, shown)
     return chosen
 
 
-def _dlt(ready: Besides, same: dict[str, Any], prepare: partial[None]) -> Strategy:
-    also = {"rows": partial(ready.rows, DLTS)}
-    return Strategy("peer_dlt.sync", same | {"folder": ready.state}, prepare, each=2, also=also)
+def _dlt(ready: Besides, size: int, prepare: partial[None]) -> Strategy:
+    given = {"bearer": ready.bearers[size], "size": size, "folder": ready.state}
+    return Strategy("peer_dlt.sync", given, prepare, each=2, also={"rows": partial(ready.rows, DLTS)})
 
 
-def _first_of_peers(ready: Besides, size: int, same: dict[str, Any]) -> dict[str, Strategy]:
+def _first_of_peers(ready: Besides, size: int) -> dict[str, Strategy]:
     empty, also = partial(ready.empty_peer, size), {"rows": partial(ready.rows, PEERS)}
-    few = min(FEW, size)
-    given = {"tenant": same["tenant"], "size": few, "stands_for": size}
-    chosen = {f"dlt: {FIRST}": _dlt(ready, same, partial(ready.empty_dlt, size))} if ready.has_dlt else {}
+    every = {"bearer": ready.bearers[size], "size": size}
+    few = every | {"size": min(FEW, size), "stands_for": size}
+    chosen = {f"dlt: {FIRST}": _dlt(ready, size, partial(ready.empty_dlt, size))} if ready.has_dlt else {}
     return chosen | {
-        f"bulk_create: {FIRST}": Strategy("peers.bulk_create", same, empty, each=2, also=also),
-        f"update_or_create: {FIRST}": Strategy("peers.update_or_create", given, empty, each=2, also=also),
+        f"bulk_create: {FIRST}": Strategy("peers.bulk_create", every, empty, each=2, also=also),
+        f"update_or_create: {FIRST}": Strategy("peers.update_or_create", few, empty, each=2, also=also),
     }
 
 
@@ -87,12 +87,12 @@ def _slow(where: Ground, ready: Besides, size: int, rounds: int) -> tuple[dict[s
     title(f"Sync of {size:,} customers at {SLOW * 1000:.0f} ms a page", where)
     same: dict[str, Any] = {"tenant": tenant_of(size), "size": size}
     pages = len(ready.show(size, STABLE))
-    wire = same | {"tokens": ready.show(size, STABLE), "parse": False}
+    wire = {"size": size, "parse": False} | ready.wire(size)
     where.tell("latency", seconds=SLOW)
     chosen = {
         RAW: Strategy("limits.fetch", wire),
-        f"ours: {FIRST}": Strategy("sync", same | {"first": True}, partial(ready.empty, size)),
-        f"ours: {UNCHANGED}": Strategy("sync", same | {"first": False}, partial(ready.show_tidy, size, STABLE)),
+        f"ours: {FIRST}": Strategy("running.sync", same | {"first": True}, partial(ready.empty, size)),
+        f"ours: {UNCHANGED}": Strategy("running.sync", same | {"first": False}, partial(ready.show_tidy, size, STABLE)),
     }
     found = in_turns(where, rounds, chosen)
     where.tell("latency", seconds=0)
