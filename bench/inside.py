@@ -66,6 +66,11 @@ def connect(tenant: str) -> str:
     return str(_plain(token, _trusting(settings.CPV_SANDBOX_URL))())
 
 
+def add_job(tenant: str) -> None:
+    """The partner's customers are due."""
+    jobs.ensure(Partner.objects.get(tenant_id=tenant), "customers")
+
+
 def mirrored() -> list[str]:
     """The tables of what is mirrored, and of what is known about the lists it came from."""
     lists = {table for table in tenant_tables() if table.startswith("partners_list")}
