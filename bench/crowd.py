@@ -32,7 +32,7 @@ class Crowd:
         )
         own = {"tenant_id": "gen_random_uuid()", "name": "'Bench ' || n"}
         self.copy("partners_partner", own, f"o.id = {first}", f"generate_series({self.one(COUNT) + 1}, {number}) n")
-        new = f"(SELECT id AS p FROM partners_partner WHERE id > {there_are}) others"
+        new = f"(SELECT id AS p FROM partners_partner WHERE id > {there_are}) others"  # noqa: S608 - a number
         name = "md5(random()::text || p::text)"
         self.copy("partners_job", {"partner_id": "p"}, f"o.partner_id = {first} AND o.lane = 0", new)
         self.copy("tokens_refreshtoken", {"partner_id": "p", "secret_name": name}, f"o.partner_id = {first}", new)
