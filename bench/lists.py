@@ -23,16 +23,19 @@ Sized = dict[str, dict[str, Any]]  # by the number of customers: what `bench.lea
 def measure(options: argparse.Namespace) -> list[Gate]:
     """Pages and searches at each size, in rounds of fresh processes; what must hold."""
     sizes = _that_fit(options.rows)
-    few, many = str(sizes[0]), str(sizes[-1])
+    few, many = str(sizes[0]), [str(size) for size in sizes[1:]]
     with ground({}) as where:
         for size in sizes:
             where.measure("leafing.fill", tenant=tenant_of(size), size=size)
         title("Customer list", where)
         rounds, bare = _rounds(where, options, sizes)
-    gates = _against_size(rounds, few, many)
-    _against_the_plain_one(rounds, many)
-    gates += _searches(rounds, many)
-    return gates + (_against_no_walls(rounds, bare, many) if bare else [])
+    gates = []
+    for size in many:
+        gates += _against_size(rounds, few, size)
+        _against_the_plain_one(rounds, size)
+        gates += _searches(rounds, size)
+        gates += _against_no_walls(rounds, bare, size) if bare else []
+    return gates
 
 
 def _that_fit(sizes: list[int]) -> list[int]:
@@ -103,7 +106,8 @@ def _against_no_walls(rounds: list[dict[str, Sized]], bare: list[dict[str, Sized
 
 
 def _p50(sized: dict[str, Any]) -> float:
-    return median(sized["ms"])
+    values: list[float] = sized["ms"]
+    return median(values)
 
 
 def _percentiles(values: list[float]) -> tuple[float, float]:
