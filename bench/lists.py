@@ -23,18 +23,18 @@ Sized = dict[str, dict[str, Any]]  # by the number of customers: what `bench.lea
 def measure(options: argparse.Namespace) -> list[Gate]:
     """Pages and searches at each size, in rounds of fresh processes; what must hold."""
     sizes = _that_fit(options.rows)
-    few, many = str(sizes[0]), [str(size) for size in sizes[1:]]
+    few = str(sizes[0])
     with ground({}) as where:
         for size in sizes:
             where.measure("leafing.fill", tenant=tenant_of(size), size=size)
         title("Customer list", where)
         rounds, bare = _rounds(where, options, sizes)
     gates = []
-    for size in many:
-        gates += _against_size(rounds, few, size)
-        _against_the_plain_one(rounds, size)
-        gates += _searches(rounds, size)
-        gates += _against_no_walls(rounds, bare, size) if bare else []
+    for many in map(str, sizes[1:]):
+        gates += _against_size(rounds, few, many)
+        _against_the_plain_one(rounds, many)
+        gates += _searches(rounds, many)
+        gates += _against_no_walls(rounds, bare, many) if bare else []
     return gates
 
 

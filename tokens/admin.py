@@ -20,7 +20,7 @@ class FewPages(Paginator):  # type: ignore[type-arg] # not subscriptable at run 
     """Counts no further than anybody leafs: a table of millions of rows costs what one of thousands does."""
 
     @cached_property
-    def count(self) -> int:  # type: ignore[override] # cached there as well
+    def count(self) -> int:
         rows: QuerySet[Any] = self.object_list  # type: ignore[assignment]
         return rows.order_by()[:MOST].count()
 
