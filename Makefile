@@ -1,14 +1,15 @@
 # `make run` and `make test` need Python 3.11, make and nothing else. `make` lists the rest.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-input --require-hashes
+INSTALL := -m pip install --quiet --quiet --disable-pip-version-check --no-input --require-hashes
+PIP := $(BIN)/python $(INSTALL)
 # Two at a time; a file stays together, because the walks through a running stack build on each other. In the order of
 # the folders: sorted by the number of their tests, the longest ones would all come last.
 TOGETHER := -n 2 --dist loadfile --no-loadscope-reorder
 # With extras: pip 23 pins `coverage[toml]` only where the lock names the extra too.
 COMPILE := uv pip compile --quiet --no-strip-extras --generate-hashes --universal --python-version 3.11 --no-header
 
-.PHONY: help run test check coverage fix shell sandbox bench screenshots errors lock
+.PHONY: help run test check coverage fix shell sandbox bench full screenshots errors lock
 
 help:  ## list what make can do
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name does; do printf '%-13s %s\n' "$$name" "$$does"; done
@@ -52,13 +53,16 @@ screenshots: .venv/.stamp-dev  ## take the pictures of the README anew, by walki
 errors: .venv/.stamp-run  ## write docs/errors.md anew from the table of Microsoft's answers
 	@$(BIN)/python scripts/errors_page.py
 
-bench: .venv/.stamp-run  ## measure ratios; on PostgreSQL with CPV_BENCH_POSTGRES_URL
-	@exec $(BIN)/python -m bench $(args)
+bench: .venv/.stamp-run .venv-bench/.stamp  ## measure it beside limits and peers; make bench full takes longer
+	@exec $(BIN)/python -m bench $(filter full,$(MAKECMDGOALS)) $(args)
 
-lock:  ## for maintainers: write both requirements files anew from pyproject.toml
+full: bench
+
+lock:  ## for maintainers: write the requirements files anew
 	@command -v uv >/dev/null || { echo "make lock needs uv; nothing else does." >&2; exit 1; }
 	@$(COMPILE) pyproject.toml --output-file requirements.txt
 	@$(COMPILE) pyproject.toml --group dev --output-file requirements-dev.txt
+	@$(COMPILE) bench/requirements.in --output-file requirements-bench.txt
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
@@ -77,3 +81,9 @@ $(BIN)/python:
 	@echo "Installing what the tests need into .venv ..."
 	@$(PIP) -r requirements-dev.txt
 	@touch .venv/.stamp-run $@
+
+# Peers to compare with, apart from everything else; without them the bench says what is missing and goes on.
+.venv-bench/.stamp: requirements-bench.txt | $(BIN)/python
+	@echo "Installing what the bench compares with into .venv-bench ..."
+	@{ $(BIN)/python -m venv --clear .venv-bench && .venv-bench/bin/python $(INSTALL) -r requirements-bench.txt && touch $@; } \
+		|| { echo "It could not be installed; the bench goes on without." >&2; rm -rf .venv-bench; }

@@ -16,18 +16,30 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import requests
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from bench.clock import WATCHED
 from bench.standin import TLS, TLS_URL
 from bench.walled import Walled, a_walled_database
 from sandbox import demo
 
 ROOT = Path(__file__).resolve().parents[1]
 POSTGRES = "CPV_BENCH_POSTGRES_URL"
+DLT = ROOT / ".venv-bench" / "bin" / "python"  # what `make bench` installs it into
+DLTS = {
+    "RUNTIME__DLTHUB_TELEMETRY": "false",
+    "DESTINATION__POSTGRES__CREDENTIALS__PASSWORD": "any",  # it wants one where the address has none
+}
 OURS = ("COV", "CPV_", "KEY_VAULT_", "DATABASE_", "CELERY_", "EMAIL_", "DJANGO_", "CACHE_URL", "SECRET_KEY", "DEBUG")
+
+
+def tenant_of(size: int) -> str:
+    """The partner with this many customers."""
+    return f"be7c4000-0000-4000-8000-{size:012d}"
 
 
 class Broken(Exception):
@@ -47,12 +59,21 @@ class Ground:
         return replace(self, env=self.env | {"DATABASE_URL": self.superuser_url, "CPV_BENCH_OPEN": "1"})
 
     def measure(self, name: str, **options: Any) -> Any:
-        """What the function `bench.inside.<name>` of a fresh process returns."""
-        command = [sys.executable, "-m", "bench.inside", name, json.dumps(options)]
+        """What a function of a fresh process returns: `bench.inside.<name>`, or `<module>.<name>` of the bench's."""
+        module, _, function = name.rpartition(".")
+        command = [sys.executable, "-m", f"bench.{module or 'inside'}", function, json.dumps(options)]
+        if module == "peer_dlt":
+            command = [str(DLT), "-m", "bench.peer_dlt", json.dumps(options)]
         ended = subprocess.run(command, cwd=ROOT, env=self.env, capture_output=True, text=True, check=False)
         if ended.returncode:
             raise Broken(f"{name} {options}: {ended.stderr[-2000:]}")
         return json.loads(ended.stdout)
+
+    def tell(self, what: str, **given: Any) -> Any:
+        """Have the stand-in show a list in some way ("list"), or take its time ("latency")."""
+        answer = requests.post(f"{self.env['CPV_SANDBOX_URL']}/_bench/{what}", json=given, timeout=600)
+        answer.raise_for_status()
+        return answer.json()
 
 
 @contextmanager
@@ -67,6 +88,7 @@ def ground(partners: dict[str, int]) -> Iterator[Ground]:
         url, owner_url = made.login_url, made.owner_url
         env = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
         env |= environment(folder, stand_in, url) | {TLS: str(tls), TLS_URL: over_tls, "DATABASE_OWNER_URL": owner_url}
+        env |= {WATCHED: made.superuser_url} | DLTS
         _migrate(env)
         yield Ground(env, "PostgreSQL" if url.startswith("postgres") else "SQLite", made.superuser_url)
 

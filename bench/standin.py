@@ -1,8 +1,8 @@
 """
 The stand-in of a bench: the first world and partners of chosen sizes.
 
-A page of customers that was asked for once comes from memory the next time, so that a limit measures the wire and the
-client and not the pretending. `X-Bench-Tenant` reads such a page without a token.
+Pages of customers are made before a clock starts and kept, so that a limit measures the wire and the client and not the
+pretending.
 """
 
 from __future__ import annotations
@@ -18,45 +18,39 @@ from typing import TYPE_CHECKING
 from werkzeug import Request, Response
 
 from sandbox import demo
-from sandbox.app import handle
-from sandbox.asks import peeked
+from sandbox.app import create_app
 from sandbox.directory import read_certificates
 from sandbox.server import Server, serve
 from sandbox.world import World
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-PARTNER_CENTER = "api.partnercenter.microsoft.com"
 AN_HOUR = 3599  # seconds
+MOST_KEPT = 1 << 30  # bytes of pages: a million customers
 CERTIFICATE = "BENCH_CERTIFICATE"  # a PEM with its key, which the application may prove itself with
 TLS = "BENCH_TLS"  # the path of a PEM with its key, to serve a second time over TLS
 TLS_URL = "BENCH_TLS_URL"  # where that is; what TLS names is also whom to trust there
 
 
-class Remembering:
-    """The stand-in's application with a memory for pages of customers."""
+class Prepared:
+    """The stand-in's application, and what a bench sets: how a list looks, and how long an answer takes."""
 
     def __init__(self, world: World) -> None:
-        self._world = world
-        self._pages: dict[tuple[str, str, str], bytes] = {}
+        self._world, self._app = world, create_app(world)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        return self._answer(Request(environ))(environ, start_response)
+        if not environ["PATH_INFO"].startswith("/_bench/"):
+            return self._app(environ, start_response)
+        request = Request(environ)
+        self._set(request.path, json.loads(request.get_data()))
+        return Response("{}", content_type="application/json")(environ, start_response)
 
-    def _answer(self, request: Request) -> Response:
-        if request.host != PARTNER_CENTER or request.path != "/v1/customers":
-            return handle(self._world, request)
-        bearer = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        tenant = request.headers.get("X-Bench-Tenant") or str(peeked(bearer).get("tid"))
-        key = (tenant, request.query_string.decode(), request.headers.get("MS-ContinuationToken", ""))
-        known = self._pages.get(key)
-        if known is not None:
-            return Response(known, content_type="application/json; charset=utf-8")
-        answer = handle(self._world, request)
-        if answer.status_code == 200:
-            self._pages[key] = answer.get_data()
-        return answer
+    def _set(self, path: str, given: dict[str, object]) -> None:
+        if path == "/_bench/list":
+            self._world.tenants[str(given.pop("tenant"))].drift = given
+        else:
+            self._world.latency["partnercenter"] = float(str(given["seconds"]))
 
 
 def main(partners: dict[str, int]) -> None:
@@ -67,14 +61,17 @@ def main(partners: dict[str, int]) -> None:
     """
     world = World(public_url="http://localhost")
     world.remember_secrets = False
+    world.kept.most = MOST_KEPT
     demo.build(world)
     world.access_token_seconds = AN_HOUR
     if os.environ.get(CERTIFICATE):
         world.apps[demo.APP_ID].certificates += read_certificates([os.environ[CERTIFICATE]])
     for tenant_id, customers in partners.items():
-        tenant = world.add_tenant(tenant_id, f"Bench{customers}", customers=customers)
-        tenant.add_account(f"svc-cpv@bench{customers}.onmicrosoft.test", groups={"AdminAgents"})
-    app = Remembering(world)
+        name = name_of(tenant_id)
+        world.add_tenant(tenant_id, name, customers=customers).add_account(
+            f"svc-cpv@{name.lower()}.onmicrosoft.test", groups={"AdminAgents"}
+        )
+    app = Prepared(world)
     server = Server(("127.0.0.1", 0), app)
     ports = [server.server_address[1]]
     world.public_url = f"http://localhost:{ports[0]}"
@@ -83,7 +80,12 @@ def main(partners: dict[str, int]) -> None:
     serve(server, lambda: print(*ports, flush=True))  # noqa: T201 - whoever started it reads this line
 
 
-def _also_over_tls(app: Remembering, certificate: str) -> int:
+def name_of(tenant_id: str) -> str:
+    """Partners of a bench are called after what tells their tenant ids apart."""
+    return f"Bench{int(tenant_id.rpartition('-')[2])}"
+
+
+def _also_over_tls(app: WSGIApplication, certificate: str) -> int:
     """Serve in a thread of its own; the port."""
     server = Server(("127.0.0.1", 0), app)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -96,13 +96,14 @@ def kind_named(name: str) -> Kind:
 
 # --- Making due and claiming ----------------------------------------------------------------------------------------
 def ensure(partner: Partner, kind: str, *, due_now: bool = False) -> Job:
-    """The partner's job of this kind; a new one is due at once."""
-    kind_named(kind)
-    job, is_new = Job.objects.get_or_create(partner=partner, kind=kind, defaults={"next_run_at": timezone.now()})
-    if due_now and not is_new:
+    """The partner's job of this kind, the first of its lanes; new ones are due at once."""
+    wanted = range(kind_named(kind).lanes)
+    known = set(partner.jobs.filter(kind=kind).values_list("lane", flat=True))
+    missing = [Job(partner=partner, kind=kind, lane=lane, next_run_at=timezone.now()) for lane in wanted]
+    Job.objects.bulk_create([job for job in missing if job.lane not in known], ignore_conflicts=True)
+    if due_now and known:
         make_due(partner, kind=kind)
-        job.refresh_from_db()
-    return job
+    return partner.jobs.get(kind=kind, lane=0)
 
 
 def make_due(partner: Partner, *, kind: str | None = None) -> int:
@@ -218,6 +219,11 @@ class Work:
     @property
     def actor(self) -> Actor:
         return Actor(ActorKind.RUN, id=str(self.run.pk), label=f"{self.job.kind} run {self.run.pk}")
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """Which lane this is, counted from 0, and of how many; a kind of one lane has all customers in (0, 1)."""
+        return self.job.lane, kind_named(self.job.kind).lanes
 
     def session(self) -> ApiSession:
         """Requests in the partner's name, to the kind's audience and for its purpose."""

@@ -10,6 +10,7 @@ from django.db import connections, models
 from django.db.models import Q
 from django.utils import timezone
 
+from partners.models.mirrored import Mirrored, MirroredQuerySet
 from partners.models.people import Member, Partner
 from partners.models.searching import Wanted
 from tokens import tenancy
@@ -27,10 +28,7 @@ RELATIONSHIPS = {  # Partner Center's words in ours
 OFFER = dt.timedelta(seconds=10)  # a question that no worker took is offered again after this
 
 
-class CustomerQuerySet(OfOnePartner, models.QuerySet["Customer"]):
-    def present(self) -> CustomerQuerySet:
-        return self.filter(removed_at=None)
-
+class CustomerQuerySet(MirroredQuerySet):
     def matching(self, text: str) -> CustomerQuerySet:
         """Customers that a text finds, see `Wanted`; all of them for an empty text."""
         return self.filter(Wanted.by(text).condition()) if text.strip() else self
@@ -47,10 +45,8 @@ class CustomerQuerySet(OfOnePartner, models.QuerySet["Customer"]):
         return self.filter(Wanted.by(text).looked_up(after=after, most=most))
 
 
-class Customer(models.Model):
+class Customer(Mirrored):
     """A partner's customer tenant as Partner Center last described it."""
-
-    is_mirrored = True  # nobody reads it across partners
 
     partner = models.ForeignKey(Partner, models.CASCADE, related_name="customers")
     tenant_id = models.UUIDField("tenant")
@@ -58,11 +54,6 @@ class Customer(models.Model):
     name_key = models.CharField(max_length=400, blank=True)
     domain = models.CharField(max_length=255, blank=True)
     relationship = models.CharField(max_length=40, blank=True)
-    content_hash = models.BinaryField(max_length=16)
-    first_seen_at = models.DateTimeField(default=timezone.now)
-    changed_at = models.DateTimeField(default=timezone.now)
-    removed_at = models.DateTimeField(null=True, blank=True)
-    removed_reason = models.CharField(max_length=40, blank=True)
 
     objects = CustomerQuerySet.as_manager()
 

@@ -23,10 +23,14 @@ class JobQuerySet(OfOnePartner, models.QuerySet["Job"]):
 
 
 class Job(models.Model):
-    """One kind of work for one partner. The row is the truth; messages only hint that it may be due."""
+    """
+    One kind of work for one partner, or one of the lanes that share it. The row is the truth; messages only hint that
+    it may be due.
+    """
 
     partner = models.ForeignKey(Partner, models.CASCADE, related_name="jobs")
     kind = models.CharField(max_length=40)
+    lane = models.PositiveSmallIntegerField(default=0)
     next_run_at = models.DateTimeField(null=True, blank=True)
     claimed_until = models.DateTimeField(null=True, blank=True)
     leased_until = models.DateTimeField(null=True, blank=True)
@@ -40,13 +44,14 @@ class Job(models.Model):
 
     class Meta:
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=["partner", "kind"], name="job_once_per_kind"),
+            models.UniqueConstraint(fields=["partner", "kind", "lane"], name="job_once_per_lane"),
             models.UniqueConstraint(fields=["partner", "id"], name="job_partner_id"),
         ]
         indexes: ClassVar = [models.Index(fields=["next_run_at"], name="job_due", condition=Q(paused_at=None))]
 
     def __str__(self) -> str:
-        return f"{self.kind} of {self.partner}"
+        lane = f", lane {self.lane}" if self.lane else ""
+        return f"{self.kind}{lane} of {self.partner}"
 
     def lease(self, *, message: str = "", redelivered: bool = False) -> bool:
         """

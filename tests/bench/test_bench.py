@@ -31,7 +31,8 @@ def test_tiny_sizes_give_every_figure_and_its_ratio():
     done = bench(*TINY, CPV_BENCH_POSTGRES_URL=SERVER)
 
     assert done.returncode == 0, done.stderr
-    for name in ("first page", "deep page", "search, many found", "search, one found"):
+    pages = ("first page", "deep page", "search, many found", "search, one found", "prefix search", "substring search")
+    for name in (*pages, "Paginator, page 1", "Paginator, in the middle"):
         assert re.search(rf"^{name} .* {RATIO}( !)?$", done.stdout, re.MULTILINE), done.stdout
     for name in ("limit: raw fetch", "limit: fetch + parse", "first sync", "unchanged re-sync"):
         assert re.search(rf"^{re.escape(name)} .* {RATIO} / {RATIO}$", done.stdout, re.MULTILINE), done.stdout

@@ -26,7 +26,10 @@ def wanted_of(name: str, extras: set[str]) -> list[Requirement]:
     return [one for one in asked if one.marker is None or any(one.marker.evaluate(case) for case in cases)]
 
 
-@pytest.mark.parametrize("path", ["requirements.txt", "requirements-dev.txt"])
+LOCKS = ["requirements.txt", "requirements-dev.txt", "requirements-bench.txt"]
+
+
+@pytest.mark.parametrize("path", LOCKS)
 def test_a_package_that_another_wants_with_extras_is_pinned_with_them(path):
     """Or pip 23 takes the newest release for it, finds no hash and ends: a clone would stop installing one day."""
     pins = locked(path)
@@ -42,3 +45,32 @@ def test_a_package_that_another_wants_with_extras_is_pinned_with_them(path):
     ]
 
     assert missing == []
+
+
+@pytest.mark.parametrize("path", LOCKS)
+def test_a_lock_holds_hashes_for_every_package_and_names_no_registry(path):
+    text = Path(path).read_text()
+    blocks = re.split(r"^(?=[A-Za-z0-9])", text, flags=re.MULTILINE)[1:]
+
+    unhashed = [block.splitlines()[0] for block in blocks if "--hash=sha256:" not in block]
+
+    assert unhashed == []
+    assert len(blocks) == len(PINNED.findall(text))
+    assert "://" not in text
+    assert "--index" not in text
+
+
+def test_peers_of_the_bench_are_installed_by_the_bench_alone_and_apart_from_everything_else():
+    """Their pins need not agree with ours, and no check downloads them."""
+    peers = locked("requirements-bench.txt")
+    lines = [line for line in Path("Makefile").read_text().splitlines(keepends=True) if not line.startswith("#")]
+    rules = re.split(r"^(?=\S.*:)", "".join(lines), flags=re.MULTILINE)
+
+    naming = [rule.split(":")[0] for rule in rules if "requirements-bench" in rule]
+    needing = [rule.split(":")[0] for rule in rules if ".venv-bench/.stamp" in rule.splitlines()[0].partition(":")[2]]
+
+    assert "dlt" in peers
+    assert [path for path in LOCKS[:2] if "dlt" in locked(path)] == []
+    assert naming == ["lock", ".venv-bench/.stamp"]
+    assert needing == ["bench"]
+    assert "bench" not in Path(".ci/run").read_text()

@@ -1,0 +1,147 @@
+"""
+Workers and their dispatcher, in fresh processes: `python -m bench.dispatching NAME OPTIONS`.
+
+A page is a wait and what a job keeps after each page; what it costs to read and to write one, other benches tell.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import django
+
+django.setup()
+
+from celery import Celery, group  # noqa: E402
+from django.db import connection  # noqa: E402
+
+from bench.clock import clock, most_memory  # noqa: E402
+from cpvpanel.celery import app  # noqa: E402
+from partners import jobs, tasks  # noqa: E402
+from tokens.tenancy import system_scope  # noqa: E402
+
+PEER_QUEUE = "cpv-bench-peer"
+QUEUES = ("work", "control", "interactive", PEER_QUEUE)
+LANES = 16
+LONGEST = 120.0  # seconds
+
+
+# --- Claimed and on the message broker ------------------------------------------------------------------------------
+def dispatch(due: int) -> dict[str, Any]:
+    """The product's tick."""
+    _empty(app)
+    app.send_task("partners.nothing", expires=1)  # the connection is there
+    connection.ensure_connection()
+    figures: dict[str, Any] = {}
+    with clock(figures):
+        tasks.dispatch()
+    claimed = _count("claimed_until > now()")
+    assert claimed == due, claimed
+    figures["messages"] = _waiting(app, "work")
+    _empty(app)
+    return figures
+
+
+def single_tasks(due: int) -> dict[str, Any]:
+    """The same claim, and one task for each job in a Celery group, as an application without further ado sends them."""
+    peer = Celery("peer", broker=os.environ["CELERY_BROKER_URL"])
+    peer.conf.update(task_default_queue=PEER_QUEUE, task_ignore_result=True)
+
+    @peer.task(name="peer.run_job")
+    def run_job(job_id: int) -> None:
+        """Nobody runs it."""
+
+    _empty(peer)
+    run_job.delay(0)
+    figures: dict[str, Any] = {}
+    with clock(figures):
+        claimed = jobs.claim_due(limit=due)
+        group(run_job.s(job_id) for job_id in claimed).apply_async()  # one message each
+    assert len(claimed) == due, len(claimed)
+    figures["messages"] = _waiting(peer, PEER_QUEUE)
+    _empty(peer)
+    return figures
+
+
+def _count(condition: str) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT count(*) FROM partners_job WHERE {condition}")  # noqa: S608 - our own words
+        return int(cursor.fetchone()[0])
+
+
+def _empty(celery: Celery[Any]) -> None:
+    """No message waits; a queue that does not exist has none."""
+    for queue in QUEUES:
+        with celery.connection_for_write() as broker, suppress(*broker.channel_errors):
+            channel: Any = broker.default_channel
+            channel.queue_purge(queue)
+
+
+def _waiting(celery: Celery[Any], queue: str) -> int:
+    with celery.connection_for_write() as broker:
+        channel: Any = broker.default_channel
+        return int(channel.queue_declare(queue, passive=True).message_count)
+
+
+# --- Fair turns -----------------------------------------------------------------------------------------------------
+def _pages(work: jobs.Work) -> None:
+    """This lane's share of the partner's pages, each of which takes its time."""
+    place, lanes = work.share
+    number = int(os.environ["BENCH_PAGES_OF_FIRST"]) if work.partner.pk == _first() else 1
+    seconds = float(os.environ["BENCH_SECONDS_A_PAGE"])
+    for page in range(work.job.cursor.get("page", 0), len(range(place, number, lanes))):
+        time.sleep(seconds)
+        work.keep({"page": page + 1})
+        work.count(pages=1, seen=1)
+        work.pause()
+
+
+def _first() -> int:
+    return int(os.environ["BENCH_FIRST"])
+
+
+KIND = jobs.Kind(
+    name="bench",
+    title="Pages of a bench",
+    run=_pages,
+    every=dt.timedelta(days=1),
+    fresh_for=dt.timedelta(days=2),
+    purpose="sync.bench",
+    lanes=LANES,
+)
+
+
+def work_off(threads: int, until_file: str) -> dict[str, Any]:
+    """A worker of so many threads: it says that it is there, and works from when a file appears until one ends it."""
+    flag, end = Path(until_file), time.monotonic() + LONGEST
+    Path(f"{until_file}.{os.getpid()}").touch()
+    while not flag.exists():
+        time.sleep(0.002)
+
+    def slot() -> None:
+        while time.monotonic() < end and flag.read_text() != "end":
+            if not jobs.work_off():
+                time.sleep(0.005)
+
+    slots = [threading.Thread(target=slot) for _ in range(threads)]
+    began = time.process_time()
+    for thread in slots:
+        thread.start()
+    for thread in slots:
+        thread.join()
+    return {"cpu": time.process_time() - began, "memory": most_memory()}
+
+
+if __name__ == "__main__":
+    jobs.kinds()[KIND.name] = KIND
+    with system_scope("a bench"):
+        found = globals()[sys.argv[1]](**json.loads(sys.argv[2]))
+    print(json.dumps(found))  # noqa: T201 - read by bench.ground

@@ -1,0 +1,52 @@
+"""
+The product's own syncs, in a process that holds what a worker holds: `python -m bench.running NAME OPTIONS`.
+
+A token is had before the clock starts.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import django
+
+django.setup()
+
+from bench.clock import clock  # noqa: E402
+from partners import jobs  # noqa: E402
+from partners.models import Partner  # noqa: E402
+from partners.standing import current_token  # noqa: E402
+from tokens import actors, broker  # noqa: E402
+from tokens.clouds import Audience  # noqa: E402
+from tokens.tenancy import system_scope  # noqa: E402
+
+WHO = actors.command("bench")
+
+
+def warm(partner: Partner) -> None:
+    """An access token is in this process."""
+    token = current_token(partner)
+    assert token
+    session = broker.session(token, Audience.PARTNER_CENTER, purpose="sync.customers", actor=WHO)
+    session.get("/v1/profiles/organization")
+
+
+def sync(tenant: str, size: int, first: bool) -> dict[str, Any]:
+    """One run of the customers, into an empty mirror or over what an earlier one left."""
+    partner = Partner.objects.get(tenant_id=tenant)
+    job = jobs.ensure(partner, "customers", due_now=True)
+    warm(partner)
+    figures: dict[str, Any] = {}
+    with clock(figures):
+        run = jobs.run_job(job.pk)
+    assert run
+    assert (run.outcome, run.seen, run.created) == ("done", size, size if first else 0), (run.outcome, run.error)
+    return figures
+
+
+if __name__ == "__main__":
+    with system_scope("a bench"):
+        found = globals()[sys.argv[1]](**json.loads(sys.argv[2]))
+    print(json.dumps(found))  # noqa: T201 - read by bench.ground
