@@ -1,146 +1,154 @@
-"""The mirror of a partner's customers: page by page, each page and the place to go on in one short transaction."""
+"""Mirroring Microsoft's lists: read ahead, written in batches, and gone on with where an earlier turn stopped."""
 
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
-from collections.abc import Iterable
-from typing import Any
-from uuid import UUID
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, TypeVar
 
 from django.db import transaction
-from django.utils import timezone
 
-from partners import jobs
-from partners.models import Customer, Partner
-from partners.partnercenter import Cursor, CursorRejected, CustomerInfo, Page, PartnerCenter, Trail, Untrustworthy
+from partners import jobs, removals, writing
+from partners.ahead import fetched_ahead
+from partners.mirrored_kinds import CUSTOMERS
+from partners.mirrors import Known, Mirror, ReadPage, Unnamed
+from partners.partnercenter import MAX_ITEMS, CursorRejected, PartnerCenter, Trail
+from partners.reading import Cursor
+from partners.writing import Pages, Progress
 
-STRANGERS = 10  # customers: with fewer, a list that changed altogether proves nothing
-WRITTEN = ["name", "name_key", "domain", "relationship", "content_hash", "changed_at", "removed_at", "removed_reason"]
+DIRTY_PAGES = 10  # with something to write, at most, before they are
+SECONDS = 2.0  # and so long they wait at most
+T = TypeVar("T")
 
 
-def sync_customers(work: jobs.Work) -> None:
+def sync(work: jobs.Work, mirror: Mirror[Any]) -> None:
     """
-    Mirror the partner's customers, from where an earlier run stopped or from the first page.
+    Mirror one list of the partner's own, from where an earlier turn stopped or from the first page.
 
-    Customers that Microsoft no longer lists stay: one list proves nothing, it may change while we read it.
+    :raises Untrustworthy: the list cannot be followed, or is most likely somebody else's
     """
-    partner_center = PartnerCenter(work.session(), correlation_id=work.run.correlation_id)
-    place: Cursor | None = work.job.cursor.get("next")
-    if place is not None:
-        work.count(seen=work.job.cursor.get("seen", 0), expected=work.job.cursor.get("expected"))
+    client = PartnerCenter(work.session(), correlation_id=work.run.correlation_id)
+    progress = Progress.of(work, mirror)
+    if progress.next is not None:
+        work.count(seen=progress.seen, expected=progress.expected)
         try:
-            _read_pages(work, partner_center, place)
+            _read_on(work, mirror, client, progress)
         except CursorRejected:
-            place = None  # Microsoft forgot where we were
+            progress.next = None  # Microsoft forgot where we were
             work.count(seen=-work.run.seen)
-    if place is None:
-        work.job.cursor = {}
-        _read_pages(work, partner_center, None)
+        else:
+            return
+    work.job.cursor = {}
+    _read_on(work, mirror, client, Progress.start(work, mirror))
 
 
-def _read_pages(work: jobs.Work, partner_center: PartnerCenter, place: Cursor | None) -> None:
-    trail = Trail(place)
-    place = _read_page(work, partner_center, place, trail)
-    while place is not None:
-        work.pause()
-        place = _read_page(work, partner_center, place, trail)
-
-
-def _read_page(work: jobs.Work, partner_center: PartnerCenter, place: Cursor | None, trail: Trail) -> Cursor | None:
-    """Fetch and store one page; says where the next one is. A function, so that no two pages are in memory."""
-    page = partner_center.customers_page(place)
-    trail.follow(page)
-    if place is None:
-        _check_whose(work.partner, page)
-    _store(work, page)
-    return page.cursor
-
-
-def _check_whose(partner: Partner, page: Page) -> None:
-    """
-    Refuse a first page on which every customer is a stranger though we know many: it is most likely another partner's.
-
-    :raises Untrustworthy: that is so; somebody must look before other people's customers are shown here
-    """
-    present = partner.customers.present()
-    strangers = not present.filter(tenant_id__in=[item.tenant_id for item in page.items]).exists()
-    if strangers and len(page.items) >= STRANGERS and present[:STRANGERS].count() == STRANGERS:
-        raise Untrustworthy(
-            "Not one customer on the first page is known; is this another partner's list?", code="other_tenant"
-        )
+def _read_on(work: jobs.Work, mirror: Mirror[Any], client: PartnerCenter, progress: Progress) -> None:
+    known = writing.known_pages(work, mirror)
+    pages = partial(
+        read_list, client, mirror, mirror.path(None), place=progress.next, number=progress.number,
+        known=known if progress.is_trusted else {},
+    )  # fmt: skip
+    with fetched_ahead(pages) as coming:
+        for batch in batches(coming):
+            _store(work, mirror, batch, progress, known)
+            if progress.next is not None:
+                work.pause()
 
 
 @transaction.atomic
-def _store(work: jobs.Work, page: Page) -> None:
-    """The page's rows, the place to go on and the counts: all of them, or none when the lease is lost."""
-    earlier = work.job.cursor
-    seen = earlier.get("seen", 0) + len(page.items)
-    expected = _expected(page, seen, earlier.get("expected"))
-    progress = {"next": page.cursor, "pages": earlier.get("pages", 0) + 1, "seen": seen, "expected": expected}
-    work.keep(progress)
-    counts = _mirror(work.partner, page.items)
-    work.count(expected=expected, pages=1, seen=len(page.items), **counts)
+def _store(work: jobs.Work, mirror: Mirror[Any], batch: list[ReadPage], progress: Progress, known: Pages) -> None:
+    """A batch, and after the last one what follows from the whole list."""
+    for page in batch:
+        progress.pages, progress.number, progress.next = progress.pages + 1, page.number, page.cursor
+        progress.seen += page.count
+        progress.expected = expected(page, progress.seen, progress.expected)
+    writing.store(work, mirror, batch, progress, known)
+    if progress.next is None:
+        progress.is_whole &= progress.expected is None or progress.seen >= progress.expected
+        if progress.is_whole and writing.drop_pages_after(work, mirror, 0, progress.number, known):
+            progress.is_changed = True
+        removals.conclude(work, mirror, progress)
 
 
-def _expected(page: Page, seen: int, earlier: int | None) -> int | None:
-    """How many customers there are in all; None while totalCount can as well mean this page only, as on some lists."""
+def read_list(
+    client: PartnerCenter,
+    mirror: Mirror[Any],
+    path: str,
+    *,
+    place: Cursor | None = None,
+    number: int = 0,
+    known: Pages,
+    collection: int = 0,
+) -> Iterator[ReadPage]:
+    """The pages of one list, from a place on that has `number` pages before it; raises as `PartnerCenter.listed`."""
+    trail = Trail(place)
+    while True:
+        number += 1
+        page = _read(client, mirror, path, place, trail, number, collection, known.get((collection, number)))
+        place = page.cursor
+        yield page
+        if place is None:
+            return
+        del page  # before the next one comes
+
+
+def _read(
+    client: PartnerCenter,
+    mirror: Mirror[Any],
+    path: str,
+    place: Cursor | None,
+    trail: Trail,
+    number: int,
+    collection: int,
+    known: Known | None,
+) -> ReadPage:
+    listed = client.listed(path, place, is_paged=mirror.is_paged)
+    try:
+        page = client.understood(
+            listed, lambda found: mirror.take(found, collection=collection, number=number, known=known)
+        )
+    except Unnamed as unnamed:
+        raise client.untrustworthy("Something in it has no id.", "wrong_shape") from unnamed
+    if mirror.is_paged and page.count > MAX_ITEMS:
+        raise client.untrustworthy(f"It holds {page.count} entries.", "oversized_page")
+    trail.follow(listed, page.digest)
+    return page
+
+
+def expected(page: ReadPage, seen: int, earlier: int | None) -> int | None:
+    """How many there are in all; None while totalCount can as well mean this page only, as on some lists."""
     if page.total is None or page.total < seen or (page.cursor and page.total == seen):
         return earlier
     return page.total
 
 
-def _mirror(partner: Partner, items: Iterable[CustomerInfo]) -> dict[str, int]:
-    """Write what is new or different among a page's customers; a customer that came back is present again."""
-    now = timezone.now()
-    described = {item.tenant_id: _customer(partner, item, now) for item in items}
-    known = _known(partner, list(described))
-    changed = [
-        customer
-        for tenant_id, customer in described.items()
-        if known.get(tenant_id) != (customer.content_hash, None)  # other content, unknown, or removed
-    ]
-    if changed:
-        Customer.objects.bulk_create(
-            changed, update_conflicts=True, unique_fields=["partner", "tenant_id"], update_fields=WRITTEN
-        )
-    created = sum(customer.tenant_id not in known for customer in changed)
-    return {
-        "created": created,
-        "updated": len(changed) - created,
-        "unchanged": len(described) - len(changed),
-    }
-
-
-def _known(partner: Partner, tenant_ids: list[UUID]) -> dict[UUID, tuple[bytes, Any]]:
-    rows = partner.customers.filter(tenant_id__in=tenant_ids)
-    return {
-        tenant_id: (bytes(content_hash), removed_at)
-        for tenant_id, content_hash, removed_at in rows.values_list("tenant_id", "content_hash", "removed_at")
-    }
-
-
-def _customer(partner: Partner, item: CustomerInfo, now: dt.datetime) -> Customer:
-    """The row as it should be; texts are cut to what a column holds."""
-    name, domain, relationship = item.name[:400], item.domain.lower()[:255], item.relationship[:40]
-    return Customer(
-        partner=partner,
-        tenant_id=item.tenant_id,
-        name=name,
-        name_key=(name or domain).casefold()[:400],  # a customer without a name is listed under its domain
-        domain=domain,
-        relationship=relationship,
-        content_hash=hashlib.blake2b("\0".join((name, domain, relationship)).encode(), digest_size=16).digest(),
-        first_seen_at=now,
-        changed_at=now,
-    )
+def batches(coming: Iterator[T]) -> Iterator[list[T]]:
+    """What comes, together until there is enough to write or it has waited long; at a failure what came before it."""
+    batch: list[T] = []
+    dirty, begun = 0, time.monotonic()
+    try:
+        for one in coming:
+            batch.append(one)
+            dirty += not getattr(one, "is_clean", True)
+            if dirty >= DIRTY_PAGES or time.monotonic() - begun >= SECONDS:
+                del one
+                yield batch
+                batch, dirty, begun = [], 0, time.monotonic()
+    except Exception:
+        if batch:
+            yield batch
+        raise
+    if batch:
+        yield batch
 
 
 KINDS = (
     jobs.Kind(
-        name="customers",
+        name=CUSTOMERS.kind,
         title="Customers",
-        run=sync_customers,
+        run=partial(sync, mirror=CUSTOMERS),
         every=dt.timedelta(hours=6),
         fresh_for=dt.timedelta(hours=24),
         purpose="sync.customers",
