@@ -43,8 +43,9 @@ class Customers(Mirror[CustomerItem]):
     def path(self, customer: UUID | None) -> str:
         return "customers"
 
-    def key(self, item: CustomerItem) -> UUID | None:
-        return item.company_profile.tenant_id or item.id
+    def key(self, item: CustomerItem) -> int | None:
+        found = item.company_profile.tenant_id or item.id
+        return found.int if found else None
 
     def values(self, item: CustomerItem) -> tuple[Any, ...]:
         profile = item.company_profile

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from django.db import connection, transaction
 from django.db.models import QuerySet
@@ -182,7 +183,7 @@ def _listed_here(work: jobs.Work, mirror: Mirror[Any]) -> dict[bytes, int]:
 def _shorts_here(mirror: Mirror[Any], rows: QuerySet[Any]) -> Any:
     columns = ["pk", mirror.key_column, *(["customer_id"] if mirror.is_of_customers else [])]
     for pk, key, *customer in rows.values_list(*columns).iterator():
-        yield pk, mirror.short(customer[0] if customer else 0, key)
+        yield pk, mirror.short(customer[0] if customer else 0, key.int if isinstance(key, UUID) else key)
 
 
 def _look_here(work: jobs.Work, mirror: Mirror[Any]) -> Missing:

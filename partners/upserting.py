@@ -7,10 +7,11 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
+from uuid import UUID
 
 from django.db.models import Q
 
-from partners.copying import KEPT_AS_IT_WAS, Keyed
+from partners.copying import KEPT_AS_IT_WAS, Keyed, Rows
 from partners.mirrors import SHORT, Known, Mirror, ReadPage
 from partners.models import ListPage
 from partners.models.mirrored import Mirrored
@@ -20,11 +21,19 @@ AT_ONCE = 500  # keys in one question
 _BOOKKEEPING = ("content_hash", "first_seen_at", "changed_at", "missing_since", "removed_at", "removed_reason")
 
 
-def compare(mirror: Mirror[Any], partner_id: int, rows: Sequence[tuple[Keyed, bytes]]) -> dict[Keyed, bool]:
+def compare(mirror: Mirror[Any], partner_id: int, rows: Rows) -> dict[Keyed, bool]:
     """The keys of rows that are not in the mirror as they should be; True for those that are not there at all."""
-    known = _known(mirror, partner_id, [keyed for keyed, _ in rows])
-    found = {keyed: known.get(keyed) for keyed, _ in rows}
-    return {keyed: found[keyed] is None for keyed, digest in rows if found[keyed] != (digest, None, None)}
+    known = _known(mirror, partner_id, list(rows))
+    wrong = (keyed for keyed, (digest, _) in rows.items() if known.get(keyed) != (digest, None, None))
+    return {keyed: keyed not in known for keyed in wrong}
+
+
+def _there(mirror: Mirror[Any], key: Any) -> Any:
+    return UUID(int=key) if mirror.key_column == "tenant_id" else key
+
+
+def _here(key: Any) -> Any:
+    return key.int if isinstance(key, UUID) else key
 
 
 def _known(mirror: Mirror[Any], partner_id: int, keyed: Sequence[Keyed]) -> dict[Keyed, tuple[Any, ...]]:
@@ -35,11 +44,11 @@ def _known(mirror: Mirror[Any], partner_id: int, keyed: Sequence[Keyed]) -> dict
     columns = [mirror.key_column, "content_hash", "missing_since", "removed_at"]
     for customer, keys in of_customer.items():
         for begin in range(0, len(keys), AT_ONCE):
-            some = Q(**{f"{mirror.key_column}__in": keys[begin : begin + AT_ONCE]})
+            some = Q(**{f"{mirror.key_column}__in": [_there(mirror, key) for key in keys[begin : begin + AT_ONCE]]})
             if mirror.is_of_customers:
                 some &= Q(customer=customer)
             for key, digest, missing, removed in mirror.rows(partner_id).filter(some).values_list(*columns):
-                found[customer, key] = (bytes(digest), missing, removed)
+                found[customer, _here(key)] = (bytes(digest), missing, removed)
     return found
 
 
@@ -54,7 +63,7 @@ def write(
         values = dict(zip(mirror.columns, mirror.values(item), strict=True))
         of = {"customer_id": customer} if mirror.is_of_customers else {}
         row = model(
-            partner_id=partner_id, **of, **{mirror.key_column: key}, **values, content_hash=digest,
+            partner_id=partner_id, **of, **{mirror.key_column: _there(mirror, key)}, **values, content_hash=digest,
             first_seen_at=now, changed_at=now,
         )  # fmt: skip
         (new if is_new else changed).append(row)

@@ -60,7 +60,7 @@ class Progress:
     def start(cls, work: jobs.Work, mirror: Mirror[Any]) -> Progress:
         state = state_of(work, mirror)
         is_first = not mirror.rows(work.partner.pk).exists()
-        return cls(consent=consent_of(work), is_trusted=state.is_settled, is_first=is_first)
+        return cls(consent=consent_of(work), is_trusted=state.is_settled and not is_first, is_first=is_first)
 
     def kept(self) -> dict[str, Any]:
         return asdict(self)
@@ -114,7 +114,7 @@ def _write(
     if progress.is_first:
         wanted = dict.fromkeys(rows, True)
     else:
-        wanted = how.compare(mirror, partner_id, [(keyed, digest) for keyed, (digest, _) in rows.items()])
+        wanted = how.compare(mirror, partner_id, rows)
         _check_whose(work, mirror, dirty, wanted, known)
     added = changed = 0
     if wanted:
@@ -140,6 +140,8 @@ def _check_whose(
     """
     if mirror.is_of_customers:
         return  # such a list is asked for by its customer's own address
+    if sum(wanted.values()) < STRANGERS:
+        return
     last = max((number for _, number in known), default=0)
     for page in dirty:
         new = sum(wanted.get((page.collection, key), False) for key in page.rows)
