@@ -16,7 +16,7 @@ import uuid
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from functools import cache
-from typing import Any, Generic, TypeVar, get_args
+from typing import Any, Generic, TypeVar, cast, get_args
 
 import msgspec
 
@@ -173,7 +173,7 @@ class Reader(Generic[Item]):
 def _patiently(node: Any, shape: type[Any]) -> Any:
     """An item whatever the case of its properties; None for what is missing, and for what is no value of its field."""
     named = {name.lower(): value for name, value in node.items()} if isinstance(node, dict) else {}
-    return shape(**{name: _value(named.get(key), types) for name, key, types in _fields(shape)})
+    return shape(**{name: _value(named.get(key), types) for name, key, types in _fields(cast(Any, shape))})
 
 
 @cache
@@ -204,7 +204,7 @@ _packer = msgspec.msgpack.Encoder(decimal_format="number")
 
 
 # --- Values ---------------------------------------------------------------------------------------------------------
-def text(value: Any, longest: int | None = None) -> str:
+def text(value: object, longest: int | None = None) -> str:
     """A string a database takes: no NUL, and no half of a surrogate pair; cut to what a column holds."""
     if not isinstance(value, str):
         return ""

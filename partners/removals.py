@@ -97,10 +97,10 @@ def accept(partner: Partner, kind: str, *, by: Actor) -> int:
 # --- On either database ---------------------------------------------------------------------------------------------
 def _own(work: jobs.Work, mirror: Mirror[Any]) -> QuerySet[Any]:
     """The rows that are present and whose lists this lane could read."""
-    rows = mirror.rows(work.partner.pk).filter(removed_at=None)
+    rows: QuerySet[Any] = mirror.rows(work.partner.pk).filter(removed_at=None)
     if not mirror.is_of_customers:
         return rows
-    refused = ListRefusal.objects.filter(partner=work.partner, kind=mirror.kind)
+    refused: QuerySet[Any] = ListRefusal.objects.filter(partner=work.partner, kind=mirror.kind)
     return rows.filter(customer__in=_share(work)).exclude(customer__in=refused.values("customer"))
 
 

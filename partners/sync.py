@@ -5,21 +5,38 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
+from uuid import UUID
 
 from django.db import transaction
+from django.db.models import QuerySet
 
 from partners import jobs, removals, writing
 from partners.ahead import fetched_ahead
-from partners.mirrored_kinds import CUSTOMERS
-from partners.mirrors import Known, Mirror, ReadPage, Unnamed
-from partners.partnercenter import MAX_ITEMS, CursorRejected, PartnerCenter, Trail
+from partners.mirrored_kinds import CUSTOMERS, LICENCES, MFA, SUBSCRIPTIONS, USERS
+from partners.mirrors import Known, Mirror, ReadPage, Unnamed, lane_bounds
+from partners.models import Customer
+from partners.partnercenter import (
+    MAX_ITEMS,
+    AccessRefused,
+    CallRejected,
+    CursorRejected,
+    PartnerCenter,
+    SessionRefused,
+    Trail,
+    Untrustworthy,
+)
 from partners.reading import Cursor
 from partners.writing import Pages, Progress
+from tokens.errors import Failure, Transient
 
-DIRTY_PAGES = 10  # with something to write, at most, before they are
+HEAVY = 5_000  # rows to look at together, at most: ten pages of customers
+A_PAGE = 25  # rows: what a page weighs beside them
 SECONDS = 2.0  # and so long they wait at most
+AT_ONCE = 200  # customers whose pages are known at the same time
+PATIENCE = 2  # turns that ended at the same customer's list before it is left out
 T = TypeVar("T")
 
 
@@ -72,6 +89,160 @@ def _store(work: jobs.Work, mirror: Mirror[Any], batch: list[ReadPage], progress
         removals.conclude(work, mirror, progress)
 
 
+# --- A list for each customer -----------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Ended:
+    """One customer's list was read to its end, or can't be read, and why; `is_clean` is for `batches`."""
+
+    customer_id: int
+    tenant_id: UUID
+    number: int = 0
+    code: str = ""
+    correlation_id: str = ""
+    is_clean: bool = True
+
+
+def sync_of_customers(work: jobs.Work, mirror: Mirror[Any]) -> None:
+    """
+    Mirror the lists of this lane's customers one after another, from where an earlier turn stopped.
+
+    What goes wrong with one customer's list alone is noted, and the others go on.
+    """
+    client = PartnerCenter(work.session(), correlation_id=work.run.correlation_id)
+    progress = Progress.of(work, mirror)
+    share = _share(work)
+    progress.expected = share.count()
+    work.count(expected=progress.expected)
+    while customers := list(_after(share, progress)[:AT_ONCE].values_list("pk", "tenant_id")):
+        known = writing.known_pages(work, mirror, [pk for pk, _ in customers])
+        walk = Walk(client, mirror, customers, progress, known)
+        try:
+            with fetched_ahead(walk.lists) as coming:
+                for batch in batches(coming):
+                    _store_lists(work, mirror, batch, progress, known, dict(customers))
+                    work.pause()
+        except Transient:
+            progress.stuck = progress.stuck + 1 if progress.stuck_at == str(walk.at) else 1
+            progress.stuck_at = str(walk.at)
+            work.keep(progress.kept())
+            raise
+    with transaction.atomic():
+        work.keep(progress.kept())
+        removals.conclude(work, mirror, progress)
+    if progress.refused and progress.refused == progress.lists:
+        raise AccessRefused("Not one customer's list could be read.", code=progress.code)
+
+
+def _share(work: jobs.Work) -> QuerySet[Customer]:
+    first, last = lane_bounds(*work.share)
+    present = Customer.objects.filter(partner=work.partner, removed_at=None)
+    return present.filter(tenant_id__gte=first, tenant_id__lte=last)
+
+
+def _after(share: QuerySet[Customer], progress: Progress) -> QuerySet[Customer]:
+    """Whose lists are still to be read."""
+    rows = share.order_by("tenant_id")
+    if progress.within:
+        return rows.filter(tenant_id__gte=progress.within)  # first the one whose list is under way
+    return rows.filter(tenant_id__gt=progress.at) if progress.at else rows
+
+
+class Walk:
+    """Reads some customers' lists; `at` is the one it came to. Knows no rows, for it goes ahead in a thread."""
+
+    def __init__(
+        self,
+        client: PartnerCenter,
+        mirror: Mirror[Any],
+        customers: list[tuple[int, UUID]],
+        progress: Progress,
+        known: Pages,
+    ) -> None:
+        self._client, self._mirror, self._customers = client, mirror, customers
+        self._known = known if progress.is_trusted else {}
+        self._start = (progress.within, progress.next, progress.number)
+        self._stuck = progress.stuck_at if progress.stuck >= PATIENCE else ""
+        self.at: UUID | None = None
+
+    def lists(self) -> Iterator[ReadPage | Ended]:
+        for customer_id, tenant_id in self._customers:
+            self.at = tenant_id
+            within, place, number = self._start
+            if str(tenant_id) != within:
+                place, number = None, 0
+            yield from self._list(customer_id, tenant_id, place, number)
+
+    def _list(self, customer_id: int, tenant_id: UUID, place: Cursor | None, number: int) -> Iterator[ReadPage | Ended]:
+        total = seen = 0
+        path = self._mirror.path(tenant_id)
+        try:
+            for page in read_list(
+                self._client, self._mirror, path, place=place, number=number, known=self._known, collection=customer_id
+            ):
+                number, total, seen = page.number, max(total, page.total or 0), seen + page.count
+                yield page
+        except CursorRejected:
+            if place is not None:  # Microsoft forgot where we were
+                yield from self._list(customer_id, tenant_id, None, 0)
+                return
+            yield Ended(customer_id, tenant_id, code="cursor")
+        except SessionRefused:
+            raise
+        except (AccessRefused, CallRejected, Untrustworthy) as failure:
+            yield self._without(customer_id, tenant_id, failure)
+        except Transient as failure:
+            # It is waited for, as any outage; but one customer whose list never comes must not stop all others.
+            if self._stuck != str(tenant_id) or failure.code == "http_429":
+                raise
+            yield self._without(customer_id, tenant_id, failure)
+        else:
+            is_short = place is None and seen < total
+            yield Ended(customer_id, tenant_id, number, code="incomplete" if is_short else "")
+
+    def _without(self, customer_id: int, tenant_id: UUID, failure: Failure) -> Ended:
+        code = failure.code or type(failure).__name__.lower()
+        return Ended(customer_id, tenant_id, code=code, correlation_id=failure.correlation_id)
+
+
+@transaction.atomic
+def _store_lists(
+    work: jobs.Work,
+    mirror: Mirror[Any],
+    batch: list[ReadPage | Ended],
+    progress: Progress,
+    known: Pages,
+    tenants: dict[int, UUID],
+) -> None:
+    """What was read of several customers, those whose list came to its end among them."""
+    refused = writing.refusals(work, mirror, list(tenants))
+    for one in batch:
+        if isinstance(one, ReadPage):
+            progress.pages, progress.seen = progress.pages + 1, progress.seen + one.count
+            progress.within, progress.number, progress.next = str(tenants[one.collection]), one.number, one.cursor
+        else:
+            _end_list(work, mirror, one, progress, known, refused)
+    writing.store(work, mirror, [one for one in batch if isinstance(one, ReadPage)], progress, known)
+
+
+def _end_list(
+    work: jobs.Work, mirror: Mirror[Any], one: Ended, progress: Progress, known: Pages, refused: dict[int, str]
+) -> None:
+    progress.at, progress.within, progress.next, progress.number = str(one.tenant_id), "", None, 0
+    progress.lists += 1
+    if one.code:
+        progress.refused, progress.code = progress.refused + 1, one.code
+        if refused.get(one.customer_id) != one.code:
+            writing.refuse(work, mirror, one.customer_id, one.code, one.correlation_id)
+        return
+    is_shorter = writing.drop_pages_after(work, mirror, one.customer_id, one.number, known)
+    if one.customer_id in refused:
+        writing.readmit(work, mirror, one.customer_id)
+    if is_shorter or one.customer_id in refused:
+        writing.unsettle(work, mirror)
+        progress.is_changed = True
+
+
+# --- Any list --------------------------------------------------------------------------------------------------------
 def read_list(
     client: PartnerCenter,
     mirror: Mirror[Any],
@@ -127,15 +298,16 @@ def expected(page: ReadPage, seen: int, earlier: int | None) -> int | None:
 def batches(coming: Iterator[T]) -> Iterator[list[T]]:
     """What comes, together until there is enough to write or it has waited long; at a failure what came before it."""
     batch: list[T] = []
-    dirty, begun = 0, time.monotonic()
+    weight, begun = 0, time.monotonic()
     try:
         for one in coming:
             batch.append(one)
-            dirty += not getattr(one, "is_clean", True)
-            if dirty >= DIRTY_PAGES or time.monotonic() - begun >= SECONDS:
+            if isinstance(one, ReadPage) and not one.is_clean:
+                weight += A_PAGE + len(one.rows)
+            if weight >= HEAVY or time.monotonic() - begun >= SECONDS:
                 del one
                 yield batch
-                batch, dirty, begun = [], 0, time.monotonic()
+                batch, weight, begun = [], 0, time.monotonic()
     except Exception:
         if batch:
             yield batch
@@ -144,13 +316,18 @@ def batches(coming: Iterator[T]) -> Iterator[list[T]]:
         yield batch
 
 
+def _kind(mirror: Mirror[Any], title: str, **how: Any) -> jobs.Kind:
+    run = sync_of_customers if mirror.is_of_customers else sync
+    return jobs.Kind(
+        name=mirror.kind, title=title, run=partial(run, mirror=mirror), purpose=f"sync.{mirror.kind}", **how
+    )
+
+
+A_DAY = dt.timedelta(hours=24)
 KINDS = (
-    jobs.Kind(
-        name=CUSTOMERS.kind,
-        title="Customers",
-        run=partial(sync, mirror=CUSTOMERS),
-        every=dt.timedelta(hours=6),
-        fresh_for=dt.timedelta(hours=24),
-        purpose="sync.customers",
-    ),
+    _kind(CUSTOMERS, "Customers", every=dt.timedelta(hours=6), fresh_for=A_DAY),
+    _kind(SUBSCRIPTIONS, "Subscriptions", every=A_DAY / 2, fresh_for=A_DAY, lanes=4),
+    _kind(LICENCES, "Licences", every=A_DAY, fresh_for=2 * A_DAY, lanes=4),
+    _kind(USERS, "Users", every=A_DAY, fresh_for=2 * A_DAY, lanes=4, opt_in=True),
+    _kind(MFA, "Sign-ins without MFA", every=A_DAY, fresh_for=2 * A_DAY),
 )

@@ -44,7 +44,11 @@ class Progress:
     is_repeated: bool = False  # a key was listed twice
     at: str = ""
     within: str = ""
-    stuck: int = 0  # how often reading ended at the same customer
+    lists: int = 0  # that came to an end, and how many of them could not be read, the last one why
+    refused: int = 0
+    code: str = ""
+    stuck: int = 0  # how often in a row reading broke off, and at which customer's list
+    stuck_at: str = ""
 
     @classmethod
     def of(cls, work: jobs.Work, mirror: Mirror[Any]) -> Progress:
@@ -180,12 +184,20 @@ def drop_pages_after(work: jobs.Work, mirror: Mirror[Any], collection: int, numb
     return True
 
 
+def refusals(work: jobs.Work, mirror: Mirror[Any], customers: Sequence[int]) -> dict[int, str]:
+    """Which of these customers' lists could not be read at the last try, and why."""
+    own = ListRefusal.objects.filter(partner=work.partner, kind=mirror.kind, customer__in=customers)
+    return dict(own.values_list("customer_id", "code"))
+
+
+def readmit(work: jobs.Work, mirror: Mirror[Any], customer_id: int) -> None:
+    """This customer's list can be read again."""
+    ListRefusal.objects.filter(partner=work.partner, customer=customer_id, kind=mirror.kind).delete()
+
+
 def refuse(work: jobs.Work, mirror: Mirror[Any], customer_id: int, code: str, correlation_id: str) -> None:
     """Note that this customer's list can't be read, and since when for this reason."""
-    own = ListRefusal.objects.filter(partner=work.partner, customer=customer_id, kind=mirror.kind)
-    if own.filter(code=code).exists():
-        return
-    own.delete()
+    readmit(work, mirror, customer_id)
     ListRefusal.objects.create(
         partner=work.partner,
         customer_id=customer_id,
