@@ -48,20 +48,15 @@ def sync(work: jobs.Work, mirror: Mirror[Any]) -> None:
     """
     client = PartnerCenter(work.session(), correlation_id=work.run.correlation_id)
     progress = Progress.of(work, mirror)
-    if progress.next is not None:
-        work.count(seen=progress.seen, expected=progress.expected)
-        try:
-            _read_on(work, mirror, client, progress)
-        except CursorRejected:
-            progress.next = None  # Microsoft forgot where we were
-            work.count(seen=-work.run.seen)
-        else:
-            return
-    work.job.cursor = {}
-    _read_on(work, mirror, client, Progress.start(work, mirror))
+    work.count(seen=progress.seen, expected=progress.expected)
+    try:
+        read_on(work, mirror, client, progress)
+    except CursorRejected:  # Microsoft forgot where we were
+        work.count(seen=-work.run.seen)
+        read_on(work, mirror, client, Progress.start(work, mirror))
 
 
-def _read_on(work: jobs.Work, mirror: Mirror[Any], client: PartnerCenter, progress: Progress) -> None:
+def read_on(work: jobs.Work, mirror: Mirror[Any], client: PartnerCenter, progress: Progress) -> None:
     known = writing.known_pages(work, mirror)
     pages = partial(
         read_list, client, mirror, mirror.path(None), place=progress.next, number=progress.number,
@@ -108,22 +103,26 @@ def sync_of_customers(work: jobs.Work, mirror: Mirror[Any]) -> None:
 
     What goes wrong with one customer's list alone is noted, and the others go on.
     """
-    client = PartnerCenter(work.session(), correlation_id=work.run.correlation_id)
+    walk(work, mirror, PartnerCenter(work.session(), correlation_id=work.run.correlation_id))
+
+
+def walk(work: jobs.Work, mirror: Mirror[Any], client: PartnerCenter) -> None:
+    """From where an earlier turn stopped through this lane's customers."""
     progress = Progress.of(work, mirror)
     share = _share(work)
     progress.expected = share.count()
     work.count(expected=progress.expected)
     while customers := list(_after(share, progress)[:AT_ONCE].values_list("pk", "tenant_id")):
         known = writing.known_pages(work, mirror, [pk for pk, _ in customers])
-        walk = Walk(client, mirror, customers, progress, known)
+        way = Walk(client, mirror, customers, progress, known)
         try:
-            with fetched_ahead(walk.lists) as coming:
+            with fetched_ahead(way.lists) as coming:
                 for batch in batches(coming):
                     _store_lists(work, mirror, batch, progress, known, dict(customers))
                     work.pause()
         except Transient:
-            progress.stuck = progress.stuck + 1 if progress.stuck_at == str(walk.at) else 1
-            progress.stuck_at = str(walk.at)
+            progress.stuck = progress.stuck + 1 if progress.stuck_at == str(way.at) else 1
+            progress.stuck_at = str(way.at)
             work.keep(progress.kept())
             raise
     with transaction.atomic():

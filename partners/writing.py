@@ -97,16 +97,16 @@ def store(work: jobs.Work, mirror: Mirror[Any], pages: Sequence[ReadPage], progr
     :raises LeaseLost: somebody else works on the job; nothing is written
     :raises Untrustworthy: a page is most likely of another partner's list
     """
+    dirty = [page for page in pages if not page.is_clean]
+    is_first_change = bool(dirty) and not progress.is_changed
+    progress.is_changed |= is_first_change
     work.keep(progress.kept())
+    if is_first_change:
+        unsettle(work, mirror)
     counts = Counter(pages=len(pages), seen=sum(page.count for page in pages))
     counts["unchanged"] = sum(page.count for page in pages if page.is_clean)
-    dirty = [page for page in pages if not page.is_clean]
     if dirty:
         _write(work, mirror, dirty, progress, known, counts)
-        if not progress.is_changed:
-            unsettle(work, mirror)
-            progress.is_changed = True
-        work.keep(progress.kept())
     work.count(expected=progress.expected, **counts)
 
 
@@ -124,7 +124,9 @@ def _write(
     if wanted:
         lines = ((keyed, *rows[keyed], is_new) for keyed, is_new in wanted.items())
         added, changed = how.write(mirror, partner_id, lines, timezone.now())
-    progress.is_repeated |= added < sum(wanted.values())
+    if added < sum(wanted.values()) and not progress.is_repeated:
+        progress.is_repeated = True
+        work.keep(progress.kept())
     how.keep_pages(mirror, partner_id, [(page, _lists_the_same(page, known)) for page in dirty])
     counts.update(created=added, updated=changed, unchanged=len(rows) - added - changed)
 
