@@ -120,6 +120,8 @@ def walk(work: jobs.Work, mirror: Mirror[Any], client: PartnerCenter) -> None:
                 for batch in batches(coming):
                     _store_lists(work, mirror, batch, progress, known, dict(customers))
                     work.pause()
+        except jobs.TurnOver:
+            raise
         except Transient:
             progress.stuck = progress.stuck + 1 if progress.stuck_at == str(way.at) else 1
             progress.stuck_at = str(way.at)
