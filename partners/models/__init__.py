@@ -2,6 +2,7 @@
 
 from partners.models.grants import AccessGrant
 from partners.models.mirror import ChosenCustomer, Customer, CustomerQuerySet, Lookup
+from partners.models.pacing import Pace, Service
 from partners.models.people import ACCESS_DAYS, CLOUDS, Member, Partner, User
 from partners.models.staff import LIFT_WITHIN, LiftRequest
 from partners.models.work import LEASE, Job, Pulse, Run
@@ -19,8 +20,10 @@ __all__ = [
     "LiftRequest",
     "Lookup",
     "Member",
+    "Pace",
     "Partner",
     "Pulse",
     "Run",
+    "Service",
     "User",
 ]
