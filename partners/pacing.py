@@ -259,7 +259,7 @@ class _Lane:
         speed = self.speed()
         number = max(1, int(speed * PERMITS_FOR))
         second = _now()
-        given = {
+        given: dict[str, Any] = {
             "partner": self.partner_id,
             "service": self.service,
             "second": second,

@@ -223,12 +223,12 @@ def _finish(job: Job, run: Run, ending: Ending) -> None:
     is_poison = failures >= TOO_OFTEN.get(ending.outcome, failures + 1)
     next_run_at = None if is_poison else _next_run_at(job, ending, now, failures)
     planned = Value(next_run_at, output_field=DateTimeField())
-    held_since = Value(now if is_poison else None, output_field=DateTimeField())
+    unless_asked = When(next_run_at=job.next_run_at, then=Value(now, output_field=DateTimeField()))
     with transaction.atomic():
         ours = ending.outcome != Run.Outcome.TAKEN_OVER and Job.objects.filter(pk=job.pk, fence=job.fence).update(
             # Whoever made the job due while it ran (a reconnect, a person) wins over our own plan.
             next_run_at=Case(When(next_run_at=job.next_run_at, then=planned), default=F("next_run_at")),
-            quarantined_at=Case(When(next_run_at=job.next_run_at, then=held_since), default=None),
+            quarantined_at=Case(unless_asked, default=None) if is_poison else None,
             claimed_until=None,
             leased_until=None,
             lease_message="",

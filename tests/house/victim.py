@@ -26,7 +26,7 @@ from consent import invitations, team
 from consent.models import ConsentAttempt, Invitation, MemberInvitation, Notice
 from partners import borrowed, jobs, lookups, presence, second_factor
 from partners.access import SESSION_KEY
-from partners.models import AccessGrant, ChosenCustomer, Customer, Job, Lookup, Member, Partner, User
+from partners.models import AccessGrant, ChosenCustomer, Customer, Job, Lookup, Member, Pace, Partner, User
 from partners.sign_in_backends import PEOPLE
 from sandbox.world import World
 from tests.conftest import CONTOSO, FABRIKAM, SERVICE
@@ -41,7 +41,8 @@ MARK = re.compile(r"zq\d{5}qz")
 KEPT = frozenset({
     "about", "action", "actor_id", "actor_kind", "audience", "cloud", "hash", "kind", "lease_message", "limits",
     "missing_scopes", "next_path", "outcome", "password", "pinned_version", "purpose", "refusal", "refusal_code",
-    "role", "sealed_answer", "sealed_flow", "secret_name", "terms_version", "username", "version", "wanted_claims",
+    "role", "sealed_answer", "sealed_flow", "secret_name", "service", "terms_version", "username", "version",
+    "wait_code", "wanted_claims",
 })  # fmt: skip
 SECRET = frozenset({"password", "sealed_answer", "sealed_flow", "secret_name", "pinned_version", "hash"})
 LONG = 20
@@ -235,6 +236,7 @@ def make_rows(partner: Partner, owner: Member, customers: list[Customer]) -> dic
     Notice.objects.create(partner=partner, token=token, kind=Notice.Kind.ENDING, to="owner@contoso.test")
     alarm = Alarm.objects.create(partner=partner, kind=Alarm.Kind.UNREADABLE, cloud="global", code="unreadable")
     long_ago = timezone.now() - A_DAY
+    Pace.objects.get_or_create(partner=partner, service="partnercenter")
     halt = Halt.objects.create(
         partner=partner, reason="a drill", started_by="Vera", started_at=long_ago, ended_by="Vera", ended_at=long_ago
     )
