@@ -5,8 +5,8 @@ The row is the truth. A message only hints that something may be due; lost, doub
 is claimed (so that it has its turn), leased (so that one process works), and ended by whoever holds its fence.
 """
 
+from partners.jobs.catalogue import Kind, UnknownKind, kind_named, kinds
 from partners.jobs.claiming import AT_ONCE, MOST_AT_ONCE, PER_CLAIM, claim_due, is_any_claimed, next_due_at
-from partners.jobs.kinds import Kind, UnknownKind, kind_named, kinds
 from partners.jobs.running import note_missing_mfa, run_first, run_job, work_off
 from partners.jobs.schedule import (
     cancel,

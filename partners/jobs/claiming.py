@@ -92,25 +92,21 @@ def claim_due(limit: int = 50) -> list[int]:
         return [job_id for job_id, _ in sorted(cursor.fetchall(), key=lambda row: row[1])]
 
 
+@system_scope("a job is leased")
 def take_next(*, message: str = "", redelivered: bool = False) -> int | None:
     """
-    Lease the job whose turn it is, claiming more when none is left; None when nothing is due.
+    Lease the claimed job whose turn it is; None when none is claimed.
 
     A message that its dead reader gave back begins with the job which that one held.
     """
-    if redelivered and message and (left := _take(TAKE_BACK, message)):
-        return left
-    taken = _take(TAKE.format(lock=_locked()), message)
-    if taken is None and claim_due(limit=PER_CLAIM):
-        taken = _take(TAKE.format(lock=_locked()), message)
-    return taken
-
-
-@system_scope("a job is taken")
-def _take(statement: str, message: str) -> int | None:
     now = timezone.now()
+    asked = _times(now=now, until=now + LEASE) | {"message": message[:64]}
     with connection.cursor() as cursor:
-        cursor.execute(statement, _times(now=now, until=now + LEASE) | {"message": message[:64]})
+        if redelivered and message:
+            cursor.execute(TAKE_BACK, asked)
+            if left := cursor.fetchone():
+                return int(left[0])
+        cursor.execute(TAKE.format(lock=_locked()), asked)
         found = cursor.fetchone()
     return found[0] if found else None
 

@@ -18,8 +18,8 @@ from django.db.models import Case, DateTimeField, F, Value, When
 from django.utils import timezone
 
 from partners import messages, pacing
-from partners.jobs.claiming import is_any_claimed, take_next
-from partners.jobs.kinds import kind_named, kinds
+from partners.jobs.catalogue import kind_named, kinds
+from partners.jobs.claiming import PER_CLAIM, claim_due, is_any_claimed, take_next
 from partners.jobs.schedule import dice, regular_time
 from partners.jobs.work import SHORT_TURN, Cancelled, LeaseLost, Paused, TurnOver, Work, is_closing
 from partners.models import Job, Run
@@ -44,6 +44,16 @@ LISTENS_AFTER = 30.0  # seconds after which a worker takes no next job, so that 
 NEEDS_A_PERSON = (Stopped, ConsentRequired, BlockedByPartner, NoSuchTenant, ChallengedAgain, MfaMissing, AccessRefused)
 
 
+@dataclass(frozen=True)
+class Taken:
+    """A job under our lease, with what it needs: a run that began, or why no call of it may leave now."""
+
+    job: Job
+    token: RefreshToken | None
+    run: Run
+    held_up: pacing.HeldUp | None
+
+
 def work_off(*, message: str = "", redelivered: bool = False) -> int:
     """
     Run what is due, one after the other and in the order of turns, until nothing is; returns how many.
@@ -54,13 +64,13 @@ def work_off(*, message: str = "", redelivered: bool = False) -> int:
     begun, ran = time.monotonic(), 0
     until = begun + settings.CPV_TURN_SECONDS
     while not is_closing() and time.monotonic() - begun < min(LISTENS_AFTER, settings.CPV_TURN_SECONDS / 2):
-        job_id = take_next(message=message, redelivered=redelivered and not ran)
-        if job_id is None:
+        taken = _take_next(message, redelivered=redelivered and not ran)
+        if taken is None:
             break
         ran += 1
         if ran == 1 and is_any_claimed():
             messages.send("partners.work_off")
-        _run(_taken(job_id), until=until)
+        _run(taken, until=until)
     return ran
 
 
@@ -80,11 +90,11 @@ def run_job(
     call could leave. `turn` is in seconds, when it is to be shorter than usual. Whoever `insists` asks Microsoft even
     where it asked for patience before.
     """
-    job = _lease(job_id, message=message, redelivered=redelivered)
-    if job is None:
+    taken = _take(job_id, message=message, redelivered=redelivered, insists=insists)
+    if taken is None:
         return None
     until = time.monotonic() + (settings.CPV_TURN_SECONDS if turn is None else turn)
-    return _run(job, until=until, insists=insists)
+    return _run(taken, until=until, insists=insists)
 
 
 def run_first(job_id: int, *, message: str = "", redelivered: bool = False) -> None:
@@ -95,61 +105,62 @@ def run_first(job_id: int, *, message: str = "", redelivered: bool = False) -> N
         messages.send("partners.work_off")
 
 
+# --- Taking one: all of it in one transaction -----------------------------------------------------------------------
+@system_scope("a job is taken")
+def _take_next(message: str, *, redelivered: bool) -> Taken | None:
+    """The job whose turn it is; more are claimed when none is left."""
+    while True:
+        with transaction.atomic():
+            job_id = take_next(message=message, redelivered=redelivered)
+            if job_id is not None:
+                return _taken(Job.objects.select_related("partner").get(pk=job_id))
+        if not claim_due(limit=PER_CLAIM):
+            return None
+
+
 @system_scope("a job is claimed")
-def _lease(job_id: int, *, message: str, redelivered: bool) -> Job | None:
+def _take(job_id: int, *, message: str, redelivered: bool, insists: bool) -> Taken | None:
     job = Job.objects.select_related("partner").filter(pk=job_id).first()
-    return job if job is not None and job.lease(message=message, redelivered=redelivered) else None
-
-
-@system_scope("a job was taken")
-def _taken(job_id: int) -> Job:
-    return Job.objects.select_related("partner").get(pk=job_id)
-
-
-def _run(job: Job, *, until: float, insists: bool = False) -> Run:
-    with partner_scope(job.partner_id):
-        held_up = None if insists else _held_up(job)
-        if held_up is not None:
-            return _put_off(job, held_up)
-        run = _begin(job)
-        ending = _perform(job, run, until, insists)
-        _finish(job, run, ending)
-    return run
-
-
-def _held_up(job: Job) -> pacing.HeldUp | None:
-    """Why no call of this job may leave now, though nothing is wrong with the partner."""
-    known = kinds().get(job.kind)
-    return pacing.hold_up(job.partner, known.audience) if known else None
-
-
-def _put_off(job: Job, held_up: pacing.HeldUp) -> Run:
-    """Let the job wait without a run; other workers' runs of it that died end here, too."""
-    now = timezone.now()
-    due_at = now + dt.timedelta(seconds=min(held_up.back_in, LONGEST_RETRY_AFTER))
-    planned = Value(due_at, output_field=DateTimeField())
     with transaction.atomic():
-        _end_left_runs(job, now)
-        Job.objects.filter(pk=job.pk, fence=job.fence).update(
-            next_run_at=Case(When(next_run_at=job.next_run_at, then=planned), default=F("next_run_at")),
-            leased_until=None,
-            lease_message="",
-            wait_code=held_up.code,
-        )
-    run = Run(partner=job.partner, job=job, fence=job.fence, finished_at=now, outcome=Run.Outcome.WAITING)
-    run.error_code, run.error, run.retry_after = held_up.code, held_up.words, held_up.back_in
-    return run
+        if job is None or not job.lease(message=message, redelivered=redelivered):
+            return None
+        return _taken(job, insists=insists)
 
 
-def _begin(job: Job) -> Run:
-    with transaction.atomic():
-        _end_left_runs(job, timezone.now())
-        return Run.objects.create(partner_id=job.partner_id, job=job, fence=job.fence)
-
-
-def _end_left_runs(job: Job, now: dt.datetime) -> None:
+def _taken(job: Job, *, insists: bool = False) -> Taken:
+    known, now = kinds().get(job.kind), timezone.now()
+    token = current_token(job.partner)
+    held_up = pacing.hold_up(job.partner, known.audience) if known and not insists else None
     left = Run.objects.filter(job=job, outcome=Run.Outcome.RUNNING)
     left.update(outcome=Run.Outcome.TAKEN_OVER, finished_at=now)
+    run = Run(partner=job.partner, job=job, fence=job.fence, started_at=now)
+    if held_up is None:
+        run.save(force_insert=True)
+    return Taken(job, token, run, held_up)
+
+
+def _run(taken: Taken, *, until: float, insists: bool = False) -> Run:
+    with partner_scope(taken.job.partner_id):
+        if taken.held_up is not None:
+            _put_off(taken, taken.held_up)
+        else:
+            _finish(taken.job, taken.run, _perform(taken, until, insists))
+    return taken.run
+
+
+def _put_off(taken: Taken, held_up: pacing.HeldUp) -> None:
+    """Let the job wait without a run that anybody would have to read."""
+    job, run, now = taken.job, taken.run, timezone.now()
+    due_at = now + dt.timedelta(seconds=min(held_up.back_in, LONGEST_RETRY_AFTER))
+    planned = Value(due_at, output_field=DateTimeField())
+    Job.objects.filter(pk=job.pk, fence=job.fence).update(
+        next_run_at=Case(When(next_run_at=job.next_run_at, then=planned), default=F("next_run_at")),
+        leased_until=None,
+        lease_message="",
+        wait_code=held_up.code,
+    )
+    run.outcome, run.finished_at = Run.Outcome.WAITING, now
+    run.error_code, run.error, run.retry_after = held_up.code, held_up.words, held_up.back_in
 
 
 @dataclass(frozen=True)
@@ -168,9 +179,8 @@ class Ending:
     goes_on: bool = False
 
 
-def _perform(job: Job, run: Run, until: float, insists: bool) -> Ending:
-    partner = job.partner
-    token = current_token(partner)
+def _perform(taken: Taken, until: float, insists: bool) -> Ending:
+    job, run, token, partner = taken.job, taken.run, taken.token, taken.job.partner
     state = standing(partner, token)
     if token is None or not state.is_live:
         return Ending(Run.Outcome.REFUSED, state.state, f"{state.reason} {state.action}", parked=True)

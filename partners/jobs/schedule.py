@@ -12,7 +12,7 @@ from django.db.models import OuterRef, Q, Subquery
 from django.utils import timezone
 
 from partners import messages
-from partners.jobs.kinds import kind_named, kinds
+from partners.jobs.catalogue import kind_named, kinds
 from partners.models import Job, Partner, Run
 from partners.models.work import AT_LIBERTY
 from tokens import audit

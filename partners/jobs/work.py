@@ -12,8 +12,8 @@ from django.db import connection
 from django.utils import timezone
 
 from partners import pacing
+from partners.jobs.catalogue import kind_named
 from partners.jobs.claiming import AT_ONCE, others_wait
-from partners.jobs.kinds import kind_named
 from partners.models import LEASE, Job, Partner, Run
 from tokens.actors import Actor, ActorKind
 from tokens.errors import Permanent, Transient

@@ -67,6 +67,13 @@ class Migration(migrations.Migration):
             field=models.CharField(blank=True, max_length=40),
         ),
         migrations.AlterField(
+            model_name="job",
+            name="partner",
+            field=models.ForeignKey(
+                db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name="jobs", to="partners.partner"
+            ),
+        ),
+        migrations.AlterField(
             model_name="run",
             name="outcome",
             field=models.CharField(
@@ -87,15 +94,9 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="job",
             index=models.Index(
-                condition=models.Q(("claimed_until__isnull", False)),
+                condition=models.Q(("claimed_until__isnull", False), ("leased_until__isnull", False), _connector="OR"),
                 fields=["turn", "next_run_at", "id"],
-                name="job_claimed",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="job",
-            index=models.Index(
-                condition=models.Q(("leased_until__isnull", False)), fields=["partner"], name="job_leased"
+                name="job_under_way",
             ),
         ),
         migrations.AddConstraint(

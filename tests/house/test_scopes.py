@@ -9,8 +9,8 @@ ROOMS = ("cpvpanel", "consent", "partners", "tokens")
 ACROSS = {
     "a command of the vendor's": "partners/commands.py",
     "a job is claimed": "partners/jobs/running.py",
-    "a job is taken": "partners/jobs/claiming.py",
-    "a job was taken": "partners/jobs/running.py",
+    "a job is leased": "partners/jobs/claiming.py",
+    "a job is taken": "partners/jobs/running.py",
     "a person becomes a user": "consent/flow.py",
     "a person's sessions end": "partners/models/people.py",
     "a sign-in is claimed": "tokens/rotation.py",

@@ -16,7 +16,7 @@ from kombu.exceptions import OperationalError
 
 from partners import jobs
 from partners.jobs import claiming
-from partners.models import Job, Partner
+from partners.models import Job, Partner, Run
 
 pytestmark = pytest.mark.django_db
 
@@ -66,18 +66,27 @@ def test_what_a_partner_has_under_way_counts_for_the_turn_of_its_next_job() -> N
     assert second.turn == 2
 
 
-def test_workers_take_what_is_claimed_in_the_order_of_turns_and_claim_more_when_nothing_is_left() -> None:
+def test_workers_take_what_is_claimed_in_the_order_of_turns() -> None:
     busy, quiet = a_partner(1), a_partner(2)
     first, second = a_job(busy, "a", minutes=9), a_job(busy, "b", minutes=8)
+    other = a_job(quiet, "a", minutes=1)
     jobs.claim_due()
-    late = a_job(quiet, "a")
 
-    assert [claiming.take_next() for _ in range(4)] == [first.pk, second.pk, late.pk, None]
+    assert [claiming.take_next() for _ in range(4)] == [first.pk, other.pk, second.pk, None]
+
+
+def test_workers_claim_more_when_nothing_is_left_and_do_not_wait_for_the_tick() -> None:
+    first, second = a_job(a_partner(1), "a"), a_job(a_partner(2), "a")
+
+    assert jobs.work_off() == 2
+    assert {run.job_id for run in Run.objects.all()} == {first.pk, second.pk}
+    assert jobs.work_off() == 0
 
 
 def test_a_message_that_was_given_back_begins_with_the_job_its_dead_reader_held() -> None:
     left, other = a_job(a_partner(1), "a"), a_job(a_partner(2), "a", minutes=5)
     assert left.lease(message="m1")
+    jobs.claim_due()
 
     assert claiming.take_next(message="m1", redelivered=True) == left.pk
     assert claiming.take_next(message="m1", redelivered=False) == other.pk
