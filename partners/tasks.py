@@ -6,20 +6,22 @@ from typing import Any
 from uuid import UUID
 
 from celery import Task, shared_task
+from django.conf import settings
 
 from partners import alarm_mails, borrowed, jobs, lookups
 from partners.models import Pulse
 
 HINTS = 16  # messages for one tick; workers that find more than they can do tell others
-OLD = 10  # seconds after which a hint is not worth reading: a later tick has sent others
 
 
 @shared_task(name="partners.dispatch", ignore_result=True)
 def dispatch(**_future: Any) -> None:
     """The tick: claim what is due and tell workers that something waits. Two ticks at once share it."""
+    # On Redis a hint whose reader died comes back after more than a turn, and must not be too old then.
+    old = 2 * settings.CPV_TURN_SECONDS + 60
     claimed = len(jobs.claim_due(limit=jobs.PER_CLAIM))
     for _ in range(min(claimed, HINTS) or jobs.is_any_claimed()):
-        work_off.apply_async(expires=OLD)
+        work_off.apply_async(expires=old)
     for lookup_id in lookups.offer_waiting():
         look_up.delay(lookup_id=str(lookup_id))
 

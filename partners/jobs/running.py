@@ -265,12 +265,12 @@ def _close(run: Run, ending: Ending, now: dt.datetime) -> None:
 
 
 def _failures(job: Job, run: Run, ending: Ending) -> int:
-    """How often in a row it went wrong; a run that came further starts the count anew."""
+    """How often in a row it went wrong; a run that came further before it had to wait starts the count anew."""
     if ending.outcome in (Run.Outcome.DONE, Run.Outcome.CANCELLED) or ending.code == TURN_OVER:
         return 0
     if ending.goes_on:
         return job.failures
-    return 1 if run.pages else job.failures + 1
+    return 1 if run.pages and ending.outcome == Run.Outcome.WAITING else job.failures + 1
 
 
 def _next_run_at(job: Job, ending: Ending, now: dt.datetime, failures: int) -> dt.datetime | None:
