@@ -22,13 +22,13 @@ from partners import jobs, messages, overview, pacing
 from partners.models import Customer, Lookup, Member
 from partners.partnercenter import (
     AccessRefused,
-    Cursor,
     CursorRejected,
     MfaMissing,
     NotThere,
     PartnerCenter,
     SessionRefused,
 )
+from partners.reading import Cursor
 from partners.standing import current_token, standing
 from tokens import audit, outside
 from tokens.challenges import ChallengedAgain

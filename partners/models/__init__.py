@@ -1,6 +1,8 @@
 """Who the partners are, who may see them, the jobs done for them, and the mirror of their customers."""
 
+from partners.models.estate import CustomerUser, SubscribedSku, Subscription, UnprovenPrincipal
 from partners.models.grants import AccessGrant
+from partners.models.lists import ListPage, ListRefusal, ListState
 from partners.models.mirror import ChosenCustomer, Customer, CustomerQuerySet, Lookup
 from partners.models.pacing import Pace, Service
 from partners.models.people import ACCESS_DAYS, CLOUDS, Member, Partner, User
@@ -16,8 +18,12 @@ __all__ = [
     "ChosenCustomer",
     "Customer",
     "CustomerQuerySet",
+    "CustomerUser",
     "Job",
     "LiftRequest",
+    "ListPage",
+    "ListRefusal",
+    "ListState",
     "Lookup",
     "Member",
     "Pace",
@@ -25,5 +31,8 @@ __all__ = [
     "Pulse",
     "Run",
     "Service",
+    "SubscribedSku",
+    "Subscription",
+    "UnprovenPrincipal",
     "User",
 ]
