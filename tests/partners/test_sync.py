@@ -32,7 +32,7 @@ SECOND = {"tenant_id": "c0470500-0000-4000-8000-0000000000c2", "name": "Second P
 def sync(partner: Partner) -> Run:
     job = jobs.ensure(partner, "customers")
     job.make_due()
-    ended = jobs.run_job(job.pk)
+    ended = jobs.run_job(job.pk, insists=True)
     assert ended
     return ended
 
