@@ -16,10 +16,9 @@ from django.db.models import QuerySet
 from partners import jobs, removals, writing
 from partners.ahead import fetched_ahead
 from partners.mirrored_kinds import CUSTOMERS, LICENCES, MFA, SUBSCRIPTIONS, USERS
-from partners.mirrors import Known, Mirror, ReadPage, Unnamed, lane_bounds
+from partners.mirrors import Known, Mirror, ReadPage, Unfit, lane_bounds
 from partners.models import Customer
 from partners.partnercenter import (
-    MAX_ITEMS,
     AccessRefused,
     CallRejected,
     CursorRejected,
@@ -258,7 +257,7 @@ def read_list(
     collection: int = 0,
 ) -> Iterator[ReadPage]:
     """The pages of one list, from a place on that has `number` pages before it; raises as `PartnerCenter.listed`."""
-    trail = Trail(place)
+    trail = Trail(place or client.first(path, is_paged=mirror.is_paged))
     while True:
         number += 1
         page = _read(client, mirror, path, place, trail, number, collection, known.get((collection, number)))
@@ -284,10 +283,8 @@ def _read(
         page = client.understood(
             listed, lambda found: mirror.take(found, collection=collection, number=number, known=known)
         )
-    except Unnamed as unnamed:
-        raise client.untrustworthy("Something in it has no id.", "wrong_shape") from unnamed
-    if mirror.is_paged and page.count > MAX_ITEMS:
-        raise client.untrustworthy(f"It holds {page.count} entries.", "oversized_page")
+    except Unfit as unfit:
+        raise client.untrustworthy(str(unfit), unfit.code) from unfit
     trail.follow(listed, page.digest)
     return page
 
