@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from django.http.response import HttpResponseBase
 
 SESSION_KEY = "access_grant"
-OPENS = frozenset({"home", "progress", "customers", "customer", "permissions", "connection"})  # names of pages; no more
+# Names of pages; no more.
+OPENS = frozenset({"home", "progress", "customers", "customer", "jobs", "permissions", "connection"})
 ROLE = "borrowed"  # no member's role: it holds no power to change, and no row can have it
 NOTED_FOR = dt.timedelta(minutes=1)  # the same page opened again within that is no new line
 
