@@ -25,6 +25,7 @@ def serve(world: World, request: Request) -> Response:
     fixed = {
         "health": lambda: reply({"status": "ok"}),
         "world": lambda: reply(overview(world)),
+        "effects": lambda: reply({"subscriptions": world.book.effects}),
         "style.css": pages.style,
     }
     return home(world) if not name else fixed.get(name, lambda: reply({"error": "no such door"}, 404))()

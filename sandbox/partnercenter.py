@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from werkzeug import Response
 
-from sandbox import jose, users
+from sandbox import changes, jose, users
 from sandbox.asks import Answer, Ask, reply, verified
 from sandbox.clouds import CLOUDS
 from sandbox.customers import Customer, items
@@ -52,6 +52,8 @@ def refusal(status: int, code: int | str, description: str) -> Response:
 def _answer(ask: Ask) -> Response:
     tenant, account = _caller(ask)
     parts = ask.request.path.strip("/").split("/")
+    if parts[:1] == ["v1"] and parts[1:2] == ["customers"] and parts[3:4] == ["subscriptions"]:
+        return _subscriptions(ask, tenant, account, parts)
     if parts[:1] != ["v1"] or ask.request.method != "GET":
         return refusal(404, 1000, "Not found")
     if parts[1:] == ["profiles", "organization"]:
@@ -250,6 +252,23 @@ def _users(ask: Ask, tenant: Tenant, account: Account, tenant_id: str) -> Respon
     if ask.world.bom_before_users:
         response.set_data(b"\xef\xbb\xbf" + response.get_data())
     return response
+
+
+def _subscriptions(ask: Ask, tenant: Tenant, account: Account, parts: list[str]) -> Response:
+    """A customer's subscriptions, which come in one page; or one of them, to read and to change."""
+    if len(parts) > 5 or ask.request.method not in (("GET", "PATCH") if len(parts) == 5 else ("GET",)):
+        return refusal(404, 1000, "Not found")
+    if not account.groups & PARTNER_CENTER_GROUPS:
+        return refusal(403, 2032, "Access denied")
+    customer = tenant.customers.find(parts[2])
+    if customer is None:
+        return refusal(404, 3000, "The customer was not found.")
+    override = tenant.customers.overrides.get(customer.index, {})
+    if len(parts) == 5:
+        return changes.serve(ask, customer, override, parts[4], refusal)
+    listed = changes.listed(ask.world.book, customer, override, ask.world.now())
+    links = {"self": _link(_self_uri(ask, f"/customers/{customer.tenant_id}/subscriptions"))}
+    return _collection(len(listed), json.dumps(listed), links)
 
 
 def _organization(tenant: Tenant, account: Account) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from sandbox.directory import (
 from sandbox.faults import Fault
 from sandbox.ledger import GRACE_SECONDS, REFRESH_MODES, Ledger
 from sandbox.state import Store
+from sandbox.subscriptionbook import Book
 from sandbox.vaultstore import Vault
 
 VAULT_RIGHTS = frozenset({"get", "set", "update"})
@@ -80,6 +81,7 @@ class World:
         self.ledger = Ledger(self.now, self.store)
         self.faults: list[Fault] = []
         self.calls: list[Call] = []
+        self.book = Book()
         self._secrets: dict[Secret, None] = {}
         self._keys: dict[str, rsa.RSAPrivateKey] = {}
         self._call_count = 0
@@ -384,6 +386,7 @@ class World:
             self._keys.clear()
             self.faults.clear()
             self.calls.clear()
+            self.book = Book()
             self._secrets.clear()
             for vault in self.vaults.values():
                 vault.secrets.clear()
