@@ -59,7 +59,7 @@ def _patch(ask: Ask, customer: Customer, standing: Resource, override: Resource,
     if not isinstance(given, dict):
         return refuse(400, 2000, "The body is not a subscription.")
     names = {name.lower(): name for name in standing}
-    wanted = {names.get(name.lower(), name): value for name, value in given.items()}
+    wanted: Resource = {names.get(str(name).lower()) or str(name): value for name, value in given.items()}
     refused = _refusal(ask, standing, wanted, override, refuse)
     if refused:
         return refused

@@ -35,7 +35,7 @@ class Book:
 
     def standing(self, customer: Customer, index: int, override: Resource, now: float) -> Resource:
         """One subscription as it is now; `override` is the customer's, its "subscription" replaces properties."""
-        resource = subscriptions.at(customer, index) | override.get("subscription", {})
+        resource: Resource = subscriptions.at(customer, index) | override.get("subscription", {})
         key = str(resource["id"]).lower()
         slow = self._slow.get(key)
         if slow and slow.at <= now:

@@ -19,6 +19,7 @@ JOBS = {
     "consent.check": "checks when you connect",
     "sync.customers": "sync of customers, every six hours",
     "users.read": "users of a customer, when one of your members asks",
+    "subscriptions.change": "changes of a customer's subscription, each confirmed by one of your members",
     "token.keep": "keeping your sign-in alive, once a day",
 }
 BY_A_PERSON = "token.explain"  # somebody tests a connection and says why; it may be for any audience
@@ -69,8 +70,9 @@ PARTNER_CENTER = Permission(
     "1cebfa2a-fb4d-419e-b5f9-839b4383e05a",
     "Customers and their users",
     "Reads your customers, and the users of a customer when you ask for them, with the rights of the account that"
-    " agrees. Partner Center has no narrower permission: it allows writing too, and today we only read.",
-    ("consent.redeem", "sync.customers", "users.read", "token.keep"),
+    " agrees. Changes a subscription when one of your members confirms exactly that. Partner Center has no narrower"
+    " permission.",
+    ("consent.redeem", "sync.customers", "users.read", "subscriptions.change", "token.keep"),
     "read and write",
     required=True,
 )

@@ -1,5 +1,6 @@
 """Who the partners are, who may see them, the jobs done for them, and the mirror of their customers."""
 
+from partners.models.changes import Change
 from partners.models.grants import AccessGrant
 from partners.models.mirror import ChosenCustomer, Customer, CustomerQuerySet, Lookup
 from partners.models.people import ACCESS_DAYS, CLOUDS, Member, Partner, User
@@ -12,6 +13,7 @@ __all__ = [
     "LEASE",
     "LIFT_WITHIN",
     "AccessGrant",
+    "Change",
     "ChosenCustomer",
     "Customer",
     "CustomerQuerySet",
