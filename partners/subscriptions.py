@@ -6,17 +6,18 @@ https://learn.microsoft.com/partner-center/developer/subscription-resources
 
 from __future__ import annotations
 
-import json
 import re
 import uuid
+from codecs import BOM_UTF8
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
 from partners.partnercenter import PartnerCenter
 
 LONGEST = 400  # characters of a title
-_SPACE = re.compile(r"[ \t\r\n]*")
 _NAMES = {"quantity": "quantity", "auto_renew": "autoRenewEnabled"}
 _FRACTION = re.compile(r"\.\d+")
 
@@ -28,13 +29,13 @@ class Subscription:
 
     `facts` is what a person decides by, as JSON: quantity, auto_renew, status, billing, term, cycle, term_ends (the
     last day of it), fewer_until (until when it may have fewer licences, "" for never), next_term (whether a change for
-    the next term is scheduled), etag. `text` is the whole resource as it came.
+    the next term is scheduled), etag. `content` is the whole resource as it came.
     """
 
     id: str
     title: str
     facts: dict[str, Any]
-    text: str = field(repr=False)
+    content: bytes = field(repr=False)
 
     def with_changed(self, what: str, value: int | bool) -> bytes:
         """
@@ -43,10 +44,10 @@ class Subscription:
         What a PATCH leaves out, Microsoft silently resets.
         https://learn.microsoft.com/partner-center/developer/change-the-quantity-of-a-subscription
         """
-        parts = members(self.text)
+        parts = msgspec.json.decode(self.content, type=dict[str, msgspec.Raw])
         name = next((known for known in parts if known.lower() == _NAMES[what].lower()), _NAMES[what])
-        parts[name] = json.dumps(value)
-        return ("{" + ",".join(f"{json.dumps(name)}:{value}" for name, value in parts.items()) + "}").encode()
+        parts[name] = msgspec.Raw(msgspec.json.encode(value))
+        return msgspec.json.encode(parts)
 
 
 def read(client: PartnerCenter, customer: uuid.UUID, subscription_id: str) -> Subscription:
@@ -111,7 +112,7 @@ def _subscription(body: dict[str, Any], content: bytes) -> Subscription:
         "etag": known["etag"] if isinstance(known.get("etag"), str) else "",
     }
     title = str(said.get("friendlyname") or said.get("offername") or "")[:LONGEST]
-    return Subscription(id=str(said.get("id") or ""), title=title, facts=facts, text=content.decode("utf-8-sig"))
+    return Subscription(id=str(said.get("id") or ""), title=title, facts=facts, content=content.removeprefix(BOM_UTF8))
 
 
 def _word(value: object) -> str:
@@ -127,35 +128,3 @@ def _moment(value: object) -> str:
     if not 1970 < moment.year < 9000:
         return ""
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
-
-
-def members(text: str) -> dict[str, str]:
-    """
-    The members of a JSON object, each value as the text that stands there: no digit of a number is lost.
-
-    :raises ValueError: it is no JSON object
-    """
-    decoder, found = json.JSONDecoder(), {}
-    at = _skip(text, 0, "{")
-    while text[at : at + 1] != "}":
-        name, at = decoder.raw_decode(text, at)
-        begin = _skip(text, at, ":")
-        _, at = decoder.raw_decode(text, begin)
-        found[str(name)] = text[begin:at]
-        at = _after(text, at)
-        if text[at : at + 1] != "}":
-            at = _skip(text, at, ",")
-    return found
-
-
-def _after(text: str, at: int) -> int:
-    """Where the next character that is no space stands."""
-    found = _SPACE.match(text, at)
-    return found.end() if found else at
-
-
-def _skip(text: str, at: int, character: str) -> int:
-    at = _after(text, at)
-    if text[at : at + 1] != character:
-        raise ValueError(f"{character} is missing")
-    return _after(text, at + 1)

@@ -10,7 +10,7 @@ from tokens.rls import EnableRLS, SamePartner
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("partners", "0012_chosen_customers_of_one_partner"),
+        ("partners", "0014_more_is_mirrored"),
     ]
 
     operations = [

@@ -1,7 +1,9 @@
 """Who the partners are, who may see them, the jobs done for them, and the mirror of their customers."""
 
 from partners.models.changes import Change
+from partners.models.estate import CustomerUser, SubscribedSku, Subscription, UnprovenPrincipal
 from partners.models.grants import AccessGrant
+from partners.models.lists import ListPage, ListRefusal, ListState
 from partners.models.mirror import ChosenCustomer, Customer, CustomerQuerySet, Lookup
 from partners.models.people import ACCESS_DAYS, CLOUDS, Member, Partner, User
 from partners.models.staff import LIFT_WITHIN, LiftRequest
@@ -17,12 +19,19 @@ __all__ = [
     "ChosenCustomer",
     "Customer",
     "CustomerQuerySet",
+    "CustomerUser",
     "Job",
     "LiftRequest",
+    "ListPage",
+    "ListRefusal",
+    "ListState",
     "Lookup",
     "Member",
     "Partner",
     "Pulse",
     "Run",
+    "SubscribedSku",
+    "Subscription",
+    "UnprovenPrincipal",
     "User",
 ]

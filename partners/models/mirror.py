@@ -13,6 +13,7 @@ from django.db.models.functions import StrIndex
 from django.db.models.lookups import GreaterThan
 from django.utils import timezone
 
+from partners.models.mirrored import Mirrored, MirroredQuerySet
 from partners.models.people import Member, Partner
 from tokens.tenancy import OfOnePartner
 
@@ -21,10 +22,7 @@ LOOKUP_LIFE = dt.timedelta(seconds=60)
 OFFER = dt.timedelta(seconds=10)  # a question that no worker took is offered again after this
 
 
-class CustomerQuerySet(OfOnePartner, models.QuerySet["Customer"]):
-    def present(self) -> CustomerQuerySet:
-        return self.filter(removed_at=None)
-
+class CustomerQuerySet(MirroredQuerySet):
     def matching(self, text: str) -> CustomerQuerySet:
         """Customers whose name or domain contains the text, or whose tenant id it is; all of them for an empty text."""
         text = text.strip()
@@ -48,10 +46,8 @@ def _in_domain(text: str) -> Q:
     return Q(domain__contains=stem) & Q(GreaterThan(StrIndex("domain", Value(text)), 0))
 
 
-class Customer(models.Model):
+class Customer(Mirrored):
     """A partner's customer tenant as Partner Center last described it."""
-
-    is_mirrored = True  # nobody reads it across partners
 
     partner = models.ForeignKey(Partner, models.CASCADE, related_name="customers")
     tenant_id = models.UUIDField("tenant")
@@ -59,11 +55,6 @@ class Customer(models.Model):
     name_key = models.CharField(max_length=400, blank=True)
     domain = models.CharField(max_length=255, blank=True)
     relationship = models.CharField(max_length=40, blank=True)
-    content_hash = models.BinaryField(max_length=16)
-    first_seen_at = models.DateTimeField(default=timezone.now)
-    changed_at = models.DateTimeField(default=timezone.now)
-    removed_at = models.DateTimeField(null=True, blank=True)
-    removed_reason = models.CharField(max_length=40, blank=True)
 
     objects = CustomerQuerySet.as_manager()
 

@@ -26,7 +26,23 @@ from consent import invitations, team
 from consent.models import ConsentAttempt, Invitation, MemberInvitation, Notice
 from partners import borrowed, jobs, lookups, presence, second_factor
 from partners.access import SESSION_KEY
-from partners.models import AccessGrant, ChosenCustomer, Customer, Job, Lookup, Member, Partner, User
+from partners.models import (
+    AccessGrant,
+    ChosenCustomer,
+    Customer,
+    CustomerUser,
+    Job,
+    ListPage,
+    ListRefusal,
+    ListState,
+    Lookup,
+    Member,
+    Partner,
+    SubscribedSku,
+    Subscription,
+    UnprovenPrincipal,
+    User,
+)
 from partners.sign_in_backends import PEOPLE
 from sandbox.world import World
 from tests.conftest import CONTOSO, FABRIKAM, SERVICE
@@ -39,7 +55,7 @@ from tokens.models import Alarm, Halt, RefreshToken, SecretVersion
 MARK = re.compile(r"zq\d{5}qz")
 # Columns the product decides by, or finds things with: what stands there stays. Secret ones are canaries as they are.
 KEPT = frozenset({
-    "about", "action", "actor_id", "actor_kind", "audience", "cloud", "hash", "kind", "lease_message", "limits",
+    "about", "action", "actor_id", "actor_kind", "audience", "cloud", "hash", "kind", "lane", "lease_message", "limits",
     "missing_scopes", "next_path", "outcome", "password", "pinned_version", "purpose", "refusal", "refusal_code",
     "role", "sealed_answer", "sealed_flow", "secret_name", "terms_version", "username", "version", "wanted_claims",
 })  # fmt: skip
@@ -180,6 +196,7 @@ def build(world: World, connect: Callable[..., Partner]) -> Ground:
     colleague, limited = (join(partner, name, "reader") for name in ("colleague", "limited"))
     Member.objects.filter(pk=limited.pk).update(role="operator", limited_at=timezone.now())
     ChosenCustomer.objects.create(partner=partner, member=limited, customer=customers[0])
+    make_estate(partner, customers[1])
 
     browser = Client()
     browser.force_login(owner.user, backend=PEOPLE)
@@ -242,6 +259,21 @@ def make_rows(partner: Partner, owner: Member, customers: list[Customer]) -> dic
         "invitation_id": waiting.pk, "invitation": late.pk, "join_link": ended_link.rpartition("/")[2],
         "connect_link": late_link.rpartition("/")[2], "alarm": alarm.pk, "halt": halt.pk, "token": token.pk,
     }  # fmt: skip
+
+
+def make_estate(partner: Partner, customer: Customer) -> None:
+    """What is mirrored beside the customers themselves."""
+    of_customer: dict[str, Any] = {"partner": partner, "customer": customer}
+    row = {**of_customer, "content_hash": uuid.uuid4().bytes, "removed_reason": "absent"}
+    Subscription.objects.create(**row, key="subscription", subscription_id="SUBSCRIPTION")
+    SubscribedSku.objects.create(**row, key="sku", sku_id="SKU")
+    CustomerUser.objects.create(**row, key="user", user_id="USER", name="Adele", sign_in_name="adele@customer.test")
+    UnprovenPrincipal.objects.create(partner=partner, key="principal", content_hash=uuid.uuid4().bytes)
+    ListPage.objects.get_or_create(
+        partner=partner, kind="customers", number=1, defaults={"digest": uuid.uuid4().bytes, "keys": uuid.uuid4().bytes}
+    )
+    ListState.objects.get_or_create(partner=partner, kind="customers")
+    ListRefusal.objects.create(**of_customer, kind="subscriptions", code="900308")
 
 
 def lend(partner: Partner, owner: Member) -> dict[str, AccessGrant]:
@@ -352,8 +384,19 @@ def people(
     by_microsoft = lambda user: {second_factor.AT_MICROSOFT: user.pk}  # noqa: E731
     named = lambda name: User.objects.get(username=name)  # noqa: E731
     # What the desk shows of any partner; customers, questions about them and whatever is secret it shows to nobody.
-    hidden = ("partners.Customer", "partners.ChosenCustomer", "partners.Lookup", "secret")
-    secret = ("password", "link_hash", "state_hash", "browser_hash", "sealed_flow", "content_hash", "hash")
+    hidden = (
+        "partners.Customer",
+        "partners.ChosenCustomer",
+        "partners.Lookup",
+        "partners.Subscription",
+        "partners.SubscribedSku",
+        "partners.CustomerUser",
+        "partners.UnprovenPrincipal",
+        "partners.ListPage",
+        "partners.ListRefusal",
+        "secret",
+    )
+    secret = ("password", "link_hash", "state_hash", "browser_hash", "sealed_flow", "content_hash", "hash", "digest")
     desk = {
         "may_see_at_the_desk": lambda canary: canary.model not in hidden and canary.column not in secret,
         "may_add": frozenset({"consent.Invitation", "tokens.AuditEvent", "partners.AccessGrant"}),
