@@ -47,12 +47,13 @@ def ask(*, member: Member, customer: Customer, subscription_id: str, title: str 
     return change
 
 
-def choose(*, change: Change, what: str, text: str) -> None:
+def choose(*, change: Change, by: Member, what: str, text: str) -> None:
     """
     Say what it shall be: a number of licences, or "on" or "off" for the renewal.
 
-    :raises NotNow: it is no such thing, the same as now, or too late
+    :raises NotNow: somebody else's, no such thing, the same as now, or too late
     """
+    _refuse_others(change, by)
     wanted = wanted_of(change, what, text)
     if not change.choose(what, wanted):
         raise NotNow("It is too late to choose: look again how the subscription stands.")
@@ -92,8 +93,7 @@ def confirm(*, change: Change, by: Member, what: str, wanted: int) -> None:
 
     :raises NotNow: somebody else's, too late, something else by now, or another change of it is under way
     """
-    if change.member_id != by.pk:
-        raise NotNow("Somebody else began this change. Begin one of your own.")
+    _refuse_others(change, by)
     try:
         with transaction.atomic():
             if not change.confirm(what, wanted):
@@ -104,6 +104,11 @@ def confirm(*, change: Change, by: Member, what: str, wanted: int) -> None:
         raise NotNow(
             "Another change of this subscription is under way. Wait until it has ended, and look again."
         ) from twice
+
+
+def _refuse_others(change: Change, by: Member) -> None:
+    if change.member_id != by.pk:
+        raise NotNow("Somebody else began this change. Begin one of your own.")
 
 
 def take_back(*, change: Change, by: Member) -> None:
