@@ -8,12 +8,14 @@ import os
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from sandbox import demo
 from sandbox.app import create_app
+from sandbox.drift import ORDERS
+from sandbox.kept import KEEP_BYTES
 from sandbox.ledger import REFRESH_MODES
 from sandbox.scenarios import SCENARIOS
 from sandbox.server import Server, serve
@@ -22,6 +24,27 @@ from sandbox.world import World
 
 WRONG_USE = 2
 NOT_RUNNING = 1
+
+# what a scenario may be told, of which type, and which ones take it
+PARAMS: tuple[tuple[str, Callable[[str], object], str], ...] = (
+    ("retry_after", int, "seconds, for throttled"),
+    ("code", int, "AADSTS number, for entra-error"),
+    ("seconds", float, "for slow, latency, limit, refresh-tokens and clock-skew"),
+    ("kind", str, "what goes wrong, for the …-fault ones; which ones, for quirks"),
+    ("operation", str, "for vault-fault: get, set or update; for entra-fault: a grant type; else first or next"),
+    ("suberror", str, "for entra-error, instead of what Entra usually sends"),
+    ("mode", str, "for refresh-tokens and unstable"),
+    ("times", int, "end by itself after so many requests"),
+    ("after", int, "let so many requests pass first, for the …-fault ones"),
+    ("path", str, "a part of the path, for the …-fault ones, latency and limit"),
+    ("method", str, "for the …-fault ones and limit"),
+    ("size", int, "bytes, for the kind too-many-bytes"),
+    ("service", str, "for latency"),
+    ("requests", int, "for limit"),
+    ("per", str, "for limit: partner or customer"),
+    ("share", float, "from 0 to 1, for changed and absent"),
+    ("number", int, "for customers"),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,14 +69,10 @@ def _parser() -> argparse.ArgumentParser:
     play.add_argument("partner", nargs="?", help="tenant id or name")
     play.add_argument("--list", action="store_true", help="show all scenarios")
     play.add_argument("--url", default=os.environ.get("CPV_SANDBOX_URL") or "http://localhost:8400")
-    play.add_argument("--retry-after", type=int, help="seconds, for throttled")
-    play.add_argument("--code", type=int, help="AADSTS number, for entra-error")
-    play.add_argument("--seconds", type=float, help="for slow, refresh-tokens and clock-skew")
-    play.add_argument("--kind", help="what goes wrong, for vault-fault and entra-fault")
-    play.add_argument("--operation", help="for vault-fault: get, set or update; for entra-fault: a grant type")
-    play.add_argument("--suberror", help="for entra-error, instead of what Entra usually sends")
-    play.add_argument("--mode", choices=REFRESH_MODES, help="for refresh-tokens")
-    play.add_argument("--times", type=int, help="end by itself after so many requests")
+    play.add_argument("--file", type=Path, help="play what this file lists: JSON, [{name, tenant?, params?}, …]")
+    for name, kind, words in PARAMS:
+        choices = (*REFRESH_MODES, *ORDERS) if name == "mode" else None
+        play.add_argument(f"--{name.replace('_', '-')}", type=kind, help=words, choices=choices)
     play.set_defaults(run=_scenario)
     return parser
 
@@ -70,7 +89,9 @@ def _complain(text: str) -> None:
 def _serve(options: argparse.Namespace) -> int:
     store = FileStore(options.state) if options.state else Store()
     url = options.public_url or f"http://localhost:{options.port}"
-    world = World(public_url=url, store=store, usual_refresh_mode=options.refresh_tokens or "entra")
+    world = World(
+        public_url=url, store=store, usual_refresh_mode=options.refresh_tokens or "entra", keep_bytes=KEEP_BYTES
+    )
     world.remember_secrets = False
     demo.build(world, os.environ)
     world.restore()
@@ -87,28 +108,30 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _scenario(options: argparse.Namespace) -> int:
-    if options.list or not options.name:
+    if options.list or not (options.name or options.file):
         for name, scenario in SCENARIOS.items():
             _say(f"{name:26} {scenario.effect.format(partner='the partner')}")
         return 0 if options.list else WRONG_USE
-    given = {
-        "code": options.code,
-        "times": options.times,
-        "retry_after": options.retry_after,
-        "seconds": options.seconds,
-        "kind": options.kind,
-        "operation": options.operation,
-        "mode": options.mode,
-        "suberror": options.suberror,
-    }
+    given = {name: getattr(options, name) for name, _, _ in PARAMS}
     params = {name: value for name, value in given.items() if value is not None}
     try:
-        told = _post(options.url, {"name": options.name, "tenant": options.partner, "params": params})
+        steps = json.loads(options.file.read_text("utf-8")) if options.file else []
+        steps = steps or [{"name": options.name, "tenant": options.partner, "params": params}]
+    except (OSError, ValueError) as error:
+        _complain(f"{options.file} cannot be read: {error}")
+        return WRONG_USE
+    return next((code for step in steps if (code := _play(options.url, step))), 0)
+
+
+def _play(url: str, step: dict[str, Any]) -> int:
+    """One step of a scenario; the exit code."""
+    try:
+        told = _post(url, step)
     except urllib.error.HTTPError as error:
         _complain(_reason(error))
         return WRONG_USE
     except OSError:
-        _complain(f"Nothing answers at {options.url}. Is the stand-in running? Its address is CPV_SANDBOX_URL.")
+        _complain(f"Nothing answers at {url}. Is the stand-in running? Its address is CPV_SANDBOX_URL.")
         return NOT_RUNNING
     _say(told["effect"] + (f"\nTo undo it: {told['undo']}" if told["undo"] else ""))
     return 0

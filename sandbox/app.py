@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from werkzeug import Request, Response
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
 HANGS = "X-Sandbox-Hangs"  # tells the in-process adapter of tests to raise a timeout instead of waiting for one
 BREAKS = "X-Sandbox-Breaks"  # tells whoever carries the answer to break the connection instead
+DROPS = 100
+TOO_MANY_BYTES = 64 * 1024 * 1024
+MOST_HEADERS = 500  # names of headers that are told apart
 IN_PROCESS = "sandbox.in_process"
 _SERVICES: dict[str, Callable[[Ask], Response]] = {
     "entra": entra.serve,
@@ -51,25 +56,31 @@ def create_app(world: World) -> WSGIApplication:
 
 def handle(world: World, request: Request) -> Response:
     """One request: note it, let go wrong what shall, answer it."""
-    place = place_of(request.headers.get("Host", ""))
+    place = place_of(request.environ.get("HTTP_HOST", ""))
     if place.service == "public" and request.path.startswith("/_sandbox"):
         return control.serve(world, request)
     call = _note(world, request, place)
     ask = Ask(world, request, place, call)
-    service, operation = _fault_service(request, place), _operation(request, place)
-    ask.fault = world.take_fault(service, _fault_tenant(ask), request.path, request.method, operation)
-    call.fault = ask.fault.kind if ask.fault else None
+    wait = world.admit(call.tenant, call.path, call.method, call.at) if place.service == "partnercenter" else None
+    if wait is None and world.faults:
+        service, operation = _fault_service(request, place), _operation(request, place)
+        ask.fault = world.take_fault(service, _fault_tenant(ask), request.path, request.method, operation)
+    call.fault = "limit" if wait else ask.fault.kind if ask.fault else None
     _wait(ask)
-    response = _answer(ask)
+    response = _over_limit(ask, wait) if wait else _answer(ask)
     call.status = response.status_code
     response.headers["Date"] = http_date(world.now())
     world.record(call)
     return response
 
 
+def _over_limit(ask: Ask, wait: int) -> Response:
+    return partnercenter.with_headers(ask, partnercenter.gateway_throttled(ask, wait))
+
+
 def _note(world: World, request: Request, place: Place) -> Call:
-    headers = {name: value for name, value in request.headers.items() if name.lower() not in SECRET_HEADERS}
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    environ = request.environ
+    scheme, _, token = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
     claims = peeked(token) if scheme.lower() == "bearer" else {}
     if token:
         world.remember("bearer", token)
@@ -82,10 +93,25 @@ def _note(world: World, request: Request, place: Place) -> Call:
         query=request.query_string.decode("latin-1"),
         tenant=_word(claims, "tid"),
         client=_word(claims, "appid"),
-        headers=headers,
+        headers={_TITLES[key]: value for key, value in environ.items() if value and (key in _TITLES or _titled(key))},
         has_bearer=bool(token),
         audience=_word(claims, "aud"),
     )
+
+
+_TITLES: dict[str, str] = {}  # the environment's name of a header → its own
+
+
+def _titled(key: str) -> bool:
+    """Whether this is a header that may be noted; its name is remembered, as there are not many."""
+    if not key.startswith("HTTP_") and key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+        return False
+    name = key.removeprefix("HTTP_").replace("_", "-").title()
+    if name.lower() in SECRET_HEADERS:
+        return False
+    if len(_TITLES) < MOST_HEADERS:
+        _TITLES[key] = name
+    return key in _TITLES
 
 
 def _word(claims: jose.Claims, name: str) -> str | None:
@@ -104,6 +130,8 @@ def _operation(request: Request, place: Place) -> str | None:
     """What faults call this request; see OPERATIONS."""
     if place.service == "vault" and request.authorization:
         return vaultservice.RIGHTS.get(request.method)
+    if place.service == "partnercenter":
+        return "next" if request.environ.get("HTTP_MS_CONTINUATIONTOKEN") else "first"
     return request.form.get("grant_type") if place.service == "entra" else None
 
 
@@ -125,6 +153,8 @@ def _wait(ask: Ask) -> None:
     """Latency; no lock is held here."""
     world, call = ask.world, ask.call
     seconds = world.latency.get(call.service, 0.0)
+    if world.delays:
+        seconds += world.delay_of(call.service, call.tenant, call.path)
     tenant = world.tenants.get(call.tenant or "")
     if tenant and call.service == "partnercenter":
         seconds += tenant.latency
@@ -147,7 +177,7 @@ def _answer(ask: Ask) -> Response:
     early = _failed(ask, fault)
     if early:
         return partnercenter.with_headers(ask, early) if ask.place.service == "partnercenter" else early
-    return _spoiled(_serve(ask), fault)
+    return _spoiled(_serve(ask), fault, ask)
 
 
 def _refused(ask: Ask, error: EntraError) -> Response:
@@ -221,7 +251,12 @@ def _failed(ask: Ask, fault: Fault) -> Response | None:
         return challenges.challenged(ask, again=fault.kind == "claims-again")
     if fault.kind == "throttled":
         return _throttled(ask, fault.retry_after)
-    plain = {"500": 500, "503": 503, "unauthorized": 401, "forbidden": 403}.get(fault.kind)
+    if fault.kind == "throttled-silent":
+        silent = _throttled(ask, fault.retry_after)
+        del silent.headers["Retry-After"]
+        return silent
+    plain = {"unauthorized": 401, "forbidden": 403}.get(fault.kind)
+    plain = plain or (int(fault.kind) if fault.kind.isdigit() else None)
     return _plain(service, plain) if plain else None
 
 
@@ -235,7 +270,10 @@ def _throttled(ask: Ask, retry_after: int) -> Response:
 
 
 _WORDS = {
+    400: "BadRequest",
+    404: "NotFound",
     500: "InternalServerError",
+    502: "BadGateway",
     503: "ServiceUnavailable",
     504: "GatewayTimeout",
     401: "Unauthorized",
@@ -250,10 +288,36 @@ def _plain(service: str, status: int) -> Response:
     return Response(f"<html><body>{_WORDS[status]}</body></html>", status, content_type="text/html")
 
 
-def _spoiled(response: Response, fault: Fault) -> Response:
+def _spoiled(response: Response, fault: Fault, ask: Ask) -> Response:
+    data = response.get_data()
     if fault.kind == "truncated":
-        data = response.get_data()
         response.set_data(data[: len(data) // 2])
     if fault.kind == "bom":
-        response.set_data(b"\xef\xbb\xbf" + response.get_data())
+        response.set_data(b"\xef\xbb\xbf" + data)
+    pieces: Iterable[bytes] | None = None
+    if fault.kind == "cut":
+        pieces = [data[: len(data) // 2]]  # of what Content-Length says
+    if fault.kind == "drip":
+        pieces = _drops(ask.world, data, fault.seconds)
+    if fault.kind == "too-many-bytes":
+        size = max(fault.size or TOO_MANY_BYTES, len(data))
+        response.headers["Content-Length"] = str(size)
+        pieces = itertools.chain([data], _blanks(size - len(data)))
+    if pieces is not None:
+        response.headers.setdefault("Content-Length", str(len(data)))
+        response.response, response.automatically_set_content_length = pieces, False
     return response
+
+
+def _drops(world: World, data: bytes, seconds: float) -> Iterator[bytes]:
+    """A hundred pieces; the last byte comes when the time is over."""
+    size = max(1, math.ceil(len(data) / DROPS))
+    for start in range(0, len(data), size):
+        world.sleep(seconds / DROPS)
+        yield data[start : start + size]
+
+
+def _blanks(size: int) -> Iterator[bytes]:
+    piece = b" " * 65536
+    for start in range(0, size, len(piece)):
+        yield piece[: size - start]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from html import escape
 from typing import Any
 
@@ -26,6 +27,7 @@ def serve(world: World, request: Request) -> Response:
         "health": lambda: reply({"status": "ok"}),
         "world": lambda: reply(overview(world)),
         "effects": lambda: reply({"subscriptions": world.book.effects}),
+        "throttling": lambda: reply(world.throttle.as_rows()),
         "style.css": pages.style,
     }
     return home(world) if not name else fixed.get(name, lambda: reply({"error": "no such door"}, 404))()
@@ -40,6 +42,9 @@ def _change(world: World, request: Request, name: str) -> Response:
     if name == "reset":
         world.reset()
         return reply({"effect": "Everything that happened is forgotten; partners and accounts stay.", "undo": ""})
+    if name == "throttling":
+        world.throttle.forget()
+        return reply({"effect": "Calls are counted anew.", "undo": ""})
     if name == "scenario":
         return _scenario(world, body)
     return reply({"error": "no such door"}, 404)
@@ -74,6 +79,8 @@ def overview(world: World) -> dict[str, Any]:
                 "cloud": tenant.cloud.name,
                 "domain": tenant.domain,
                 "customers": len(tenant.customers),
+                "quirks": tenant.quirks,
+                "drift": tenant.drift,
                 "partner_center_principal": tenant.partner_center_principal,
                 "admin_approval_required": tenant.admin_approval_required,
                 "accounts": [
@@ -94,6 +101,8 @@ def overview(world: World) -> dict[str, Any]:
             for tenant in world.tenants.values()
         ],
         "faults": [fault.as_row() for fault in world.faults if fault.times != 0],
+        "delays": [asdict(delay) for delay in world.delays],
+        "limits": [limit.as_row() for limit in world.throttle.limits],
         "scenarios": {name: scenario.effect for name, scenario in SCENARIOS.items()},
     }
 

@@ -1,5 +1,5 @@
 """
-A partner's customers, computed one by one from (seed, tenant, index): a hundred thousand cost nothing until asked for.
+A partner's customers, computed one by one from (seed, tenant, index): a million cost nothing until asked for.
 
 The tenant id of a customer hides its index, so the way back is a computation too and not a table.
 """
@@ -13,39 +13,26 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from sandbox.drift import Drift
+from sandbox.names import FIRST, FORM, SECOND
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(","))
-
-
-_FIRST = _words(
-    "Adventure, Alpine, Amber, Anchor, Arbor, Atlas, Aurora, Baldwin, Bayside, Beacon, Birch, Blue Yonder, Boulder, "
-    "Bright, Cedar, Cobalt, Copper, Coral, Crescent, Delta, Eastgate, Echo, Elm Street, Ember, Evergreen, Falcon, "
-    "First Up, Fourth Coffee, Garnet, Granite, Graphic, Harbour, Hazel, Heron, Highland, Humongous, Iris, Ivory, "
-    "Juniper, Keystone, Lakeshore, Lamna, Lantern, Liberty, Lucerne, Maple, Margie's, Meadow, Meridian, Midtown, "
-    "Munson's, Nordic, Northgate, Oak & Elm, Olive, Orchard, Osprey, Parnell, Pine Valley, Pioneer, Prism, "
-    "Proseware, Quarry, Relecloud, Ridge, River, Sable, School of, Sierra, Silver, Southridge, Spruce, Sterling, "
-    "Summit, Tailspin, Tamarack, Terra, Trey, Union, Valley, VanArsdel, Vertex, Vigor, Walnut, Westside, Wide "
-    "World, Willow, Wingtip, Woodgrove, Zephyr"
-)
-_SECOND = _words(
-    "Accounting, Analytics, Architects, Bakery, Bank, Biotech, Brewing, Builders, Capital, Catering, Chemicals, "
-    "Clinics, Construction, Consulting, Couriers, Dental, Design, Dynamics, Education, Electric, Energy, "
-    "Engineering, Events, Farms, Fashion, Finance, Fine Art, Foods, Freight, Furniture, Gardens, Glass, Health, "
-    "Holdings, Hotels, Importers, Insurance, Interiors, Investments, Labs, Legal, Logistics, Machines, Marine, "
-    "Media, Medical, Metals, Motors, Museum, Networks, Optics, Outfitters, Packaging, Partners, Pharma, Plastics, "
-    "Press, Print, Properties, Publishing, Recruitment, Recycling, Research, Resorts, Retail, Robotics, Securities, "
-    "Services, Shipping, Software, Solar, Sports, Studios, Supplies, Systems, Telecom, Textiles, Tools, Toys, "
-    "Traders, Transport, Travel, Ventures, Water, Wines, Works"
-)
-_FORM = ("Ltd", "GmbH", "Inc.", "AB", "B.V.", "S.A.", "Group", "& Co.", "Oy", "LLC", "ApS", "plc")
-
-_ITEM = (
-    '{"id":"%(id)s","companyProfile":{"tenantId":"%(id)s","domain":%(domain)s,"companyName":%(name)s,"links":{"self":'
+# The properties of one customer in a list, in each of the orders that they may come in.
+_PARTS = (
+    '"id":"%(id)s"',
+    '"companyProfile":{"tenantId":"%(id)s","domain":%(domain)s,"companyName":%(name)s,"links":{"self":'
     '{"uri":"/customers/%(id)s/profiles/company","method":"GET","headers":[]}},"attributes":{"objectType":'
-    '"CustomerCompanyProfile"}},"relationshipToPartner":%(relationship)s,"links":{"self":{"uri":"/customers/%(id)s",'
-    '"method":"GET","headers":[]}},"attributes":{"objectType":"Customer"}}'
+    '"CustomerCompanyProfile"}}',
+    '"relationshipToPartner":%(relationship)s',
+    '"links":{"self":{"uri":"/customers/%(id)s","method":"GET","headers":[]}}',
+    '"attributes":{"objectType":"Customer"}',
 )
+FIELD_ORDERS = 3
+_ITEMS = tuple("{" + ",".join(_PARTS[turn:] + _PARTS[:turn]) + "}" for turn in range(FIELD_ORDERS))
+_PLAIN = tuple(
+    item % {"id": "%(id)s", "name": '"%(name)s"', "domain": '"%(domain)s"', "relationship": '"reseller"'}
+    for item in _ITEMS
+)
+BETWEEN = ",\n"  # stands between two customers of a list, and nowhere else: JSON text has no bare line feed
 
 
 @dataclass(frozen=True)
@@ -58,9 +45,9 @@ class Customer:
     domain: str
     relationship: str
 
-    def as_item(self) -> str:
+    def as_item(self, turn: int = 0) -> str:
         """The JSON text of this customer in a list; Microsoft's page "Get a list of customers"."""
-        return _ITEM % {
+        return _ITEMS[turn] % {
             "id": self.tenant_id,
             "domain": json.dumps(self.domain),
             "name": json.dumps(self.company_name),
@@ -70,47 +57,97 @@ class Customer:
 
 @dataclass
 class Customers:
-    """All customers of one partner. `overrides` replaces fields of single ones; `removed` leaves them out."""
+    """
+    All customers of one partner.
+
+    `overrides` replaces fields of single ones; `removed` leaves them out; `drift` says what differs between reads.
+    """
 
     seed: int
     owner: str
     count: int
     overrides: dict[int, dict[str, Any]] = field(default_factory=dict)
     removed: set[int] = field(default_factory=set)
+    drift: Drift = field(default_factory=Drift)
 
     def __post_init__(self) -> None:
         self._key = hashlib.blake2b(f"{self.seed}/{self.owner.lower()}".encode(), digest_size=32).digest()
+        self._begun = hashlib.blake2b(digest_size=16, key=self._key)
         self._mask = int.from_bytes(self._key[:4], "big")
         self._found: dict[tuple[object, ...], list[int]] = {}
+        self._absent = (self.stamp(), 0)
 
     def __len__(self) -> int:
-        return self.count - len(self.removed)
+        return self.count - len(self.removed) - self._absent_count()
+
+    def _absent_count(self) -> int:
+        """Counted once for each state: a million take a second."""
+        if not self.drift.absent:
+            return 0
+        stamp, found = self._absent
+        if stamp != self.stamp():
+            found = sum(self.drift.is_absent(index) and index not in self.removed for index in range(self.count))
+            self._absent = (self.stamp(), found)
+        return found
+
+    def stamp(self) -> tuple[object, ...]:
+        """Differs when any customer may; costs nothing for lists nobody touched."""
+        single = repr(self.overrides) if self.overrides else ""
+        return (self.count, len(self.removed), sum(self.removed), single, self.drift.stamp())
+
+    def has(self, index: int) -> bool:
+        """Whether this one is in the list today."""
+        return index < self.count and index not in self.removed and not self.drift.is_absent(index)
+
+    def change(self, share: float = 1.0) -> int:
+        """Let this share of the customers have another name from now on; the revision it makes."""
+        self.drift.changes.append(share)
+        return len(self.drift.changes)
+
+    def hide(self, share: float) -> None:
+        """Let this share be missing, the same ones each time; 0 brings them back."""
+        self.drift.absent = share
 
     def _digest(self, index: int) -> bytes:
-        return hashlib.blake2b(index.to_bytes(4, "big"), digest_size=16, key=self._key).digest()
+        begun = self._begun.copy()
+        begun.update(index.to_bytes(4, "big"))
+        return begun.digest()
 
     def _id(self, index: int, digest: bytes) -> str:
-        head = digest[:6].hex()
-        tail = f"{index ^ self._mask:08x}"
+        text = digest.hex()
         variant = "89ab"[digest[8] & 3]
-        return f"{head[:8]}-{head[8:]}-4{digest[6:8].hex()[:3]}-{variant}{digest[9:11].hex()[:3]}-{head[2:6]}{tail}"
+        tail = f"{text[2:6]}{index ^ self._mask:08x}"
+        return f"{text[:8]}-{text[8:12]}-4{text[12:15]}-{variant}{text[18:21]}-{tail}"
+
+    def _plain(self, index: int) -> tuple[str, str, str]:
+        """Id, name and domain, whatever the override says."""
+        digest = self._digest(index)
+        word = int.from_bytes(digest[11:], "big")
+        first, word = FIRST[word % len(FIRST)], word // len(FIRST)
+        second, word = SECOND[word % len(SECOND)], word // len(SECOND)
+        name = f"{first} {second} {FORM[word % len(FORM)]}"
+        version = self.drift.version(index) if self.drift.changes else 0
+        name = f"{name} {version}" if version else name
+        return self._id(index, digest), name, f"{_SLUGS[first]}{_SLUGS[second]}{index}.onmicrosoft.test"
 
     def at(self, index: int) -> Customer:
         """The customer with this index; any index works, also of one that was removed."""
-        digest = self._digest(index)
-        word = int.from_bytes(digest[11:], "big")
-        first, word = _FIRST[word % len(_FIRST)], word // len(_FIRST)
-        second, word = _SECOND[word % len(_SECOND)], word // len(_SECOND)
-        name = f"{first} {second} {_FORM[word % len(_FORM)]}"
-        slug = "".join(filter(str.isalnum, first + second)).lower()
+        tenant_id, name, domain = self._plain(index)
         override = self.overrides.get(index, {})
         return Customer(
             index=index,
-            tenant_id=str(override.get("tenantId") or self._id(index, digest)),
+            tenant_id=str(override.get("tenantId") or tenant_id),
             company_name=str(override.get("companyName", name)),
-            domain=str(override.get("domain", f"{slug}{index}.onmicrosoft.test")),
+            domain=str(override.get("domain", domain)),
             relationship=str(override.get("relationshipToPartner", "reseller")),
         )
+
+    def item(self, index: int, turn: int = 0) -> str:
+        """The JSON text of one customer, the short way for those that nothing was said about."""
+        if index in self.overrides:
+            return self.at(index).as_item(turn)
+        tenant_id, name, domain = self._plain(index)
+        return _PLAIN[turn] % {"id": tenant_id, "name": name, "domain": domain}  # no word of ours needs escaping
 
     def find(self, tenant_id: str) -> Customer | None:
         """The customer with this tenant id, if it is one of this partner's today."""
@@ -119,29 +156,34 @@ class Customers:
         except ValueError:
             return None
         for candidate in (index, *self.overrides):
-            if candidate < self.count and candidate not in self.removed:
+            if self.has(candidate):
                 customer = self.at(candidate)
                 if customer.tenant_id == tenant_id.lower():
                     return customer
         return None
 
     def __iter__(self) -> Iterator[Customer]:
-        return (self.at(index) for index in range(self.count) if index not in self.removed)
+        return (self.at(index) for index in range(self.count) if self.has(index))
 
-    def page(self, start: int, size: int) -> tuple[list[int], int | None]:
-        """Indexes of one page, and where the next page starts; None when there is none."""
+    def page(self, start: int, size: int, read: int = 0) -> tuple[list[int], int | None]:
+        """
+        Indexes of one page, and where the next page starts; None when there is none.
+
+        `read` is the number of a read that has an order of its own.
+        """
         picked: list[int] = []
-        for index in range(start, self.count):
-            if index in self.removed:
+        for position in range(start, self.count):
+            index = self.drift.index(position, self.count, read)
+            if not self.has(index):
                 continue
             if len(picked) == size:
-                return picked, index
+                return picked, position
             picked.append(index)
         return picked, None
 
     def matching(self, attribute: str, prefix: str) -> list[int]:
         """Indexes whose name or domain starts with the prefix; case does not matter. Remembered per question."""
-        question = (attribute, prefix.lower(), self.count, len(self.removed), len(self.overrides))
+        question = (attribute, prefix.lower(), self.stamp())
         if question not in self._found:
             self._found[question] = [c.index for c in self if _starts(c, attribute, prefix)]
         return self._found[question]
@@ -151,6 +193,9 @@ def _starts(customer: Customer, attribute: str, prefix: str) -> bool:
     return str(getattr(customer, attribute)).lower().startswith(prefix.lower())
 
 
-def items(customers: Iterable[Customer]) -> str:
-    """The JSON text of a list of customers."""
-    return "[" + ",".join(customer.as_item() for customer in customers) + "]"
+_SLUGS = {word: "".join(filter(str.isalnum, word)).lower() for word in FIRST + SECOND}
+
+
+def listed(texts: Iterable[str]) -> str:
+    """The JSON text of a list, out of those of its customers."""
+    return "[" + BETWEEN.join(texts) + "]"

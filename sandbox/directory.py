@@ -14,6 +14,7 @@ from cryptography import x509
 
 from sandbox.clouds import CLOUDS, MSA_TENANT, Cloud
 from sandbox.customers import Customers
+from sandbox.drift import Drift
 
 ALL_CLOUDS = frozenset(CLOUDS)
 PARTNER_CENTER_GROUPS = frozenset({"AdminAgents", "SalesAgents"})
@@ -80,6 +81,8 @@ class Tenant:
     withheld: set[str] = field(default_factory=set)  # left out of tokens in silence
     unconsented: set[str] = field(default_factory=set)  # nobody may agree to these: asking for one is refused, 65001
     application_consents: set[str] = field(default_factory=set)
+    quirks: list[str] = field(default_factory=list)  # how its Partner Center answers look; see quirks.py
+    usual_count: int | None = None  # how many customers it had before `customer_count` was changed
     refresh_mode: str | None = None  # what happens to its spent refresh tokens, where it is not as everywhere
 
     SWITCHES = (
@@ -88,8 +91,36 @@ class Tenant:
         "require_mfa",
         "gdap_missing",
         "latency",
+        "quirks",
+        "drift",
+        "customer_count",
         "refresh_mode",
     )
+
+    @property
+    def customer_count(self) -> int:
+        """How many customers it has, those that are absent or removed for now included."""
+        return self.customers.count
+
+    @customer_count.setter
+    def customer_count(self, value: int) -> None:
+        if value != self.customers.count:
+            self.usual_count = self.usual_count or self.customers.count
+        self.customers.count = value
+
+    @property
+    def drift(self) -> dict[str, Any]:
+        """How its list of customers differs between reads, as a row to keep; see drift.py."""
+        return self.customers.drift.as_row()
+
+    @drift.setter
+    def drift(self, row: dict[str, Any]) -> None:
+        self.customers.drift = Drift(**row)
+
+    def settle(self) -> None:
+        """Its lists are whole, as long as they were, stand still and look as they usually do."""
+        self.quirks, self.customers.drift = [], Drift()
+        self.customers.count = self.usual_count or self.customers.count
 
     @property
     def customer_overrides(self) -> dict[int, dict[str, Any]]:

@@ -10,10 +10,18 @@ SERVICES = ("entra", "graph", "partnercenter", "vault")
 ANYWHERE = {
     "html": "200 with a web page instead of data (a captive portal, a login page)",
     "truncated": "JSON that ends in the middle",
+    "cut": "the connection breaks in the middle of the answer",
+    "drip": "the answer comes in small pieces, over `seconds`",
     "bom": "a byte order mark in front of the JSON",
+    "too-many-bytes": "the JSON is followed by blanks, `size` bytes in all (64 MiB)",
     "throttled": "429 with Retry-After",
+    "throttled-silent": "429 without Retry-After",
     "500": "500 from the service",
+    "502": "502 from a gateway",
     "503": "503 from the service",
+    "504": "504 from a gateway; nothing happens",
+    "400": "400, the request is called wrong",
+    "404": "404, what was asked for is not there",
     "unauthorized": "401",
     "forbidden": "403",
     "slow": "the answer comes `seconds` later",
@@ -28,26 +36,42 @@ APIS_ONLY = {
     "claims": "401 with a claims challenge, until the token was asked for with these claims",
     "claims-again": "401 with a claims challenge, whatever the token",
 }
-PARTNER_CENTER_ONLY = {
-    "mfa": "401 with code 900421",
+# What can be wrong with a page of a list; the list itself stays what it is.
+PAGES = {
     "foreign-next": "the next link points to another host",
     "cyclic-next": "the next link leads to the same page again",
+    "circle-next": "the last page leads to the first again, each time by another token",
+    "endless-next": "behind the last customer come invented ones, for ever",
     "v1-next": "the next link carries the /v1 prefix",
     "duplicates": "each page repeats its first ten customers",
     "other-tenant": "the page is another partner's",
+    "empty-page": "a page without items, and a next link to where it stood",
+    "too-many-items": "the page has ten times as many items as were asked for",
+    "wrong-total": "totalCount is one more than there are",
+    "no-items": "JSON that is not a list",
+    "inserted": "a customer came in before: the next page repeats the last one of this",
+    "removed": "a customer went before: the next page begins one too late, and that one is never seen",
+    "moved": "the first customer of the page moved to where the caller has been already",
+    "cursor-rejected": "400 for every continuation token",
 }
+PARTNER_CENTER_ONLY = {"mfa": "401 with code 900421"} | PAGES
 # What a fault of one operation may name: what is done to a secret, or the grant of a token request. Asking a vault
 # without a bearer is no operation yet: the Azure SDK does so first, without a body, to be told where to sign in.
 OPERATIONS = {
     "vault": ("get", "set", "update"),
     "entra": ("authorization_code", "refresh_token", "client_credentials"),
+    "partnercenter": ("first", "next"),  # a request without a continuation token, or with one
 }
 _AADSTS = re.compile(r"AADSTS(\d{4,8})")
 
 
 @dataclass
 class Fault:
-    """One thing that goes wrong. `times` counts down; None is for ever. `path` is a part of the request's path."""
+    """
+    One thing that goes wrong. `times` counts down; None is for ever. `path` is a part of the request's path.
+
+    The first `after` requests that fit pass. `size` is in bytes.
+    """
 
     service: str
     kind: str
@@ -59,6 +83,8 @@ class Fault:
     seconds: float = 5.0
     operation: str | None = None
     suberror: str | None = None
+    after: int = 0
+    size: int | None = None
 
     def __post_init__(self) -> None:
         if self.service not in SERVICES:

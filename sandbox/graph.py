@@ -1,4 +1,8 @@
-"""The little of Microsoft Graph that tells who somebody is; Microsoft's pages "Get user", "List transitiveMemberOf"."""
+"""
+Microsoft Graph as far as it is read: who somebody is, and the lists of gdap.py.
+
+Microsoft's pages "Get user", "List transitiveMemberOf".
+"""
 
 from __future__ import annotations
 
@@ -9,20 +13,22 @@ from typing import Any
 
 from werkzeug import Response
 
-from sandbox import jose
+from sandbox import gdap, jose, mfastanding
 from sandbox.asks import Answer, Ask, reply, verified
 from sandbox.directory import Account, Tenant
 
 _READS_NAMES = {"GroupMember.Read.All", "Group.Read.All", "Directory.Read.All", "Directory.AccessAsUser.All"}
 _READS_ME = _READS_NAMES | {"User.Read", "User.Read.All", "User.ReadWrite.All"}
 _NAME_IS = re.compile(r"displayName eq '((?:[^']|'')*)'")
+SCORE = "/beta/security/partner/securityScore"
 _GROUP = "microsoft.graph.group"
 
 
 def serve(ask: Ask) -> Response:
     """Answer a request to Graph's host."""
-    tenant, account = _caller(ask)
     path = ask.request.path.rstrip("/")
+    reads, _ = gdap.LISTS.get(path, (gdap.READS_SECURITY if path == SCORE else _READS_ME, None))
+    tenant, account = _caller(ask, reads)
     if ask.request.method != "GET":
         return refusal(ask, 405, "Request_BadRequest", "Specified HTTP method is not allowed.")
     if path == "/v1.0/me":
@@ -31,6 +37,10 @@ def serve(ask: Ask) -> Response:
         return _groups(ask, tenant, account, cast=True)
     if path in ("/v1.0/me/transitiveMemberOf", "/v1.0/me/memberOf"):
         return _groups(ask, tenant, account, cast=False)
+    if path == SCORE:
+        return mfastanding.score(ask, tenant)
+    if path in gdap.LISTS:
+        return gdap.page(ask, tenant, refusal)
     return refusal(ask, 404, "Request_ResourceNotFound", "Resource not found for the segment.")
 
 
@@ -48,7 +58,7 @@ def refusal(ask: Ask, status: int, code: str, message: str) -> Response:
     return reply({"error": {"code": code, "message": message, "innerError": inner}}, status, headers)
 
 
-def _caller(ask: Ask) -> tuple[Tenant, Account]:
+def _caller(ask: Ask, reads: set[str]) -> tuple[Tenant, Account]:
     """:raises Answer: 401 for a token that is not for Graph, 403 for one that may not read"""
     try:
         claims = ask.claims = verified(ask, ask.bearer or "")
@@ -60,7 +70,7 @@ def _caller(ask: Ask) -> tuple[Tenant, Account]:
         raise Answer(refusal(ask, 401, "InvalidAuthenticationToken", message))
     tenant = ask.world.tenants.get(str(claims.get("tid")))
     account = ask.world.account_of(str(claims.get("tid")), str(claims.get("oid")))
-    if tenant is None or account is None or not _scopes(ask) & _READS_ME:
+    if tenant is None or account is None or not _scopes(ask) & reads:
         raise Answer(refusal(ask, 403, "Authorization_RequestDenied", "Insufficient privileges."))
     return tenant, account
 

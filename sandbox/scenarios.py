@@ -6,7 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from sandbox.customers import Customers
 from sandbox.directory import Tenant
+from sandbox.drift import Drift
+from sandbox.quirks import check
 from sandbox.world import World
 
 Params = dict[str, Any]
@@ -72,6 +75,7 @@ def _healthy(world: World, tenant: Tenant | None, params: Params) -> None:
     for partner in [tenant] if tenant else list(world.tenants.values()):
         partner.partner_center_principal, partner.admin_approval_required = True, False
         partner.gdap_missing, partner.refresh_mode = False, None
+        partner.settle()
         world.save_switches(partner)
         world.ledger.unrevoke(partner)
         world.ledger.regain_mfa(partner)
@@ -81,6 +85,7 @@ def _healthy(world: World, tenant: Tenant | None, params: Params) -> None:
         world.skew_clock(0)
 
 
+FAULT_OPTIONS = ("times", "after", "retry_after", "seconds", "operation", "path", "method", "size")
 ANY_CODE = 50076  # what entra-error means without a number
 SKEW = 600  # seconds; what clock-skew means without a number: past the five minutes that most clients forgive
 
@@ -97,7 +102,7 @@ def _failing(service: str) -> Callable[[World, Tenant | None, Params], None]:
     """Any fault of one service, of one operation if `operation` names it."""
 
     def act(world: World, tenant: Tenant | None, params: Params) -> None:
-        options = {n: params[n] for n in ("times", "retry_after", "seconds", "operation") if n in params}
+        options = {n: params[n] for n in FAULT_OPTIONS if n in params}
         world.fail(service, str(params.get("kind", "503")), tenant=tenant.id if tenant else None, **options)
 
     return act
@@ -110,6 +115,56 @@ def _refresh_tokens(world: World, tenant: Tenant | None, params: Params) -> None
 
 def _clock_skew(world: World, tenant: Tenant | None, params: Params) -> None:
     world.skew_clock(float(params.get("seconds", SKEW)))
+
+
+def _latency(world: World, tenant: Tenant | None, params: Params) -> None:
+    who = tenant.id if tenant else None
+    world.delay(
+        str(params.get("service", "partnercenter")),
+        float(params.get("seconds", 1)),
+        tenant=who,
+        path=params.get("path"),
+    )
+
+
+def _limit(world: World, tenant: Tenant | None, params: Params) -> None:
+    requests, seconds = int(params.get("requests", 500)), float(params.get("seconds", 60))
+    options = {name: params[name] for name in ("per", "path", "method") if name in params}
+    world.limit(requests, seconds, tenant=tenant.id if tenant else None, **options)
+
+
+def _share(params: Params, usual: float) -> float:
+    share = float(params.get("share", usual))
+    if not 0 <= share <= 1:
+        raise Wrong("a share is a number from 0 to 1")
+    return share
+
+
+def _of_list(change: Callable[[Customers, Params], object]) -> Callable[[World, Tenant | None, Params], None]:
+    """Something about a partner's list of customers, kept over a restart."""
+
+    def act(world: World, tenant: Tenant | None, params: Params) -> None:
+        change(_of(tenant).customers, params)
+        world.save_switches(_of(tenant))
+
+    return act
+
+
+def _grown(world: World, tenant: Tenant | None, params: Params) -> None:
+    _of(tenant).customer_count = int(params.get("number", 1_000_000))
+    world.save_switches(_of(tenant))
+
+
+def _unstable(customers: Customers, params: Params) -> None:
+    old = customers.drift
+    customers.drift = Drift(
+        old.changes, old.absent, str(params.get("mode", "shuffled")), params.get("kind") == "fields"
+    )
+
+
+def _quirks(world: World, tenant: Tenant | None, params: Params) -> None:
+    _of(tenant).quirks = check(word for word in str(params.get("kind", "")).split(",") if word)
+    world.save_switches(_of(tenant))
 
 
 SCENARIOS: dict[str, Scenario] = {
@@ -171,6 +226,40 @@ SCENARIOS: dict[str, Scenario] = {
         _entra_error,
     ),
     "entra-down": Scenario("Entra answers {partner} with 503; nobody can sign in or refresh.", _fault("entra", "503")),
+    "partner-center-fault": Scenario(
+        "Partner Center fails {partner} in the way of --kind (or with 503), where --path, --operation and --after say.",
+        _failing("partnercenter"),
+    ),
+    "graph-fault": Scenario(
+        "Graph fails {partner} in the way of --kind (or with 503), where --path and --after say.", _failing("graph")
+    ),
+    "latency": Scenario(
+        "Answers of Partner Center (or of --service) to {partner} take --seconds (or one) longer, where --path says.",
+        _latency,
+    ),
+    "limit": Scenario(
+        "Partner Center answers {partner} with 429 past --requests (or 500) in --seconds (or 60), --per partner (as "
+        "here) or customer, where --path says.",
+        _limit,
+    ),
+    "customers": Scenario("{partner} has --number customers (or a million).", _grown, True),
+    "changed": Scenario(
+        "A --share (or a hundredth) of the customers of {partner} has another name from now on.",
+        _of_list(lambda customers, params: customers.change(_share(params, 0.01))),
+        True,
+    ),
+    "absent": Scenario(
+        "A --share (or a tenth) of the customers of {partner} is missing from the list; 0 brings them back.",
+        _of_list(lambda customers, params: customers.hide(_share(params, 0.1))),
+        True,
+    ),
+    "unstable": Scenario(
+        "The list of {partner} comes in another order at each read, as --mode says: shuffled, rotated or stable; with "
+        "--kind fields the properties do too.",
+        _of_list(_unstable),
+        True,
+    ),
+    "quirks": Scenario("Partner Center's answers to {partner} have the quirks of --kind, by commas.", _quirks, True),
     "slow": Scenario(
         "Every answer of Partner Center to {partner} takes five seconds longer.", _fault("partnercenter", "slow")
     ),

@@ -11,6 +11,7 @@ from typing import Any
 
 from sandbox.customers import Customer
 from sandbox.directory import guid
+from sandbox.envelopes import link
 
 _GIVEN = ("Adele", "Åsa", "Diego", "Emily", "Grady", "Isaiah", "Joni", "Lee", "Megan", "Nestor", "Pradeep", "Zoë")
 _FAMILY = ("Vance", "O'Neill", "Siciliani", "Braun", "Archie", "Langer", "Sherman", "Gu", "Bowen", "Wilke", "Gupta")
@@ -21,21 +22,25 @@ def count(customer: Customer, override: dict[str, Any]) -> int:
     return int(override.get("users", 3 + _digest(customer.tenant_id) % 40))
 
 
+def user_id(customer: Customer, index: int) -> str:
+    return guid(customer.tenant_id, "user", index)
+
+
 def at(customer: Customer, index: int) -> dict[str, Any]:
     """One user, as a list has it; every seventh is synchronised."""
     word = _digest(customer.tenant_id, index)
     given, family = _GIVEN[word % len(_GIVEN)], _FAMILY[word // 16 % len(_FAMILY)]
-    user_id = guid(customer.tenant_id, "user", index)
+    self_uri = f"/customers/{customer.tenant_id}/users/{user_id(customer, index)}"
     user = {
         "usageLocation": "DE",
-        "id": user_id,
+        "id": user_id(customer, index),
         "userPrincipalName": f"user{index}@{customer.domain}",
         "firstName": given,
         "lastName": family,
         "displayName": f"{given} {family}",
         "userDomainType": "managed",
         "state": "active",
-        "links": {"self": {"uri": f"/customers/{customer.tenant_id}/users/{user_id}", "method": "GET", "headers": []}},
+        "links": {"self": link(self_uri)},
         "attributes": {"objectType": "CustomerUser"},
     }
     return user | ({"lastDirectorySyncTime": "2026-03-02T07:41:12.1234567Z"} if index % 7 == 6 else {})

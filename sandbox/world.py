@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -25,10 +23,11 @@ from sandbox.directory import (
     guid,
     read_certificates,
 )
-from sandbox.faults import Fault
+from sandbox.kept import Kept
 from sandbox.ledger import GRACE_SECONDS, REFRESH_MODES, Ledger
 from sandbox.state import Store
 from sandbox.subscriptionbook import Book
+from sandbox.trouble import Trouble
 from sandbox.vaultstore import Vault
 
 VAULT_RIGHTS = frozenset({"get", "set", "update"})
@@ -49,12 +48,13 @@ ID_TOKEN_FAULTS = (
 )
 
 
-class World:
+class World(Trouble):
     """
     Tenants, apps, vaults and what goes wrong today.
 
     `clock` gives seconds since 1970 and may be a test's own; `sleep` is called for latency and hanging requests.
     `usual_refresh_mode` is one of REFRESH_MODES, and what a healthy world goes back to.
+    `keep_bytes` is how much memory pages may take that were served once: none, as tests measure memory too.
     """
 
     SWITCHES = ("refresh_mode", "grace_seconds", "clock_skew")
@@ -68,22 +68,23 @@ class World:
         sleep: Callable[[float], None] = time.sleep,
         store: Store | None = None,
         usual_refresh_mode: str = "entra",
+        keep_bytes: int = 0,
     ) -> None:
+        super().__init__(store or Store())
         self.seed = seed
         self.public_url = public_url.rstrip("/")
         self.clock = clock
         self.sleep = sleep
-        self.store = store or Store()
-        self.lock = threading.RLock()
         self.tenants: dict[str, Tenant] = {}
         self.apps: dict[str, App] = {}
         self.vaults: dict[str, Vault] = {}
         self.ledger = Ledger(self.now, self.store)
-        self.faults: list[Fault] = []
         self.calls: list[Call] = []
         self.book = Book()
         self._secrets: dict[Secret, None] = {}
         self._keys: dict[str, rsa.RSAPrivateKey] = {}
+        self.kept = Kept(keep_bytes)
+        self.verified: dict[str, jose.Claims] = {}  # tokens whose signature was looked at already
         self._call_count = 0
         self.remember_secrets = True
         self.hang_seconds = 30.0
@@ -229,44 +230,7 @@ class World:
                 self.store.put("key", cloud, {"pem": jose.to_pem(self._keys[cloud])})
             return self._keys[cloud]
 
-    # what goes wrong
-
-    def fail(
-        self,
-        service: str,
-        kind: str,
-        *,
-        tenant: str | None = None,
-        times: int | None = None,
-        path: str | None = None,
-        method: str | None = None,
-        retry_after: int = 30,
-        seconds: float = 5.0,
-        operation: str | None = None,
-        suberror: str | None = None,
-    ) -> Fault:
-        """
-        Let a service fail for a tenant (or all), so many times (or until heal), where the path contains `path`.
-
-        `suberror` is what an AADSTS fault comes with instead of what Entra usually sends.
-        """
-        fault = Fault(service, kind, tenant, times, path, method, retry_after, seconds, operation, suberror)
-        with self.lock:
-            self.faults.append(fault)
-            self.save_faults()
-        return fault
-
-    def vault_fault(self, operation: str | None, kind: str, *, secret: str | None = None, **options: Any) -> Fault:
-        """
-        Let "get", "set" or "update" of a secret (None: every request) fail, until `heal("vault")` or so many `times`.
-
-        `secret` is a part of its name; the other options are those of `fail`.
-        """
-        return self.fail("vault", kind, operation=operation, path=secret, **options)
-
-    def token_fault(self, kind: str, *, grant: str = "refresh_token", **options: Any) -> Fault:
-        """Let token requests of one grant fail; the options are those of `fail`."""
-        return self.fail("entra", kind, operation=grant, **options)
+    # what became of tokens and clocks
 
     def refresh_tokens(self, mode: str | None, *, tenant: str | None = None, seconds: float | None = None) -> None:
         """
@@ -297,31 +261,6 @@ class World:
         """Let Microsoft's clocks be ahead of everybody else's by so many seconds, or behind when negative."""
         self.clock_skew = float(seconds)
         self.save_own_switches()
-
-    def heal(self, service: str | None = None, *, tenant: str | None = None) -> None:
-        """Take faults away: all, those of one service, or those of one tenant."""
-        with self.lock:
-            self.faults = [
-                fault
-                for fault in self.faults
-                if (service and fault.service != service) or (tenant and fault.tenant != tenant.lower())
-            ]
-            self.save_faults()
-
-    def take_fault(
-        self, service: str, tenant: str | None, path: str, method: str, operation: str | None = None
-    ) -> Fault | None:
-        """The first fault that fits, counted down."""
-        with self.lock:
-            fitting = (fault for fault in self.faults if fault.fits(service, tenant, path, method, operation))
-            fault = next(fitting, None)
-            if fault and fault.times is not None:
-                fault.times -= 1
-                self.save_faults()
-            return fault
-
-    def save_faults(self) -> None:
-        self.store.put("faults", "all", {"faults": [fault.as_row() for fault in self.faults if fault.times != 0]})
 
     def save_switches(self, tenant: Tenant) -> None:
         """Keep what a scenario changed about a tenant."""
@@ -375,8 +314,7 @@ class World:
         for _, row in self.store.rows("world"):
             for switch in set(row) & set(self.SWITCHES):
                 setattr(self, switch, row[switch])
-        for _, row in self.store.rows("faults"):
-            self.faults = [Fault(**fault) for fault in row["faults"]]
+        self.restore_trouble()
 
     def reset(self) -> None:
         """Forget everything that happened; tenants, accounts and apps stay, every switch goes back."""
@@ -384,7 +322,8 @@ class World:
             self.store.clear()
             self.ledger.clear()
             self._keys.clear()
-            self.faults.clear()
+            self.verified.clear()
+            self.clear_trouble()
             self.calls.clear()
             self.book = Book()
             self._secrets.clear()
@@ -395,6 +334,7 @@ class World:
                 tenant.partner_center_principal, tenant.require_mfa = True, True
                 tenant.admin_approval_required, tenant.gdap_missing = False, False
                 tenant.refresh_mode = None
+                tenant.settle()
                 tenant.withheld.clear()
                 tenant.unconsented.clear()
                 tenant.application_consents.clear()
