@@ -89,6 +89,8 @@ def change(request: PartnerRequest, tenant_id: UUID, change_id: UUID) -> HttpRes
     context = {
         "change": found,
         "customer": found.customer,
+        "before": change_meaning.facts(found.before),
+        "after": change_meaning.facts(found.after),
         "mine": found.member_id == request.member.pk,
         "meaning": change_meaning.of(found, now=timezone.now()) if found.what else [],
         "words": REASONS.get(found.reason) if found.ended_at else None,

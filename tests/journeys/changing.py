@@ -15,6 +15,7 @@ from partners import change_steps, changes, jobs
 from partners.models import Change, Customer, Job, Partner, Subscription
 from sandbox.directory import Tenant
 from sandbox.world import World
+from tokens import broker
 
 FAR = "2999-01-01T00:00:00Z"
 SEATS = {
@@ -73,14 +74,14 @@ class Ground:
     def post(self, change: Change, step: str, portal: Client | None = None, **form: str) -> Any:
         return (portal or self.portal).post(f"{page(change)}{step}", form, follow=True)
 
-    def previewed(self, portal: Client | None = None, **form: str) -> Change:
+    def previewed(self, portal: Client | None = None, /, **form: str) -> Change:
         """A change that was read and chosen; of 12 licences, unless the form says something else."""
         form = form or {"what": "quantity", "quantity": "12"}
         change = self.begin(portal)
         work()
         self.post(change, "choose", portal, **form)
         change.refresh_from_db()
-        assert change.state == "previewed", change.state
+        assert change.state == "previewed", (change.state, change.reason, change.code)
         return change
 
     def confirm(self, change: Change, portal: Client | None = None) -> Any:
@@ -116,6 +117,7 @@ def settle(change: Change, *, hours: float = 0.5, step: float = 30) -> Change:
         with time_machine.travel(now + dt.timedelta(seconds=passed), tick=True):
             tick()
         change.refresh_from_db()
+    broker.forget()  # an access token that was had later is not good yet
     return change
 
 

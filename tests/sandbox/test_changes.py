@@ -14,7 +14,12 @@ from sandbox.subscriptions import etag
 from sandbox.world import World
 from tests.sandbox.conftest import PC, Browser
 
-SEATS = {"quantity": 10, "billingType": "license", "status": "active", "cancellationAllowedUntilDate": "2999-01-01T00:00:00Z"}
+SEATS = {
+    "quantity": 10,
+    "billingType": "license",
+    "status": "active",
+    "cancellationAllowedUntilDate": "2999-01-01T00:00:00Z",
+}
 
 
 @pytest.fixture
