@@ -36,9 +36,11 @@ from django.utils import timezone  # noqa: E402
 from bench.standin import CERTIFICATE, PARTNER_CENTER, TLS, TLS_URL  # noqa: E402
 from cpvpanel import demo  # noqa: E402
 from partners import jobs, listing  # noqa: E402
+from partners.mirrored_kinds import CUSTOMERS  # noqa: E402
 from partners.models import Customer, Job, Member, Partner, Run, User  # noqa: E402
 from partners.partnercenter import PartnerCenter  # noqa: E402
 from partners.standing import current_token  # noqa: E402
+from partners.sync import read_list  # noqa: E402
 from sandbox.customers import Customers  # noqa: E402
 from tokens import actors, broker, custody, outside, permissions  # noqa: E402
 from tokens.access_cache import AccessCache, Key  # noqa: E402
@@ -63,7 +65,7 @@ def connect(tenant: str, size: int) -> None:
     """A partner that connects the real way; then the stand-in has every page of its customers in memory."""
     partner = Partner.objects.create(cloud="global", tenant_id=tenant, name=f"Bench{size}")
     demo._consent(partner, demo.Pretended(tenant, f"Bench{size}"))
-    read = sum(1 for _ in PartnerCenter(_session(partner)).customers())
+    read = sum(page.count for page in read_list(PartnerCenter(_session(partner)), CUSTOMERS, "customers", known={}))
     assert read == size, read
 
 

@@ -6,6 +6,8 @@ from typing import Any
 from celery import Celery, Task
 from celery.signals import worker_init, worker_shutting_down
 
+from cpvpanel.messagebroker import QUEUES
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "cpvpanel.settings")
 
 
@@ -36,6 +38,14 @@ app.conf.update(
     timezone="UTC",
     beat_schedule={
         "dispatch due jobs": {"task": "partners.dispatch", "schedule": 2.0, "options": {"expires": 10}},
+        **{
+            f"feel the pulse of {queue}": {
+                "task": "partners.pulse",
+                "schedule": 5.0,
+                "options": {"expires": 20, "queue": queue},
+            }
+            for queue in QUEUES
+        },
         "tell partners what changed": {"task": "consent.notify", "schedule": 10.0, "options": {"expires": 9}},
         "write down which looks of staff are over": {
             "task": "partners.end_access",

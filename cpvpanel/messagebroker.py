@@ -12,7 +12,19 @@ from urllib.parse import urlsplit
 
 from kombu import Exchange, Queue
 
-WORK = "work"
+# Each queue has workers of its own, so that nothing waits behind work that is many.
+WORK = "work"  # what is due, for all partners
+CONTROL = "control"  # the clock, and what must not wait: stops, secrets, sign-ins
+INTERACTIVE = "interactive"  # somebody waits for it at a screen
+QUEUES = (WORK, CONTROL, INTERACTIVE)
+ROUTES = {
+    "partners.run_job": INTERACTIVE,
+    "partners.look_up": INTERACTIVE,
+    "partners.make_change": INTERACTIVE,
+    "partners.work_off": WORK,
+    "consent.send_notice": WORK,
+    "tokens.rotate": WORK,
+}  # all else comes from the clock, or is about tokens
 KINDS = {"filequeue": "files", "amqp": "rabbitmq", "amqps": "rabbitmq", "redis": "redis", "rediss": "redis"}
 DELIVERIES = 5  # a message whose readers keep dying is dropped after so many; its row is offered again anyway
 
@@ -31,7 +43,9 @@ def celery_settings(url: str, *, folder: Path, longest_turn: int, signed: bool) 
     serializer = "auth" if signed else "json"
     settings = {
         "BROKER_URL": url,
-        "TASK_DEFAULT_QUEUE": WORK,
+        "TASK_DEFAULT_QUEUE": CONTROL,
+        "TASK_QUEUES": [Queue(name, Exchange(name, type="direct"), routing_key=name) for name in QUEUES],
+        "TASK_ROUTES": {task: {"queue": queue} for task, queue in ROUTES.items()},
         "TASK_SERIALIZER": serializer,
         "ACCEPT_CONTENT": [serializer],
         "BROKER_TRANSPORT_OPTIONS": {},
@@ -50,11 +64,13 @@ def _rabbitmq() -> dict[str, Any]:
     exchange = Exchange("cpv", type="topic", durable=True)
     arguments = {"x-queue-type": "quorum", "x-delivery-limit": DELIVERIES}
     return {
-        "TASK_QUEUES": [Queue(WORK, exchange, routing_key=WORK, durable=True, queue_arguments=arguments)],
+        "TASK_QUEUES": [
+            Queue(name, exchange, routing_key=name, durable=True, queue_arguments=arguments) for name in QUEUES
+        ],
         "TASK_DEFAULT_QUEUE_TYPE": "quorum",
         "TASK_DEFAULT_EXCHANGE": exchange.name,
         "TASK_DEFAULT_EXCHANGE_TYPE": exchange.type,
-        "TASK_DEFAULT_ROUTING_KEY": WORK,
+        "TASK_DEFAULT_ROUTING_KEY": CONTROL,
         "TASK_CREATE_MISSING_QUEUES": False,
         "BROKER_TRANSPORT_OPTIONS": {"confirm_publish": True},
     }

@@ -286,6 +286,9 @@ CPV_REFRESH_STORE_INTERVAL = env.int("CPV_REFRESH_STORE_INTERVAL", default=86_40
 
 # --- Work -----------------------------------------------------------------------------------------------------------
 CPV_TURN_SECONDS = env.int("CPV_TURN_SECONDS", default=600)  # how long a job works before it lets others go on
+CPV_CALLS_PER_PARTNER = env.float("CPV_CALLS_PER_PARTNER", default=500)  # a second, to one service
+CPV_CALLS_PER_SECOND = env.float("CPV_CALLS_PER_SECOND", default=2000)  # of all partners of a cloud, to one service
+CPV_TOKENS_PER_SECOND = env.float("CPV_TOKENS_PER_SECOND", default=10)  # that jobs ask Entra for, in one cloud
 CPV_FAULTPOINT = env.str("CPV_FAULTPOINT", default="")  # a rehearsal: where this process shall die
 CPV_MESSAGE_KEY = env.str("CPV_MESSAGE_KEY", default="", multiline=True)
 CPV_MESSAGE_CERT = env.str("CPV_MESSAGE_CERT", default="", multiline=True)

@@ -16,16 +16,17 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
-from partners import jobs, subscriptions
+from partners import jobs, pacing, subscriptions
 from partners.change_words import reason_of
 from partners.changes import in_numbers, record
 from partners.models import Change
 from partners.models.changes import ANSWER_WITHIN, GIVEN_UP_AFTER, SAME_ID_LIFE, YES_LIFE
+from partners.pacing import Paced
 from partners.partnercenter import AccessRefused, CallRejected, MfaMissing, PartnerCenter, SessionRefused, Throttled
 from partners.powers import Power
 from partners.standing import current_token, standing
 from partners.subscriptions import Subscription
-from tokens import broker, outside
+from tokens import outside
 from tokens.actors import SYSTEM
 from tokens.challenges import ChallengedAgain
 from tokens.clouds import Audience
@@ -39,6 +40,7 @@ from tokens.tenancy import partner_scope, system_scope
 logger = logging.getLogger(__name__)
 
 PURPOSE = "subscriptions.change"
+PATIENCE = 3.0  # seconds that a call waits where it may not leave at once; somebody waits for the answer
 A_NO = (CallRejected, AccessRefused, MfaMissing, ChallengedAgain)  # Microsoft did not do what was asked
 NOT_SENT = (Stopped, ConsentRequired, BlockedByPartner, NoSuchTenant)  # there was no token, or the gate was shut
 SOON, LATEST, MUCH_LATER = 5.0, 60.0, 300.0  # seconds until somebody looks again
@@ -77,7 +79,7 @@ class _Step:
         token = current_token(change.partner)
         if token is None or not standing(change.partner, token).is_live:
             return self._not_live("not_live")
-        session = broker.session(token, Audience.PARTNER_CENTER, purpose=PURPOSE, actor=self.actor)
+        session = pacing.session(token, Audience.PARTNER_CENTER, purpose=PURPOSE, actor=self.actor, patience=PATIENCE)
         client = PartnerCenter(session, correlation_id=change.correlation_id)
         try:
             stands = subscriptions.read(client, change.customer.tenant_id, change.subscription_id)
@@ -158,7 +160,7 @@ class _Step:
             after = subscriptions.change(
                 client, customer, change.subscription_id, request=request, etag=etag, request_id=change.request_id
             )
-        except (Throttled, SessionRefused) as failure:
+        except (Paced, Throttled, SessionRefused) as failure:
             self._put_off(failure)
         except NOT_SENT as failure:
             self._not_live(failure.code, failure)

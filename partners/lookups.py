@@ -18,19 +18,19 @@ from django.core import signing
 from django.db import transaction
 from django.utils import timezone
 
-from partners import jobs, messages, overview
+from partners import jobs, messages, overview, pacing
 from partners.models import Customer, Lookup, Member
 from partners.partnercenter import (
     AccessRefused,
-    Cursor,
     CursorRejected,
     MfaMissing,
     NotThere,
     PartnerCenter,
     SessionRefused,
 )
+from partners.reading import Cursor
 from partners.standing import current_token, standing
-from tokens import audit, broker, outside
+from tokens import audit, outside
 from tokens.challenges import ChallengedAgain
 from tokens.clouds import Audience
 from tokens.entra import BlockedByPartner, ConsentRequired, NoSuchTenant
@@ -44,6 +44,7 @@ from tokens.tenancy import partner_scope, system_scope
 logger = logging.getLogger(__name__)
 
 PURPOSE = "users.read"
+PATIENCE = 3.0  # seconds that a question waits where calls may not leave at once; somebody waits for the answer
 MARK_LIFE = dt.timedelta(hours=1)  # how long "more" leads on from a page that was read
 SALT = "lookups.after"
 BY_A_POLICY = "900309"  # Partner Center: a Conditional Access policy in the customer's tenant
@@ -252,7 +253,7 @@ def _because(failure: Failure) -> dict[str, Any]:
 
 def _users(lookup: Lookup, token: RefreshToken) -> dict[str, Any]:
     actor = lookup.member.user.as_actor()
-    session = broker.session(token, Audience.PARTNER_CENTER, purpose=PURPOSE, actor=actor)
+    session = pacing.session(token, Audience.PARTNER_CENTER, purpose=PURPOSE, actor=actor, patience=PATIENCE)
     client = PartnerCenter(session, correlation_id=lookup.pk)
     page = client.users_page(lookup.customer.tenant_id, lookup.cursor or None)
     users = [{"name": user.name, "sign_in_name": user.sign_in_name, "state": user.state} for user in page.items]

@@ -11,13 +11,15 @@ import json
 import logging
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import requests
 
+from partners import reading
+from partners.reading import Cursor, Envelope, ListedPage, guid, parse, read, text
 from tokens.errors import Permanent, Transient
 from tokens.http import HostRefused, retry_after, same_origin
 
@@ -26,13 +28,12 @@ logger = logging.getLogger(__name__)
 PAGE_SIZE = 500  # the most Microsoft gives
 MAX_ITEMS = 2 * PAGE_SIZE
 MAX_BYTES = 8 * 1024 * 1024
-MAX_PAGES = 10_000
+MAX_PAGES = 50_000  # 25 million customers
 MAX_TOKEN = 8_000  # characters of a continuation token: it travels in a header
 CUSTOMERS = "customers"
 SIZE = f"size={PAGE_SIZE}"
-START = f"{CUSTOMERS}?{SIZE}"
 
-Cursor = dict[str, str]
+Result = TypeVar("Result")
 
 
 class Unavailable(Transient):
@@ -84,30 +85,11 @@ class Session(Protocol):
 
     root: str
 
+    def get(self, url: str, *, headers: dict[str, str] | None = None) -> requests.Response: ...
+
     def request(
         self, method: str, url: str, *, headers: dict[str, str] | None = None, **options: Any
     ) -> requests.Response: ...
-
-
-@dataclass(frozen=True)
-class CustomerInfo:
-    tenant_id: uuid.UUID
-    name: str
-    domain: str
-    relationship: str
-
-
-@dataclass(frozen=True)
-class Page:
-    """
-    Some customers and where the next ones are.
-
-    `total` is Microsoft's totalCount, which may count this page only. `cursor` may be stored; None on the last page.
-    """
-
-    items: list[CustomerInfo]
-    total: int | None
-    cursor: Cursor | None
 
 
 @dataclass(frozen=True)
@@ -143,12 +125,12 @@ class MfaReport:
 
 
 class Trail:
-    """The pages of one run, as short digests; notices when a list leads back to where it has been."""
+    """The pages of one list in one run, as short digests; notices when it leads back to where it has been."""
 
     def __init__(self, start: Cursor | None) -> None:
-        self._seen = {_digest(start or {"uri": START, "token": ""})}
+        self._seen = {_mark(start)} if start else set()
 
-    def follow(self, page: Page) -> None:
+    def follow(self, page: ListedPage, digest: bytes) -> None:
         """
         Note the page; call it before the page is stored.
 
@@ -156,13 +138,13 @@ class Trail:
         """
         if page.cursor is None:
             return
-        marks = {_digest(page.cursor)}
-        if page.items:
-            marks.add(_digest([str(item.tenant_id) for item in page.items]))
+        marks = {_mark(page.cursor)}
+        if len(page.items) > len(b"[]"):
+            marks.add(digest[:8])
         if marks & self._seen:
-            raise Untrustworthy("The list of customers leads in a circle.", code="cyclic_link")
+            raise Untrustworthy("The list leads in a circle.", code="cyclic_link")
         if len(self._seen) > 2 * MAX_PAGES:
-            raise Untrustworthy(f"The list of customers does not end after {MAX_PAGES} pages.", code="endless_list")
+            raise Untrustworthy(f"The list does not end after {MAX_PAGES} pages.", code="endless_list")
         self._seen |= marks
 
 
@@ -173,55 +155,50 @@ class PartnerCenter:
         self._session = session
         self._correlation_id = str(correlation_id or uuid.uuid4())
 
-    def customers(self) -> Iterator[CustomerInfo]:
+    def listed(self, path: str, cursor: Cursor | None = None, *, is_paged: bool = True) -> ListedPage:
         """
-        Yield every customer, page by page (500 each); one that Microsoft repeats is repeated here.
+        Fetch one page of the list at this path: the first, or the one an earlier page's cursor names.
 
-        :raises Unavailable, Garbled: try again later
-        :raises Untrustworthy: the list cannot be followed
-        """
-        cursor, trail = None, Trail(None)
-        while True:
-            page = self.customers_page(cursor)
-            trail.follow(page)
-            cursor = page.cursor
-            yield from page.items
-            if cursor is None:
-                return
-            del page  # before the next one comes: one at a time in memory
-
-    def customers_page(self, cursor: Cursor | None = None) -> Page:
-        """
-        Fetch one page of customers: the first, or the one an earlier page's cursor names.
-
+        Of a list that `is_paged` the largest pages are asked for; others come whole.
         https://learn.microsoft.com/partner-center/developer/get-a-list-of-customers
         :raises CursorRejected: the cursor is no longer known; start from the first page
+        :raises NotThere: Partner Center knows nothing of this partner's there
         :raises Unavailable, Garbled: try again later; `retry_after` is in seconds
         :raises MfaMissing, AccessRefused: the partner must act
         :raises Untrustworthy: the answer has the wrong shape or leads elsewhere
         """
-        body = self._listed(CUSTOMERS, cursor)
-        total = _read(body, "totalCount")
-        return Page(
-            items=[self._customer(item) for item in self._items(body)],
-            total=total if isinstance(total, int) and 0 <= total < 2**31 else None,
-            cursor=self._next(body, CUSTOMERS),
-        )
+        uri, token = f"{path}?{SIZE}" if is_paged else path, ""
+        if cursor is not None:
+            uri, token = self._uri(str(cursor.get("uri", "")), path), str(cursor.get("token", ""))
+        try:
+            content = self._get(uri, {"MS-ContinuationToken": token} if token else {})[0]
+        except CallRejected as failure:
+            if cursor is None:
+                raise
+            raise CursorRejected(
+                "The list can't be continued here.", code="cursor", correlation_id=failure.correlation_id
+            ) from failure
+        found = self._understood(content, reading.envelope)
+        if found is None or found.items is None:
+            raise self.untrustworthy("It has no list.", "wrong_shape")
+        return ListedPage(found.items, found.total, self._next(found, path))
+
+    def understood(self, page: ListedPage, how: Callable[[ListedPage], Result]) -> Result:
+        """
+        What the reader makes of a page.
+
+        :raises Garbled: nothing, for its items are no JSON
+        """
+        return self._understood(page.items, lambda _items: how(page))
 
     def users_page(self, customer: uuid.UUID, cursor: Cursor | None = None) -> UserPage:
         """
-        Fetch one page of a customer's users: the first, or the one an earlier page's cursor names.
+        Fetch one page of a customer's users; raises as `listed` does.
 
         https://learn.microsoft.com/partner-center/developer/get-a-list-of-all-user-accounts-for-a-customer
-        :raises NotThere: Partner Center does not know this customer as the partner's
-        :raises AccessRefused: the account that agreed lacks a role in the customer
-        :raises CursorRejected: the cursor is no longer known; start from the first page
-        :raises Unavailable, Garbled: try again later; `retry_after` is in seconds
-        :raises Untrustworthy: the answer has the wrong shape or leads elsewhere
         """
-        path = f"{CUSTOMERS}/{customer}/users"
-        body = self._listed(path, cursor)
-        return UserPage(items=[_user(item) for item in self._items(body)], cursor=self._next(body, path))
+        page = self.listed(f"{CUSTOMERS}/{customer}/users", cursor)
+        return UserPage(items=[_user(item) for item in self._understood(page.items, parse)], cursor=page.cursor)
 
     def organization(self) -> MfaReport:
         """
@@ -230,65 +207,30 @@ class PartnerCenter:
         https://learn.microsoft.com/partner-center/developer/get-an-organization-profile
         :raises MfaMissing: Partner Center refuses already (900421)
         """
-        body, headers = self._get("profiles/organization", {"ValidateMfa": "true"})
+        content, headers = self._get("profiles/organization", {"ValidateMfa": "true"})
+        body = self._understood(content, parse)
         said = headers.get("isMfaCompliant", "").split(",")[0].strip().lower()
-        tenant_id = _read(body, "tenantId")
+        tenant_id = read(body, "tenantId")
         return MfaReport(
             is_compliant={"true": True, "false": False}.get(said),
             organization=Organization(
-                name=_text(_read(body, "companyName")),
-                domain=_text(_read(body, "domain")),
-                tenant_id=_guid(tenant_id),
+                name=text(read(body, "companyName")),
+                domain=text(read(body, "domain")),
+                tenant_id=guid(tenant_id),
             ),
         )
 
-    def _listed(self, path: str, cursor: Cursor | None) -> dict[str, Any]:
-        """The body of one page of the list at this path."""
-        uri, token = f"{path}?{SIZE}", ""
-        if cursor is not None:
-            uri, token = self._uri(str(cursor.get("uri", "")), path), str(cursor.get("token", ""))
-        try:
-            return self._get(uri, {"MS-ContinuationToken": token} if token else {})[0]
-        except CallRejected as failure:
-            if cursor is None:
-                raise
-            raise CursorRejected(
-                "The list can't be continued here.", code="cursor", correlation_id=failure.correlation_id
-            ) from failure
-
-    def _items(self, body: dict[str, Any]) -> list[Any]:
-        items = _read(body, "items")
-        if items is None and _read(body, "totalCount") is not None:
-            items = []
-        if not isinstance(items, list):
-            raise self._untrustworthy("It has no list.", "wrong_shape")
-        if len(items) > MAX_ITEMS:
-            raise self._untrustworthy(f"It holds {len(items)} entries instead of {PAGE_SIZE}.", "oversized_page")
-        return items
-
-    def _customer(self, item: Any) -> CustomerInfo:
-        profile = _read(item, "companyProfile")
-        tenant_id = _guid(_read(profile, "tenantId")) or _guid(_read(item, "id"))
-        if tenant_id is None:
-            raise self._untrustworthy("A customer in it has no tenant id.", "wrong_shape")
-        return CustomerInfo(
-            tenant_id=tenant_id,
-            name=_text(_read(profile, "companyName")),
-            domain=_text(_read(profile, "domain")),
-            relationship=_text(_read(item, "relationshipToPartner")),
-        )
-
-    def _next(self, body: dict[str, Any], path: str) -> Cursor | None:
+    def _next(self, found: Envelope, path: str) -> Cursor | None:
         """Where the next page of a list is: in links.next, or on some lists only a continuationToken in the body."""
-        link = _read(_read(body, "links"), "next")
-        uri, token = _read(link, "uri"), _read(body, "continuationToken")
-        headers = _read(link, "headers")
+        link = read(found.links, "next")
+        uri, token = read(link, "uri"), found.continuation_token
+        headers = read(link, "headers")
         for header in headers if isinstance(headers, list) else []:
-            if str(_read(header, "key")).lower() == "ms-continuationtoken":
-                token = _read(header, "value")
+            if str(read(header, "key")).lower() == "ms-continuationtoken":
+                token = read(header, "value")
         token = token if isinstance(token, str) else ""
         if len(token) > MAX_TOKEN or not re.fullmatch(r"[\x21-\x7e]*", token):
-            raise self._untrustworthy("Its continuation token can't be sent back.", "wrong_shape")
+            raise self.untrustworthy("Its continuation token can't be sent back.", "wrong_shape")
         if not uri:
             return {"uri": f"{path}?{SIZE}&seekOperation=Next", "token": token} if token else None
         return {"uri": self._uri(str(uri), path), "token": token}
@@ -302,16 +244,19 @@ class PartnerCenter:
         try:
             absolute = same_origin(f"{self._session.root}/v1/", link)
         except HostRefused as refused:
-            raise self._untrustworthy("Its next link leads to another host.", "foreign_link") from refused
+            raise self.untrustworthy("Its next link leads to another host.", "foreign_link") from refused
         parts = urlsplit(absolute)
-        if re.sub(r"^/+(v1/+)*", "", parts.path).lower() != path:  # Microsoft writes ids in either case
-            raise self._untrustworthy("Its next link leads out of the list.", "foreign_link")
+        if re.sub(r"^/+(v1/+)*", "", parts.path).lower() != path.lower():  # Microsoft writes ids in either case
+            raise self.untrustworthy("Its next link leads out of the list.", "foreign_link")
         return f"{path}?" + parts.query.replace("?", "&")
 
-    def _get(self, path: str, headers: Mapping[str, str]) -> tuple[dict[str, Any], Mapping[str, str]]:
-        """Body and headers of a good answer; everything else is raised as what somebody can do about it."""
-        response = self.send("GET", path, headers=headers)
-        return self.object_in(response), response.headers
+    def _get(self, path: str, headers: Mapping[str, str]) -> tuple[bytes, Mapping[str, str]]:
+        """Bytes and headers of a good answer; everything else is raised as what somebody can do about it."""
+        sent = self._with_ids(headers)
+        response = self._session.get(f"{self._session.root}/v1/{path}", headers=sent)
+        if response.status_code != 200:
+            raise self._failure(response, sent["MS-RequestId"])
+        return self._content(response), response.headers
 
     def send(
         self, method: str, path: str, *, headers: Mapping[str, str], data: bytes | None = None, good: int = 200
@@ -321,18 +266,21 @@ class PartnerCenter:
 
         MS-RequestId is a new one, unless it stands in the headers.
         """
-        sent = {
+        sent = self._with_ids(headers)
+        options: dict[str, Any] = {} if data is None else {"data": data}
+        response = self._session.request(method, f"{self._session.root}/v1/{path}", headers=sent, **options)
+        if response.status_code not in (200, good):
+            raise self._failure(response, sent["MS-RequestId"])
+        return response
+
+    def _with_ids(self, headers: Mapping[str, str]) -> dict[str, str]:
+        return {
             "Accept": "application/json",
             "X-Locale": "en-US",
             "MS-RequestId": str(uuid.uuid4()),
             "MS-CorrelationId": self._correlation_id,
             **headers,
         }
-        options: dict[str, Any] = {} if data is None else {"data": data}
-        response = self._session.request(method, f"{self._session.root}/v1/{path}", headers=sent, **options)
-        if response.status_code not in (200, good):
-            raise self._failure(response, sent["MS-RequestId"])
-        return response
 
     def object_in(self, response: requests.Response) -> dict[str, Any]:
         """
@@ -340,19 +288,30 @@ class PartnerCenter:
 
         :raises Garbled, Untrustworthy: it is none, or too large
         """
+        body = self._understood(self._content(response), parse)
+        if not isinstance(body, dict):
+            raise self.untrustworthy("It is no object.", "wrong_shape")
+        return body
+
+    def _content(self, response: requests.Response) -> bytes:
         if len(response.content) > MAX_BYTES:
-            raise self._untrustworthy(f"It is {len(response.content)} bytes long.", "oversized_page")
+            raise self.untrustworthy(f"It is {len(response.content)} bytes long.", "oversized_page")
+        return response.content
+
+    def _understood(self, content: bytes, how: Callable[[bytes], Result]) -> Result:
+        """
+        What the reader makes of an answer's bytes.
+
+        :raises Garbled: nothing, for it is no JSON
+        """
         try:
-            body = _parse(response.content)
+            return how(content)
         except ValueError as garbled:
-            code = "html" if response.content.lstrip(b"\xef\xbb\xbf \r\n\t")[:1] == b"<" else "not_json"
+            code = "html" if content.lstrip(b"\xef\xbb\xbf \r\n\t")[:1] == b"<" else "not_json"
             logger.warning("Partner Center's answer is garbled", extra={"code": code})
             raise Garbled(
                 "Partner Center's answer can't be read.", code=code, correlation_id=self._correlation_id
             ) from garbled
-        if not isinstance(body, dict):
-            raise self._untrustworthy("It is no object.", "wrong_shape")
-        return body
 
     def _failure(self, response: requests.Response, request_id: str) -> Transient | Permanent:
         """The error behind an answer that is not 200; Partner Center has several shapes for the same thing."""
@@ -380,69 +339,38 @@ class PartnerCenter:
             return NotThere("Partner Center does not know what we asked for.", **known)
         return CallRejected("Partner Center rejects our request.", **known)
 
-    def _untrustworthy(self, why: str, code: str) -> Untrustworthy:
+    def untrustworthy(self, why: str, code: str) -> Untrustworthy:
+        """The error for an answer that must not be used."""
         text = f"Partner Center's answer is not used. {why}"
         return Untrustworthy(text, code=code, correlation_id=self._correlation_id)
 
 
 def _user(item: Any) -> UserInfo:
-    parts = (_text(_read(item, "firstName")), _text(_read(item, "lastName")))
+    parts = (text(read(item, "firstName")), text(read(item, "lastName")))
     return UserInfo(
-        name=_text(_read(item, "displayName")) or " ".join(filter(None, parts)),
-        sign_in_name=_text(_read(item, "userPrincipalName")),
-        state=_text(_read(item, "state")).lower(),
+        name=text(read(item, "displayName")) or " ".join(filter(None, parts)),
+        sign_in_name=text(read(item, "userPrincipalName")),
+        state=text(read(item, "state")).lower(),
     )
-
-
-def _parse(content: bytes) -> Any:
-    """JSON with or without a byte order mark; ValueError for anything else, however deep or odd it is."""
-    try:
-        return json.loads(content.decode("utf-8-sig"))
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
 
 
 def _error_body(content: bytes) -> Any:
     try:
-        return _parse(content[:MAX_BYTES])
+        return parse(content[:MAX_BYTES])
     except ValueError:
         return None
 
 
 def _code(body: Any) -> str:
-    found = str(_read(body, "code") or "")
+    found = str(read(body, "code") or "")
     return found if re.fullmatch(r"[\w.-]{1,30}", found, re.ASCII) else ""
 
 
 def _seconds_in_words(body: Any) -> float | None:
     """The wait in the gateway's sentence "Rate limit is exceeded. Try again in 57 seconds."."""
-    found = re.search(r"in (\d{1,6}) second", str(_read(body, "message") or ""))
+    found = re.search(r"in (\d{1,6}) second", str(read(body, "message") or ""))
     return float(found[1]) if found else None
 
 
-def _read(node: Any, key: str) -> Any:
-    """A property in whatever case Microsoft writes it; None when it is missing or there is no object at all."""
-    if not isinstance(node, dict):
-        return None
-    if key in node:
-        return node[key]
-    wanted = key.lower()
-    return next((value for name, value in node.items() if name.lower() == wanted), None)
-
-
-def _text(value: Any) -> str:
-    """A string a database takes: no NUL, and no half of a surrogate pair."""
-    if not isinstance(value, str):
-        return ""
-    return value.replace("\x00", "").encode("utf-8", "replace").decode().strip()
-
-
-def _guid(value: Any) -> uuid.UUID | None:
-    try:
-        return uuid.UUID(value) if isinstance(value, str) else None
-    except ValueError:
-        return None
-
-
-def _digest(value: object) -> bytes:
-    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=8).digest()
+def _mark(cursor: Cursor) -> bytes:
+    return hashlib.blake2b(json.dumps(cursor, sort_keys=True).encode(), digest_size=8).digest()

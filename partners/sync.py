@@ -1,148 +1,332 @@
-"""The mirror of a partner's customers: page by page, each page and the place to go on in one short transaction."""
+"""Mirroring Microsoft's lists: read ahead, written in batches, and gone on with where an earlier turn stopped."""
 
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
-from collections.abc import Iterable
-from typing import Any
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
 from uuid import UUID
 
 from django.db import transaction
-from django.utils import timezone
+from django.db.models import QuerySet
 
-from partners import jobs
-from partners.models import Customer, Partner
-from partners.partnercenter import Cursor, CursorRejected, CustomerInfo, Page, PartnerCenter, Trail, Untrustworthy
+from partners import jobs, removals, writing
+from partners.ahead import fetched_ahead
+from partners.mirrored_kinds import CUSTOMERS, LICENCES, MFA, SUBSCRIPTIONS, USERS
+from partners.mirrors import Known, Mirror, ReadPage, Unnamed, lane_bounds
+from partners.models import Customer
+from partners.partnercenter import (
+    MAX_ITEMS,
+    AccessRefused,
+    CallRejected,
+    CursorRejected,
+    PartnerCenter,
+    SessionRefused,
+    Trail,
+    Untrustworthy,
+)
+from partners.reading import Cursor
+from partners.writing import Pages, Progress
+from tokens.errors import Failure, Transient
 
-STRANGERS = 10  # customers: with fewer, a list that changed altogether proves nothing
-WRITTEN = ["name", "name_key", "domain", "relationship", "content_hash", "changed_at", "removed_at", "removed_reason"]
+HEAVY = 5_000  # rows to look at together, at most: ten pages of customers
+A_PAGE = 25  # rows: what a page weighs beside them
+SECONDS = 2.0  # and so long they wait at most
+AT_ONCE = 200  # customers whose pages are known at the same time
+PATIENCE = 2  # turns that ended at the same customer's list before it is left out
+T = TypeVar("T")
 
 
-def sync_customers(work: jobs.Work) -> None:
+def sync(work: jobs.Work, mirror: Mirror[Any]) -> None:
     """
-    Mirror the partner's customers, from where an earlier run stopped or from the first page.
+    Mirror one list of the partner's own, from where an earlier turn stopped or from the first page.
 
-    Customers that Microsoft no longer lists stay: one list proves nothing, it may change while we read it.
+    :raises Untrustworthy: the list cannot be followed, or is most likely somebody else's
     """
-    partner_center = PartnerCenter(work.session(), correlation_id=work.run.correlation_id)
-    place: Cursor | None = work.job.cursor.get("next")
-    if place is not None:
-        work.count(seen=work.job.cursor.get("seen", 0), expected=work.job.cursor.get("expected"))
-        try:
-            _read_pages(work, partner_center, place)
-        except CursorRejected:
-            place = None  # Microsoft forgot where we were
-            work.count(seen=-work.run.seen)
-    if place is None:
-        work.job.cursor = {}
-        _read_pages(work, partner_center, None)
+    client = PartnerCenter(work.session(), correlation_id=work.run.correlation_id)
+    progress = Progress.of(work, mirror)
+    work.count(seen=progress.seen, expected=progress.expected)
+    try:
+        read_on(work, mirror, client, progress)
+    except CursorRejected:  # Microsoft forgot where we were
+        work.count(seen=-work.run.seen)
+        read_on(work, mirror, client, Progress.start(work, mirror))
 
 
-def _read_pages(work: jobs.Work, partner_center: PartnerCenter, place: Cursor | None) -> None:
-    trail = Trail(place)
-    place = _read_page(work, partner_center, place, trail)
-    while place is not None:
-        work.pause()
-        place = _read_page(work, partner_center, place, trail)
-
-
-def _read_page(work: jobs.Work, partner_center: PartnerCenter, place: Cursor | None, trail: Trail) -> Cursor | None:
-    """Fetch and store one page; says where the next one is. A function, so that no two pages are in memory."""
-    page = partner_center.customers_page(place)
-    trail.follow(page)
-    if place is None:
-        _check_whose(work.partner, page)
-    _store(work, page)
-    return page.cursor
-
-
-def _check_whose(partner: Partner, page: Page) -> None:
-    """
-    Refuse a first page on which every customer is a stranger though we know many: it is most likely another partner's.
-
-    :raises Untrustworthy: that is so; somebody must look before other people's customers are shown here
-    """
-    present = partner.customers.present()
-    strangers = not present.filter(tenant_id__in=[item.tenant_id for item in page.items]).exists()
-    if strangers and len(page.items) >= STRANGERS and present[:STRANGERS].count() == STRANGERS:
-        raise Untrustworthy(
-            "Not one customer on the first page is known; is this another partner's list?", code="other_tenant"
-        )
+def read_on(work: jobs.Work, mirror: Mirror[Any], client: PartnerCenter, progress: Progress) -> None:
+    known = writing.known_pages(work, mirror)
+    pages = partial(
+        read_list, client, mirror, mirror.path(None), place=progress.next, number=progress.number,
+        known=known if progress.is_trusted else {},
+    )  # fmt: skip
+    with fetched_ahead(pages) as coming:
+        for batch in batches(coming):
+            _store(work, mirror, batch, progress, known)
+            if progress.next is not None:
+                work.pause()
 
 
 @transaction.atomic
-def _store(work: jobs.Work, page: Page) -> None:
-    """The page's rows, the place to go on and the counts: all of them, or none when the lease is lost."""
-    earlier = work.job.cursor
-    seen = earlier.get("seen", 0) + len(page.items)
-    expected = _expected(page, seen, earlier.get("expected"))
-    progress = {"next": page.cursor, "pages": earlier.get("pages", 0) + 1, "seen": seen, "expected": expected}
-    work.keep(progress)
-    counts = _mirror(work.partner, page.items)
-    work.count(expected=expected, pages=1, seen=len(page.items), **counts)
+def _store(work: jobs.Work, mirror: Mirror[Any], batch: list[ReadPage], progress: Progress, known: Pages) -> None:
+    """A batch, and after the last one what follows from the whole list."""
+    for page in batch:
+        progress.pages, progress.number, progress.next = progress.pages + 1, page.number, page.cursor
+        progress.seen += page.count
+        progress.expected = expected(page, progress.seen, progress.expected)
+    writing.store(work, mirror, batch, progress, known)
+    if progress.next is None:
+        progress.is_whole &= progress.expected is None or progress.seen >= progress.expected
+        if progress.is_whole and writing.drop_pages_after(work, mirror, 0, progress.number, known):
+            progress.is_changed = True
+        removals.conclude(work, mirror, progress)
 
 
-def _expected(page: Page, seen: int, earlier: int | None) -> int | None:
-    """How many customers there are in all; None while totalCount can as well mean this page only, as on some lists."""
+# --- A list for each customer -----------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Ended:
+    """One customer's list was read to its end, or can't be read, and why; `is_clean` is for `batches`."""
+
+    customer_id: int
+    tenant_id: UUID
+    number: int = 0
+    code: str = ""
+    correlation_id: str = ""
+    is_clean: bool = True
+
+
+def sync_of_customers(work: jobs.Work, mirror: Mirror[Any]) -> None:
+    """
+    Mirror the lists of this lane's customers one after another, from where an earlier turn stopped.
+
+    What goes wrong with one customer's list alone is noted, and the others go on.
+    """
+    walk(work, mirror, PartnerCenter(work.session(), correlation_id=work.run.correlation_id))
+
+
+def walk(work: jobs.Work, mirror: Mirror[Any], client: PartnerCenter) -> None:
+    """From where an earlier turn stopped through this lane's customers."""
+    progress = Progress.of(work, mirror)
+    share = _share(work)
+    progress.expected = share.count()
+    work.count(expected=progress.expected)
+    while customers := list(_after(share, progress)[:AT_ONCE].values_list("pk", "tenant_id")):
+        known = writing.known_pages(work, mirror, [pk for pk, _ in customers])
+        way = Walk(client, mirror, customers, progress, known)
+        try:
+            with fetched_ahead(way.lists) as coming:
+                for batch in batches(coming):
+                    _store_lists(work, mirror, batch, progress, known, dict(customers))
+                    work.pause()
+        except Transient:
+            progress.stuck = progress.stuck + 1 if progress.stuck_at == str(way.at) else 1
+            progress.stuck_at = str(way.at)
+            work.keep(progress.kept())
+            raise
+    with transaction.atomic():
+        work.keep(progress.kept())
+        removals.conclude(work, mirror, progress)
+    if progress.refused and progress.refused == progress.lists:
+        raise AccessRefused("Not one customer's list could be read.", code=progress.code)
+
+
+def _share(work: jobs.Work) -> QuerySet[Customer]:
+    first, last = lane_bounds(*work.share)
+    present = Customer.objects.filter(partner=work.partner, removed_at=None)
+    return present.filter(tenant_id__gte=first, tenant_id__lte=last)
+
+
+def _after(share: QuerySet[Customer], progress: Progress) -> QuerySet[Customer]:
+    """Whose lists are still to be read."""
+    rows = share.order_by("tenant_id")
+    if progress.within:
+        return rows.filter(tenant_id__gte=progress.within)  # first the one whose list is under way
+    return rows.filter(tenant_id__gt=progress.at) if progress.at else rows
+
+
+class Walk:
+    """Reads some customers' lists; `at` is the one it came to. Knows no rows, for it goes ahead in a thread."""
+
+    def __init__(
+        self,
+        client: PartnerCenter,
+        mirror: Mirror[Any],
+        customers: list[tuple[int, UUID]],
+        progress: Progress,
+        known: Pages,
+    ) -> None:
+        self._client, self._mirror, self._customers = client, mirror, customers
+        self._known = known if progress.is_trusted else {}
+        self._start = (progress.within, progress.next, progress.number)
+        self._stuck = progress.stuck_at if progress.stuck >= PATIENCE else ""
+        self.at: UUID | None = None
+
+    def lists(self) -> Iterator[ReadPage | Ended]:
+        for customer_id, tenant_id in self._customers:
+            self.at = tenant_id
+            within, place, number = self._start
+            if str(tenant_id) != within:
+                place, number = None, 0
+            yield from self._list(customer_id, tenant_id, place, number)
+
+    def _list(self, customer_id: int, tenant_id: UUID, place: Cursor | None, number: int) -> Iterator[ReadPage | Ended]:
+        total = seen = 0
+        path = self._mirror.path(tenant_id)
+        try:
+            for page in read_list(
+                self._client, self._mirror, path, place=place, number=number, known=self._known, collection=customer_id
+            ):
+                number, total, seen = page.number, max(total, page.total or 0), seen + page.count
+                yield page
+        except CursorRejected:
+            if place is not None:  # Microsoft forgot where we were
+                yield from self._list(customer_id, tenant_id, None, 0)
+                return
+            yield Ended(customer_id, tenant_id, code="cursor")
+        except SessionRefused:
+            raise
+        except (AccessRefused, CallRejected, Untrustworthy) as failure:
+            yield self._without(customer_id, tenant_id, failure)
+        except Transient as failure:
+            # It is waited for, as any outage; but one customer whose list never comes must not stop all others.
+            if self._stuck != str(tenant_id) or failure.code == "http_429":
+                raise
+            yield self._without(customer_id, tenant_id, failure)
+        else:
+            is_short = place is None and seen < total
+            yield Ended(customer_id, tenant_id, number, code="incomplete" if is_short else "")
+
+    def _without(self, customer_id: int, tenant_id: UUID, failure: Failure) -> Ended:
+        code = failure.code or type(failure).__name__.lower()
+        return Ended(customer_id, tenant_id, code=code, correlation_id=failure.correlation_id)
+
+
+@transaction.atomic
+def _store_lists(
+    work: jobs.Work,
+    mirror: Mirror[Any],
+    batch: list[ReadPage | Ended],
+    progress: Progress,
+    known: Pages,
+    tenants: dict[int, UUID],
+) -> None:
+    """What was read of several customers, those whose list came to its end among them."""
+    refused = writing.refusals(work, mirror, list(tenants))
+    for one in batch:
+        if isinstance(one, ReadPage):
+            progress.pages, progress.seen = progress.pages + 1, progress.seen + one.count
+            progress.within, progress.number, progress.next = str(tenants[one.collection]), one.number, one.cursor
+        else:
+            _end_list(work, mirror, one, progress, known, refused)
+    writing.store(work, mirror, [one for one in batch if isinstance(one, ReadPage)], progress, known)
+
+
+def _end_list(
+    work: jobs.Work, mirror: Mirror[Any], one: Ended, progress: Progress, known: Pages, refused: dict[int, str]
+) -> None:
+    progress.at, progress.within, progress.next, progress.number = str(one.tenant_id), "", None, 0
+    progress.lists += 1
+    if one.code:
+        progress.refused, progress.code = progress.refused + 1, one.code
+        if refused.get(one.customer_id) != one.code:
+            writing.refuse(work, mirror, one.customer_id, one.code, one.correlation_id)
+        return
+    is_shorter = writing.drop_pages_after(work, mirror, one.customer_id, one.number, known)
+    if one.customer_id in refused:
+        writing.readmit(work, mirror, one.customer_id)
+    if is_shorter or one.customer_id in refused:
+        writing.unsettle(work, mirror)
+        progress.is_changed = True
+
+
+# --- Any list --------------------------------------------------------------------------------------------------------
+def read_list(
+    client: PartnerCenter,
+    mirror: Mirror[Any],
+    path: str,
+    *,
+    place: Cursor | None = None,
+    number: int = 0,
+    known: Pages,
+    collection: int = 0,
+) -> Iterator[ReadPage]:
+    """The pages of one list, from a place on that has `number` pages before it; raises as `PartnerCenter.listed`."""
+    trail = Trail(place)
+    while True:
+        number += 1
+        page = _read(client, mirror, path, place, trail, number, collection, known.get((collection, number)))
+        place = page.cursor
+        yield page
+        if place is None:
+            return
+        del page  # before the next one comes
+
+
+def _read(
+    client: PartnerCenter,
+    mirror: Mirror[Any],
+    path: str,
+    place: Cursor | None,
+    trail: Trail,
+    number: int,
+    collection: int,
+    known: Known | None,
+) -> ReadPage:
+    listed = client.listed(path, place, is_paged=mirror.is_paged)
+    try:
+        page = client.understood(
+            listed, lambda found: mirror.take(found, collection=collection, number=number, known=known)
+        )
+    except Unnamed as unnamed:
+        raise client.untrustworthy("Something in it has no id.", "wrong_shape") from unnamed
+    if mirror.is_paged and page.count > MAX_ITEMS:
+        raise client.untrustworthy(f"It holds {page.count} entries.", "oversized_page")
+    trail.follow(listed, page.digest)
+    return page
+
+
+def expected(page: ReadPage, seen: int, earlier: int | None) -> int | None:
+    """How many there are in all; None while totalCount can as well mean this page only, as on some lists."""
     if page.total is None or page.total < seen or (page.cursor and page.total == seen):
         return earlier
     return page.total
 
 
-def _mirror(partner: Partner, items: Iterable[CustomerInfo]) -> dict[str, int]:
-    """Write what is new or different among a page's customers; a customer that came back is present again."""
-    now = timezone.now()
-    described = {item.tenant_id: _customer(partner, item, now) for item in items}
-    known = _known(partner, list(described))
-    changed = [
-        customer
-        for tenant_id, customer in described.items()
-        if known.get(tenant_id) != (customer.content_hash, None)  # other content, unknown, or removed
-    ]
-    if changed:
-        Customer.objects.bulk_create(
-            changed, update_conflicts=True, unique_fields=["partner", "tenant_id"], update_fields=WRITTEN
-        )
-    created = sum(customer.tenant_id not in known for customer in changed)
-    return {
-        "created": created,
-        "updated": len(changed) - created,
-        "unchanged": len(described) - len(changed),
-    }
+def batches(coming: Iterator[T]) -> Iterator[list[T]]:
+    """What comes, together until there is enough to write or it has waited long; at a failure what came before it."""
+    batch: list[T] = []
+    weight, begun = 0, time.monotonic()
+    try:
+        for one in coming:
+            batch.append(one)
+            if isinstance(one, ReadPage) and not one.is_clean:
+                weight += A_PAGE + len(one.rows)
+            if weight >= HEAVY or time.monotonic() - begun >= SECONDS:
+                del one
+                yield batch
+                batch, weight, begun = [], 0, time.monotonic()
+    except Exception:
+        if batch:
+            yield batch
+        raise
+    if batch:
+        yield batch
 
 
-def _known(partner: Partner, tenant_ids: list[UUID]) -> dict[UUID, tuple[bytes, Any]]:
-    rows = partner.customers.filter(tenant_id__in=tenant_ids)
-    return {
-        tenant_id: (bytes(content_hash), removed_at)
-        for tenant_id, content_hash, removed_at in rows.values_list("tenant_id", "content_hash", "removed_at")
-    }
-
-
-def _customer(partner: Partner, item: CustomerInfo, now: dt.datetime) -> Customer:
-    """The row as it should be; texts are cut to what a column holds."""
-    name, domain, relationship = item.name[:400], item.domain.lower()[:255], item.relationship[:40]
-    return Customer(
-        partner=partner,
-        tenant_id=item.tenant_id,
-        name=name,
-        name_key=(name or domain).casefold()[:400],  # a customer without a name is listed under its domain
-        domain=domain,
-        relationship=relationship,
-        content_hash=hashlib.blake2b("\0".join((name, domain, relationship)).encode(), digest_size=16).digest(),
-        first_seen_at=now,
-        changed_at=now,
+def _kind(mirror: Mirror[Any], title: str, **how: Any) -> jobs.Kind:
+    run = sync_of_customers if mirror.is_of_customers else sync
+    return jobs.Kind(
+        name=mirror.kind, title=title, run=partial(run, mirror=mirror), purpose=f"sync.{mirror.kind}", **how
     )
 
 
+A_DAY = dt.timedelta(hours=24)
 KINDS = (
-    jobs.Kind(
-        name="customers",
-        title="Customers",
-        run=sync_customers,
-        every=dt.timedelta(hours=6),
-        fresh_for=dt.timedelta(hours=24),
-        purpose="sync.customers",
-    ),
+    _kind(CUSTOMERS, "Customers", every=dt.timedelta(hours=6), fresh_for=A_DAY),
+    _kind(SUBSCRIPTIONS, "Subscriptions", every=A_DAY / 2, fresh_for=A_DAY, lanes=4),
+    _kind(LICENCES, "Licences", every=A_DAY, fresh_for=2 * A_DAY, lanes=4),
+    _kind(USERS, "Users", every=A_DAY, fresh_for=2 * A_DAY, lanes=4, opt_in=True),
+    _kind(MFA, "Sign-ins without MFA", every=A_DAY, fresh_for=2 * A_DAY),
 )

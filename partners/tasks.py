@@ -1,4 +1,4 @@
-"""What workers are told: ids only. A task claims a row that is due, or ends; it never retries itself."""
+"""What workers are told: ids or nothing. A task claims a row that is due, or ends; it never retries itself."""
 
 from __future__ import annotations
 
@@ -6,21 +6,39 @@ from typing import Any
 from uuid import UUID
 
 from celery import Task, shared_task
+from django.conf import settings
 
 from partners import alarm_mails, borrowed, change_steps, changes, jobs, lookups
 from partners.models import Pulse
 
+HINTS = 16  # messages for one tick; workers that find more than they can do tell others
 
-@shared_task(name="partners.dispatch", bind=True, ignore_result=True)
-def dispatch(self: Task[..., None], **_future: Any) -> None:
-    """The tick: send one message for each job, look or change that waits. Two ticks at once share them."""
-    Pulse.beat(self.request.hostname or "")
-    for job_id in jobs.claim_due():
-        run_job.delay(job_id=job_id)
+
+@shared_task(name="partners.dispatch", ignore_result=True)
+def dispatch(**_future: Any) -> None:
+    """The tick: claim what is due and tell workers that something waits. Two ticks at once share it."""
+    # On Redis a hint whose reader died comes back after more than a turn, and must not be too old then.
+    old = 2 * settings.CPV_TURN_SECONDS + 60
+    claimed = len(jobs.claim_due(limit=jobs.PER_CLAIM))
+    for _ in range(min(claimed, HINTS) or jobs.is_any_claimed()):
+        work_off.apply_async(expires=old)
     for lookup_id in lookups.offer_waiting():
         look_up.delay(lookup_id=str(lookup_id))
     for change_id in changes.offer_waiting():
         make_change.delay(change_id=str(change_id))
+
+
+@shared_task(name="partners.pulse", bind=True, ignore_result=True)
+def pulse(self: Task[..., None], **_future: Any) -> None:
+    """Note that a message of the clock came to this worker; one goes to each queue."""
+    Pulse.beat(self.request.hostname or "")
+
+
+@shared_task(name="partners.work_off", bind=True, acks_late=True, ignore_result=True)
+def work_off(self: Task[..., None], **_future: Any) -> None:
+    """Run what is due until nothing is, or until this worker should listen to other messages."""
+    Pulse.beat(self.request.hostname or "")
+    jobs.work_off(message=self.request.id or "", redelivered=_was_given_back(self))
 
 
 @shared_task(name="partners.tell_alarms", ignore_result=True)
@@ -45,9 +63,13 @@ def end_access(**_future: Any) -> None:
 
 @shared_task(name="partners.run_job", bind=True, acks_late=True, ignore_result=True)
 def run_job(self: Task[..., None], *, job_id: int, **_future: Any) -> None:
-    """Run one due job, if it is still due and nobody else has it."""
-    delivery = self.request.delivery_info or {}
-    jobs.run_job(job_id, message=self.request.id or "", redelivered=bool(delivery.get("redelivered")))
+    """Begin a job that somebody waits for, if it is due and nobody else has it."""
+    jobs.run_first(job_id, message=self.request.id or "", redelivered=_was_given_back(self))
+
+
+def _was_given_back(task: Task[..., None]) -> bool:
+    """Whether the message broker had given this message to a reader who died."""
+    return bool((task.request.delivery_info or {}).get("redelivered"))
 
 
 @shared_task(name="partners.look_up", acks_late=True, ignore_result=True)

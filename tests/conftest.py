@@ -12,6 +12,8 @@ from django.test import Client
 
 from consent import invitations
 from cpvpanel import ratelimits
+from partners import pacing
+from partners.jobs import claiming
 from partners.models import Partner
 from sandbox.directory import Tenant
 from sandbox.world import World
@@ -57,10 +59,13 @@ def world() -> Iterator[World]:
     pretend.begin(world)
     outside.forget()
     broker.forget()
+    pacing.forget()
+    claiming.forget()
     cache.clear()
     yield world
     outside.forget()
     broker.forget()
+    pacing.forget()
 
 
 @pytest.fixture

@@ -30,7 +30,8 @@ WEB = {
     "KEY_VAULT_CLIENT_ID": demo.VAULT_WEB_CLIENT_ID,
     "KEY_VAULT_CLIENT_SECRET": demo.VAULT_WEB_CLIENT_SECRET,
 }
-WORKERS, BEATS = ("worker-1", "worker-2"), ("beat-1", "beat-2")
+QUEUES = {"worker-1": "work", "worker-2": "work", "worker-now": "control,interactive"}
+WORKERS, BEATS = tuple(QUEUES), ("beat-1", "beat-2")
 
 
 @dataclass
@@ -91,6 +92,8 @@ class Rehearsal(Live):
             "4",
             "-n",
             f"{name}@%h",
+            "-Q",
+            QUEUES[name],
             "-l",
             "INFO",
             "--without-mingle",

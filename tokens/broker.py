@@ -22,11 +22,11 @@ from tokens.access_cache import Key, held
 from tokens.actors import Actor
 from tokens.clouds import CLOUDS, Audience, Cloud, cloud_named
 from tokens.entra import Grant, authentication_methods
-from tokens.errors import Permanent
+from tokens.errors import Permanent, Transient
 from tokens.minting import Wish, cloud_of
 from tokens.models import RefreshToken
 from tokens.secret import Secret
-from tokens.sessions import ApiSession, Probe
+from tokens.sessions import ApiSession, Probe, Traffic
 
 if TYPE_CHECKING:
     from partners.models import Partner
@@ -67,12 +67,18 @@ def forget() -> None:
 
 # --- Sending --------------------------------------------------------------------------------------------------------
 def session(
-    token: RefreshToken, audience: Audience, *, purpose: str, actor: Actor, tenant: UUID | None = None
+    token: RefreshToken,
+    audience: Audience,
+    *,
+    purpose: str,
+    actor: Actor,
+    tenant: UUID | None = None,
+    traffic: Traffic | None = None,
 ) -> ApiSession:
     """
     A session for one audience in the partner's name; `tenant` names a customer's tenant instead of the partner's own.
 
-    `purpose` is a dotted word for the ledger, such as "sync.customers".
+    `purpose` is a dotted word for the ledger, such as "sync.customers". `traffic` paces what leaves, tokens included.
     """
     key = Key(token.pk, token.generation, audience, tenant)
 
@@ -81,7 +87,7 @@ def session(
 
     def bearer() -> Secret:
         minting.refuse_purpose(wish())  # what is there already was had for another purpose
-        return held.get_or_mint(key, lambda: _mint(wish()))
+        return held.get_or_mint(key, lambda: _paced_mint(wish(), traffic))
 
     return ApiSession(
         cloud=token.partner.cloud,
@@ -89,7 +95,8 @@ def session(
         gate=lambda: gate.check(token),
         bearer=bearer,
         forget_bearer=lambda: held.drop(key),
-        bearer_with=lambda refused, claims: held.replace(key, refused, lambda: _mint(wish(claims))),
+        bearer_with=lambda refused, claims: held.replace(key, refused, lambda: _paced_mint(wish(claims), traffic)),
+        traffic=traffic,
     )
 
 
@@ -142,6 +149,19 @@ def _mint(wish: Wish) -> tuple[Secret, float]:
     """An access token and the monotonic second until which it may be handed out."""
     granted = minting.grant(wish)
     return granted.access_token, time.monotonic() + max(0, granted.expires_in - EARLY)
+
+
+def _paced_mint(wish: Wish, traffic: Traffic | None) -> tuple[Secret, float]:
+    if traffic is None:
+        return _mint(wish)
+    traffic.before_token()
+    try:
+        minted = _mint(wish)
+    except Transient as failure:
+        traffic.after_token(failure)
+        raise
+    traffic.after_token(None)
+    return minted
 
 
 def keep(token: RefreshToken, audience: Audience, *, purpose: str, actor: Actor) -> None:

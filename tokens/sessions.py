@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import requests
 
 from tokens import challenges, outside
+from tokens.errors import Transient
 from tokens.http import same_origin
 from tokens.secret import Secret
 
 
 class Gate(Protocol):
     def __call__(self) -> None: ...
+
+
+class Traffic(Protocol):
+    """
+    Paces what a session sends; asked from any thread. `before…` may wait for some seconds.
+
+    :raises Transient: nothing may leave now, and waiting here would take too long
+    """
+
+    def before_token(self) -> None:
+        """A token is about to be had from Entra."""
+
+    def after_token(self, failure: Transient | None) -> None:
+        """It was, or could not be had now."""
+
+    def before(self, address: str) -> None:
+        """A request is about to leave."""
+
+    def after(self, address: str, response: requests.Response | None) -> None:
+        """It was answered, whatever the status; None: nothing came back."""
 
 
 class ApiSession:
@@ -28,6 +50,7 @@ class ApiSession:
         bearer: Callable[[], Secret],
         forget_bearer: Callable[[], None],
         bearer_with: Callable[[Secret, str], Secret],
+        traffic: Traffic | None = None,
     ) -> None:
         """`bearer_with` gives another token in place of one that an API refused, made with the claims it asked for."""
         self.root = root
@@ -36,6 +59,7 @@ class ApiSession:
         self._bearer = bearer
         self._forget_bearer = forget_bearer
         self._bearer_with = bearer_with
+        self._traffic = traffic
 
     def get(self, url: str, **options: Any) -> requests.Response:
         return self.request("GET", url, **options)
@@ -55,11 +79,12 @@ class ApiSession:
         bearer = self._bearer()
 
         def send(with_token: Secret) -> requests.Response:
-            self._gate()
             authorized = {**(headers or {}), "Authorization": f"Bearer {with_token.reveal()}"}
             network = outside.network(self._cloud)
-            with network.last_word(self._gate):
-                return network.request(method, address, headers=authorized, **options)
+            with self._paced(address) as answered:
+                self._gate()
+                with network.last_word(self._gate):
+                    return answered(network.request(method, address, headers=authorized, **options))
 
         try:
             response = challenges.answer_once(
@@ -71,6 +96,22 @@ class ApiSession:
         if response.status_code == 401:
             self._forget_bearer()  # the next send mints anew; the caller decides whether there is one
         return response
+
+    @contextmanager
+    def _paced(self, address: str) -> Iterator[Callable[[requests.Response], requests.Response]]:
+        """Wait for our turn, and tell afterwards what came back."""
+        if self._traffic is None:
+            yield lambda response: response
+            return
+        traffic, came = self._traffic, []
+        traffic.before(address)
+        try:
+            yield lambda response: came.append(response) or response  # type: ignore[func-returns-value]
+        except Transient:
+            traffic.after(address, None)
+            raise
+        if came:
+            traffic.after(address, came[0])
 
 
 class Probe(ApiSession):

@@ -10,7 +10,7 @@ from tokens.rls import EnableRLS, SamePartner
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("partners", "0014_more_is_mirrored"),
+        ("partners", "0015_lanes"),
     ]
 
     operations = [

@@ -5,6 +5,7 @@ from partners.models.estate import CustomerUser, SubscribedSku, Subscription, Un
 from partners.models.grants import AccessGrant
 from partners.models.lists import ListPage, ListRefusal, ListState
 from partners.models.mirror import ChosenCustomer, Customer, CustomerQuerySet, Lookup
+from partners.models.pacing import Pace, Service
 from partners.models.people import ACCESS_DAYS, CLOUDS, Member, Partner, User
 from partners.models.staff import LIFT_WITHIN, LiftRequest
 from partners.models.work import LEASE, Job, Pulse, Run
@@ -27,9 +28,11 @@ __all__ = [
     "ListState",
     "Lookup",
     "Member",
+    "Pace",
     "Partner",
     "Pulse",
     "Run",
+    "Service",
     "SubscribedSku",
     "Subscription",
     "UnprovenPrincipal",

@@ -26,7 +26,7 @@ class ListPage(models.Model):
 
     is_mirrored = True
 
-    partner = models.ForeignKey(Partner, models.CASCADE, related_name="list_pages")
+    partner = models.ForeignKey(Partner, models.CASCADE, related_name="list_pages", db_index=False)
     kind = models.CharField(max_length=40)
     collection = models.BigIntegerField(default=0)  # the customer's row whose list it is; 0: the partner's own list
     number = models.PositiveIntegerField()

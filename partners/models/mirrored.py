@@ -44,11 +44,13 @@ class OfOneCustomer(Mirrored):
     A row of one customer's list. `key` is Microsoft's id in lower case, which is how ids are compared.
 
     PostgreSQL checks each pointer of each new row, which costs more than the row. One check says all: that the customer
-    is there, and of this partner (`SamePartner` in the migration).
+    is there, and of this partner (`SamePartner` in the migration). The unique constraints serve as indexes.
     """
 
-    partner = models.ForeignKey(Partner, models.CASCADE, related_name="%(class)ss", db_constraint=False)
-    customer = models.ForeignKey("partners.Customer", models.CASCADE, related_name="%(class)ss", db_constraint=False)
+    partner = models.ForeignKey(Partner, models.CASCADE, related_name="%(class)ss", db_constraint=False, db_index=False)
+    customer = models.ForeignKey(
+        "partners.Customer", models.CASCADE, related_name="%(class)ss", db_constraint=False, db_index=False
+    )
     key = models.CharField(max_length=64)
 
     class Meta:

@@ -14,6 +14,7 @@ from partners.models.people import Partner
 from tokens.tenancy import OfOnePartner
 
 LEASE = dt.timedelta(seconds=120)
+AT_LIBERTY = {"claimed_until": None, "quarantined_at": None, "wait_code": ""}  # what a job that is to run must be
 
 
 class JobQuerySet(OfOnePartner, models.QuerySet["Job"]):
@@ -21,32 +22,60 @@ class JobQuerySet(OfOnePartner, models.QuerySet["Job"]):
         """The job while the lease taken under this fence still counts: every write of a run goes through here."""
         return self.filter(fence=fence, leased_until__gt=now)
 
+    def idle(self, now: dt.datetime) -> JobQuerySet:
+        """Jobs that nobody works on."""
+        return self.filter(Q(leased_until=None) | Q(leased_until__lte=now))
+
 
 class Job(models.Model):
-    """One kind of work for one partner. The row is the truth; messages only hint that it may be due."""
+    """
+    One kind of work for one partner, or one of the lanes that share it. The row is the truth; messages only hint that
+    it may be due.
 
-    partner = models.ForeignKey(Partner, models.CASCADE, related_name="jobs")
+    `claimed_until` and `turn` are the dispatcher's: the job waits for a worker, and comes after all of a lower turn.
+    `wait_code` says what a job that is not running waits for, where that is nothing a run of its own found out.
+    """
+
+    partner = models.ForeignKey(Partner, models.CASCADE, related_name="jobs", db_index=False)
     kind = models.CharField(max_length=40)
+    lane = models.PositiveSmallIntegerField(default=0)
     next_run_at = models.DateTimeField(null=True, blank=True)
     claimed_until = models.DateTimeField(null=True, blank=True)
+    turn = models.PositiveIntegerField(default=1)
     leased_until = models.DateTimeField(null=True, blank=True)
     lease_message = models.CharField(max_length=64, blank=True)
     fence = models.BigIntegerField(default=0)
     cursor = models.JSONField(default=dict, blank=True)
     failures = models.PositiveIntegerField(default=0)
+    wait_code = models.CharField(max_length=40, blank=True)
     paused_at = models.DateTimeField(null=True, blank=True)
+    cancelled_at = models.DateTimeField(null=True, blank=True)
+    quarantined_at = models.DateTimeField(null=True, blank=True)
 
     objects = JobQuerySet.as_manager()
 
     class Meta:
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=["partner", "kind"], name="job_once_per_kind"),
+            models.UniqueConstraint(fields=["partner", "kind", "lane"], name="job_once_per_lane"),
             models.UniqueConstraint(fields=["partner", "id"], name="job_partner_id"),
         ]
-        indexes: ClassVar = [models.Index(fields=["next_run_at"], name="job_due", condition=Q(paused_at=None))]
+        indexes: ClassVar = [
+            models.Index(fields=["next_run_at"], name="job_due", condition=Q(paused_at=None)),
+            # Few indexes: claiming ten thousand rows writes each of them ten thousand times.
+            models.Index(
+                fields=["turn", "next_run_at", "id"],
+                name="job_under_way",
+                condition=Q(claimed_until__isnull=False) | Q(leased_until__isnull=False),
+            ),
+        ]
 
     def __str__(self) -> str:
-        return f"{self.kind} of {self.partner}"
+        lane = f", lane {self.lane}" if self.lane else ""
+        return f"{self.kind}{lane} of {self.partner}"
+
+    @property
+    def is_running(self) -> bool:
+        return self.leased_until is not None and self.leased_until > timezone.now()
 
     def lease(self, *, message: str = "", redelivered: bool = False) -> bool:
         """
@@ -60,7 +89,7 @@ class Job(models.Model):
         if redelivered and message:
             free |= Q(lease_message=message)
         won = Job.objects.filter(free, pk=self.pk, paused_at=None, next_run_at__lte=now).update(
-            leased_until=now + LEASE, lease_message=message, fence=F("fence") + 1
+            leased_until=now + LEASE, lease_message=message, claimed_until=None, fence=F("fence") + 1
         )
         if won:
             self.refresh_from_db()
@@ -69,8 +98,34 @@ class Job(models.Model):
     def make_due(self) -> bool:
         """Let it run as soon as possible; False while it runs already. A run that waits goes on where it stopped."""
         now = timezone.now()
-        free = Q(leased_until=None) | Q(leased_until__lte=now)
-        return Job.objects.filter(free, pk=self.pk).update(next_run_at=now, claimed_until=None) == 1
+        return Job.objects.idle(now).filter(pk=self.pk).update(next_run_at=now, **AT_LIBERTY) == 1
+
+    def mark_paused(self) -> bool:
+        """Stop it until somebody lets it go on; False when it is paused already. A run under way sees it soon."""
+        waits = {"paused_at": timezone.now(), "claimed_until": None}
+        return Job.objects.filter(pk=self.pk, paused_at=None).update(**waits) == 1
+
+    def mark_resumed(self) -> bool:
+        """Let it go on, at once and from where it stopped; False when it was not paused."""
+        resumed = {"paused_at": None, "next_run_at": timezone.now(), **AT_LIBERTY}
+        return Job.objects.filter(pk=self.pk, paused_at__isnull=False).update(**resumed) == 1
+
+    def mark_cancelled(self, *, next_run_at: dt.datetime) -> bool:
+        """
+        Give up what was begun, and the place where it stopped; False when nothing was begun.
+
+        A run under way sees it soon and ends then; what it has written stays.
+        """
+        now = timezone.now()
+        if Job.objects.filter(pk=self.pk, leased_until__gt=now).update(cancelled_at=now):
+            return True
+        waiting = Job.objects.idle(now).filter(pk=self.pk).exclude(cursor={}, failures=0)
+        return waiting.update(next_run_at=next_run_at, cursor={}, failures=0, **AT_LIBERTY) == 1
+
+    def mark_released(self) -> bool:
+        """Let a job that failed too often try again, with a clean slate; False when it was not held."""
+        held = Job.objects.filter(pk=self.pk, quarantined_at__isnull=False)
+        return held.update(next_run_at=timezone.now(), failures=0, **AT_LIBERTY) == 1
 
 
 class RunQuerySet(OfOnePartner, models.QuerySet["Run"]):
@@ -88,6 +143,7 @@ class Run(models.Model):
         REFUSED = "refused"
         FAILED = "failed"
         TAKEN_OVER = "taken_over"
+        CANCELLED = "cancelled"
 
     partner = models.ForeignKey(Partner, models.CASCADE, related_name="runs")
     job = models.ForeignKey(Job, models.CASCADE, related_name="runs")

@@ -15,13 +15,15 @@ def told(url: str, *, longest_turn: int = 600, signed: bool = False) -> dict[str
     return messagebroker.celery_settings(url, folder=FOLDER, longest_turn=longest_turn, signed=signed)
 
 
-def test_rabbitmq_gets_a_quorum_queue_behind_a_topic_exchange():
+def test_rabbitmq_gets_quorum_queues_behind_a_topic_exchange():
     settings = told("amqps://cpv@mq.example/cpv")
 
-    (queue,) = settings["CELERY_TASK_QUEUES"]
-    assert (queue.name, queue.exchange.type, queue.durable) == ("work", "topic", True)
-    assert queue.queue_arguments == {"x-queue-type": "quorum", "x-delivery-limit": 5}
-    assert settings["CELERY_TASK_DEFAULT_EXCHANGE"] == queue.exchange.name
+    queues = settings["CELERY_TASK_QUEUES"]
+    assert [(queue.name, queue.exchange.type, queue.durable) for queue in queues] == [
+        (name, "topic", True) for name in messagebroker.QUEUES
+    ]
+    assert all(queue.queue_arguments == {"x-queue-type": "quorum", "x-delivery-limit": 5} for queue in queues)
+    assert {queue.exchange.name for queue in queues} == {settings["CELERY_TASK_DEFAULT_EXCHANGE"]}
     assert settings["CELERY_BROKER_TRANSPORT_OPTIONS"] == {"confirm_publish": True}
 
 

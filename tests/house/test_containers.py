@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from cpvpanel import signing
+from cpvpanel import messagebroker, signing
 from sandbox import demo
 from tests.house.test_settings import names_in_settings
 from tests.pem import pair
@@ -52,8 +52,8 @@ def test_it_follows_the_compose_specification():
 
 
 def test_these_and_no_others():
-    assert set(SERVICES) == {"postgres", "rabbitmq", "migrate", "web", "worker", "beat", "sandbox"}
-    assert {"migrate", "web", "worker", "beat", "sandbox"} == OURS
+    assert set(SERVICES) == {"postgres", "rabbitmq", "migrate", "web", "worker", "worker-now", "beat", "sandbox"}
+    assert {"migrate", "web", "worker", "worker-now", "beat", "sandbox"} == OURS
     assert [name for name, service in SERVICES.items() if service.get("profiles")] == ["sandbox"]
     assert SERVICES["beat"]["deploy"]["replicas"] == 1
 
@@ -120,6 +120,16 @@ def test_what_a_person_fills_in_is_a_setting():
 
     assert asked <= names_in_settings() | PER_PROCESS
     assert not {variable for variable in asked if SECRET.search(variable)}
+
+
+def test_each_queue_has_a_worker_and_no_flood_of_work_reaches_the_urgent_ones():
+    def queues(name: str) -> set[str]:
+        command = SERVICES[name]["command"]
+        return set(command[command.index("--queues") + 1].split(","))
+
+    assert queues("worker") == {"work"}
+    assert queues("worker") | queues("worker-now") == set(messagebroker.QUEUES)
+    assert SERVICES["worker"]["environment"] == SERVICES["worker-now"]["environment"]
 
 
 def test_web_and_worker_are_different_people_at_the_vault():

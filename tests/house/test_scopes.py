@@ -8,7 +8,9 @@ from pathlib import Path
 ROOMS = ("cpvpanel", "consent", "partners", "tokens")
 ACROSS = {
     "a command of the vendor's": "partners/commands.py",
-    "a job is claimed": "partners/jobs.py",
+    "a job is claimed": "partners/jobs/running.py",
+    "a job is leased": "partners/jobs/claiming.py",
+    "a job is taken": "partners/jobs/running.py",
     "a person becomes a user": "consent/flow.py",
     "a person's sessions end": "partners/models/people.py",
     "a sign-in is claimed": "tokens/rotation.py",
@@ -26,19 +28,22 @@ ACROSS = {
     "the first look": "cpvpanel/demo.py",
     "tidying changes": "partners/changes.py",
     "tidying consent": "consent/tasks.py",
-    "tidying runs": "partners/jobs.py",
+    "tidying runs": "partners/jobs/schedule.py",
     "tidying the strong-room": "tokens/tasks.py",
     "watching for stops": "tokens/watch.py",
+    "what all calls share": "partners/circuits.py",
     "what our own people are told": "partners/alarm_mails.py",
     "what is ours to repair": "tokens/alarms.py",
     "whether staff were lent a look": "partners/borrowed.py",
-    "when work is due": "partners/jobs.py",
+    "when work is due": "partners/jobs/claiming.py",
+    "whether work waits": "partners/jobs/claiming.py",
+    "who else waits": "partners/jobs/claiming.py",
     "who is to be told what": "consent/notices.py",
     "who may enter": "partners/access.py",
     "whose change it is": "partners/change_steps.py",
     "whose notice it is": "consent/notices.py",
     "whose question it is": "partners/lookups.py",
-    "work that is due": "partners/jobs.py",
+    "work that is due": "partners/jobs/claiming.py",
 }
 
 

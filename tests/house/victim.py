@@ -38,6 +38,7 @@ from partners.models import (
     ListState,
     Lookup,
     Member,
+    Pace,
     Partner,
     SubscribedSku,
     Subscription,
@@ -58,8 +59,8 @@ MARK = re.compile(r"zq\d{5}qz")
 KEPT = frozenset({
     "about", "action", "actor_id", "actor_kind", "audience", "cloud", "hash", "key", "kind", "lane", "lease_message",
     "limits", "missing_scopes", "next_path", "outcome", "password", "pinned_version", "purpose", "refusal",
-    "refusal_code", "role", "sealed_answer", "sealed_flow", "sealed_request", "secret_name", "subscription_key",
-    "terms_version", "username", "version", "wanted_claims", "what",
+    "refusal_code", "role", "sealed_answer", "sealed_flow", "sealed_request", "secret_name", "service",
+    "subscription_key", "terms_version", "username", "version", "wait_code", "wanted_claims", "what",
 })  # fmt: skip
 SECRET = frozenset(
     {"password", "sealed_answer", "sealed_flow", "sealed_request", "secret_name", "pinned_version", "hash"}
@@ -257,6 +258,7 @@ def make_rows(partner: Partner, owner: Member, customers: list[Customer]) -> dic
     Notice.objects.create(partner=partner, token=token, kind=Notice.Kind.ENDING, to="owner@contoso.test")
     alarm = Alarm.objects.create(partner=partner, kind=Alarm.Kind.UNREADABLE, cloud="global", code="unreadable")
     long_ago = timezone.now() - A_DAY
+    Pace.objects.get_or_create(partner=partner, service="partnercenter")
     halt = Halt.objects.create(
         partner=partner, reason="a drill", started_by="Vera", started_at=long_ago, ended_by="Vera", ended_at=long_ago
     )

@@ -17,7 +17,7 @@ from partners.access import SESSION_KEY
 from partners.models import Change, ChosenCustomer, Customer, Member, Partner
 from tests.conftest import FABRIKAM
 from tests.journeys import changing
-from tests.journeys.changing import Ground, page, settle, tick, work
+from tests.journeys.changing import Ground, page, tick, work
 from tests.journeys.colleagues import add, portal_of
 from tests.pretend import text_of
 from tests.statements import asked
@@ -28,8 +28,8 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def here(member, world, contoso) -> Ground:
-    return changing.ground(world, contoso, member.portal)
+def here(member, world, contoso, clock) -> Ground:
+    return changing.ground(world, contoso, member.portal, clock)
 
 
 def ended(change: Change) -> tuple[str, str]:
@@ -163,7 +163,7 @@ def test_what_was_sent_lies_sealed_and_not_longer_than_needed(here):
     change.refresh_from_db()
     assert change.sealed_request
     assert "pretendedExtra" not in change.sealed_request
-    assert settle(change).sealed_request == ""
+    assert here.settle(change).sealed_request == ""
 
 
 def test_every_page_of_the_way_costs_at_most_six_queries(here):
@@ -454,7 +454,7 @@ def test_a_stop_ends_what_was_not_sent_and_it_is_not_sent_later(here, how):
     assert ended(change) == ("stopped", "stopped")
     Partner.objects.update(killed_at=None, suspended_at=None, withdrawn_at=None)
     Halt.objects.all().delete()
-    settle(change)
+    here.settle(change)
     tick()
 
     assert not here.patches
@@ -558,7 +558,7 @@ def test_an_answer_that_never_came_leads_to_one_effect(here, kind, effects_at_fi
     assert here.effects == effects_at_first
     assert "never done twice" in text_of(here.portal.get(page(change)))
 
-    settle(change)
+    here.settle(change)
 
     assert ended(change) == ("done", "")
     assert (here.effects, here.resource["quantity"]) == (1, 12)
@@ -579,7 +579,7 @@ def test_reading_that_lags_behind_leads_to_the_same_request_and_its_first_answer
     change.refresh_from_db()
     assert (len(here.patches), here.patches[1].detail.get("replayed")) == (2, True)
     assert change.accepted_at
-    settle(change)
+    here.settle(change)
 
     assert ended(change) == ("done", "")
     assert here.effects == 1
@@ -591,7 +591,7 @@ def test_what_microsoft_took_and_still_works_on_is_followed_until_it_is_seen(her
     work()
     assert "Microsoft took it and still works on it" in text_of(here.portal.get(page(change)))
 
-    settle(change)
+    here.settle(change)
 
     assert ended(change) == ("done", "")
     assert (here.effects, len(here.patches)) == (1, 1)
@@ -601,7 +601,7 @@ def test_what_is_never_seen_is_given_up_after_a_day_and_a_person_looks(here):
     here.override["slow"] = 10**9
     change = here.confirmed()
     work()
-    settle(change, hours=25, step=1800)
+    here.settle(change, hours=25, step=1800)
 
     assert ended(change) == ("unknown", "unseen")
     assert len(here.patches) == 1
@@ -611,7 +611,7 @@ def test_an_outage_of_minutes_sends_the_same_request_again_and_then_gives_up(her
     here.world.fail("partnercenter", "timeout-before", method="PATCH")
     change = here.confirmed()
     work()
-    settle(change)
+    here.settle(change)
 
     assert ended(change) == ("not_done", "lost")
     assert 3 <= len(here.patches) <= 12
@@ -625,7 +625,7 @@ def test_after_giving_up_a_person_begins_anew_under_an_id_of_its_own(here):
     here.world.fail("partnercenter", "timeout-before", method="PATCH")
     first = here.confirmed()
     work()
-    settle(first)
+    here.settle(first)
     here.world.heal()
 
     second = here.confirmed()
@@ -641,7 +641,7 @@ def test_no_answer_and_then_somebody_elses_change_is_not_overwritten(here):
     change = here.confirmed()
     work()
     here.somebody_else(quantity=33)
-    settle(change)
+    here.settle(change)
 
     assert ended(change) == ("unknown", "overtaken")
     assert here.resource["quantity"] == 33
@@ -653,7 +653,7 @@ def test_a_no_whose_answer_was_lost_is_heard_the_second_time(here):
     here.world.fail("partnercenter", "lost", method="PATCH", times=1)
     change = here.confirmed()
     work()
-    settle(change)
+    here.settle(change)
 
     assert ended(change) == ("refused", "fewer")
     assert here.effects == 0
@@ -669,7 +669,7 @@ def test_throttling_is_obeyed_and_nothing_is_unsure(here):
     assert "Microsoft asks us to wait" in text_of(here.portal.get(page(change)))
     assert tick() == work() == 0
 
-    settle(change)
+    here.settle(change)
 
     assert ended(change) == ("done", "")
     assert len({call.headers["Ms-Requestid"] for call in here.patches}) == 1
@@ -680,7 +680,7 @@ def test_throttling_longer_than_a_yes_is_good_for_ends_it(here):
     here.world.fail("partnercenter", "throttled", method="PATCH", retry_after=7200)
     change = here.confirmed()
     work()
-    settle(change)
+    here.settle(change)
 
     assert ended(change) == ("stopped", "too_late")
     assert len(here.patches) == 1
@@ -701,7 +701,7 @@ def test_throttling_after_an_unheard_answer_does_not_make_it_unsent(here):
     here.world.fail("partnercenter", "throttled", method="PATCH", times=1, retry_after=5)
     change = here.confirmed()
     work()
-    settle(change)
+    here.settle(change)
 
     assert ended(change) == ("done", "")
     assert here.effects == 1
@@ -723,7 +723,7 @@ def test_a_stop_after_an_unheard_answer_is_waited_out_and_then_looked_at(here):
     work()
     Partner.objects.update(suspended_at=timezone.now())
     broker.forget()
-    settle(change, hours=0.2)
+    here.settle(change, hours=0.2)
     change.refresh_from_db()
     assert change.state == "settling"
     assert len(here.patches) == 1
@@ -763,7 +763,7 @@ def test_a_request_that_was_moved_to_another_change_does_not_open(here):
     work()
     other = uuid.uuid4()
     Change.objects.update(request_id=other)
-    settle(change, hours=0.05)
+    here.settle(change, hours=0.05)
 
     assert len(here.patches) == 1
 

@@ -20,7 +20,7 @@ from django.db import connection
 from partners import change_steps, changes
 from partners.models import Change, Member
 from tests.journeys import changing
-from tests.journeys.changing import Ground, settle
+from tests.journeys.changing import Ground
 from tokens import broker
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("uncounted")]
@@ -64,8 +64,8 @@ def until(death: Death) -> Iterator[None]:
 
 
 @pytest.fixture
-def here(member, world, contoso) -> Ground:
-    return changing.ground(world, contoso, member.portal)
+def here(member, world, contoso, clock) -> Ground:
+    return changing.ground(world, contoso, member.portal, clock)
 
 
 def confirmed(here: Ground, wanted: int) -> Change:
@@ -89,7 +89,7 @@ def live_through(here: Ground, kind: str, *places: int, times: int = 1) -> tuple
         change_steps.work(change.pk)
     for _ in range(1 + len(places)):
         with until(death):
-            settle(change)
+            here.settle(change)
     here.world.heal()
     where = f"{kind or 'no fault'}, death at {places}: {change.outcome} {change.reason} {change.code}"
     assert here.effects - before == 1, where

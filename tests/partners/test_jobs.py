@@ -15,7 +15,8 @@ from django.utils import timezone
 from kombu.exceptions import OperationalError
 
 from partners import jobs
-from partners.models import Job, Partner
+from partners.jobs import claiming
+from partners.models import Job, Partner, Run
 
 pytestmark = pytest.mark.django_db
 
@@ -45,22 +46,52 @@ def test_every_partners_first_job_comes_before_anybodys_second() -> None:
     assert set(jobs.claim_due(limit=3)) == {first.pk, second.pk, third.pk}
 
 
-def test_one_partner_never_has_more_than_two_jobs_under_way() -> None:
+def test_a_partner_alone_has_many_jobs_under_way_and_never_too_many() -> None:
     busy = a_partner(1)
-    for kind in "abcde":
-        a_job(busy, kind)
+    for lane in range(jobs.MOST_AT_ONCE + 5):
+        a_job(busy, "a", lane=lane)
 
-    assert len(jobs.claim_due()) == jobs.AT_ONCE
+    assert len(jobs.claim_due(limit=1000)) == jobs.MOST_AT_ONCE
     assert jobs.claim_due() == []
 
 
-def test_a_leased_job_counts_as_under_way() -> None:
-    busy = a_partner(1)
-    for kind in "abc":
-        a_job(busy, kind)
-    assert Job.objects.earliest("pk").lease()
+def test_what_a_partner_has_under_way_counts_for_the_turn_of_its_next_job() -> None:
+    busy, quiet = a_partner(1), a_partner(2)
+    first = a_job(busy, "a", minutes=9)
+    assert first.lease()
+    second, other = a_job(busy, "b", minutes=8), a_job(quiet, "a", minutes=1)
 
-    assert len(jobs.claim_due()) == jobs.AT_ONCE - 1
+    assert jobs.claim_due() == [other.pk, second.pk]
+    second.refresh_from_db()
+    assert second.turn == 2
+
+
+def test_workers_take_what_is_claimed_in_the_order_of_turns() -> None:
+    busy, quiet = a_partner(1), a_partner(2)
+    first, second = a_job(busy, "a", minutes=9), a_job(busy, "b", minutes=8)
+    other = a_job(quiet, "a", minutes=1)
+    jobs.claim_due()
+
+    assert [claiming.take_next() for _ in range(4)] == [first.pk, other.pk, second.pk, None]
+
+
+def test_workers_claim_more_when_nothing_is_left_and_do_not_wait_for_the_tick() -> None:
+    first, second = a_job(a_partner(1), "a"), a_job(a_partner(2), "a")
+
+    assert jobs.work_off() == 2
+    assert {run.job_id for run in Run.objects.all()} == {first.pk, second.pk}
+    assert jobs.work_off() == 0
+
+
+def test_a_message_that_was_given_back_begins_with_the_job_its_dead_reader_held() -> None:
+    left, other = a_job(a_partner(1), "a"), a_job(a_partner(2), "a", minutes=5)
+    assert left.lease(message="m1")
+    jobs.claim_due()
+
+    assert claiming.take_next(message="m1", redelivered=True) == left.pk
+    assert claiming.take_next(message="m1", redelivered=False) == other.pk
+    left.refresh_from_db()
+    assert left.fence == 2
 
 
 def test_a_job_is_claimed_once_and_again_only_when_nobody_took_it_for_a_minute() -> None:

@@ -14,6 +14,7 @@ from celery.signals import worker_shutting_down
 from django.utils import timezone
 
 from partners import jobs
+from partners.jobs import work
 from partners.models import Job, Partner, Run
 from partners.standing import current_token, standing
 from sandbox.world import World
@@ -354,7 +355,7 @@ def test_a_worker_that_shuts_down_lets_its_runs_end_after_the_page_they_read(con
     try:
         ended = run(job)
     finally:
-        jobs._closing.clear()  # a process has one end; this one is a test's
+        work._closing.clear()  # a process has one end; this one is a test's
 
     assert (ended.outcome, ended.pages) == ("waiting", 1)
     assert "another one goes on" in ended.error

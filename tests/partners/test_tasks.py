@@ -14,7 +14,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture
 def queue(member):
-    """The embedded message broker's queue, emptied."""
+    """The embedded message broker's queue of work, emptied."""
     with app.connection_for_read() as connection:
         queue = connection.SimpleQueue(app.amqp.queues["work"])
         queue.clear()
@@ -23,17 +23,31 @@ def queue(member):
         queue.close()
 
 
-def test_the_tick_sends_one_message_for_a_due_job_and_none_while_it_waits(queue):
+def read(queue):
+    message = queue.get(timeout=2)
+    message.ack()
+    return message.headers["task"], message.payload[1]
+
+
+def test_the_tick_hints_that_something_waits_as_long_as_it_does(queue):
     Job.objects.update(next_run_at=timezone.now(), claimed_until=None)
 
     tasks.dispatch()
     tasks.dispatch()
 
-    message = queue.get(timeout=2)
-    message.ack()
+    assert [read(queue) for _ in range(2)] == [("partners.work_off", {})] * 2
+    Job.objects.update(next_run_at=None, claimed_until=None)
+    tasks.dispatch()
     assert queue.qsize() == 0
-    assert message.headers["task"] == "partners.run_job"
-    assert message.payload[1] == {"job_id": Job.objects.get().pk}
+
+
+def test_a_hint_runs_what_is_due_and_a_second_one_finds_it_done(member):
+    Job.objects.update(next_run_at=timezone.now(), claimed_until=None)
+
+    tasks.work_off.apply(kwargs={"from_a_newer_release": True})
+    tasks.work_off.apply()
+
+    assert [run.outcome for run in Run.objects.all()] == ["done"]
 
 
 def test_a_message_runs_its_job_and_a_second_one_finds_it_done(member):

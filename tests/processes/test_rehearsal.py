@@ -20,7 +20,7 @@ import kombu
 import pytest
 import redis
 
-from cpvpanel.messagebroker import visibility_timeout
+from cpvpanel.messagebroker import QUEUES, visibility_timeout
 from tests.live import CONTOSO, FABRIKAM, ROOT, Visitor, service_account, text_of, until
 from tests.rehearsal import WORKERS, Rehearsal, rehearsal
 
@@ -67,7 +67,8 @@ def wipe(kind: str) -> None:
         redis.Redis.from_url(BROKERS[kind]).flushdb()
         return
     with kombu.Connection(BROKERS[kind]) as connection:
-        connection.default_channel.queue_delete("work")
+        for queue in QUEUES:
+            connection.default_channel.queue_delete(queue)
 
 
 def runs(stack: Rehearsal, partner: str) -> list[tuple[int, str, int]]:
@@ -173,7 +174,7 @@ def test_web_and_worker_speak_to_the_vault_as_two_identities(stack, connected):
 
 def test_a_worker_is_healthy_while_ticks_reach_it(stack):
     here = socket.gethostname()
-    until(lambda: healthy(stack, f"worker-1@{here}") and healthy(stack, f"worker-2@{here}"), what="ticks reach both")
+    until(lambda: all(healthy(stack, f"{name}@{here}") for name in WORKERS), what="ticks reach all")
 
     assert not healthy(stack, f"worker-3@{here}")
 

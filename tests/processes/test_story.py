@@ -145,7 +145,7 @@ def test_a_worker_reads_the_customers_and_the_visitor_sees_it_count_up(story):
 
 
 def test_the_worker_that_read_them_is_the_real_one(live, story):
-    log = live.logs()["worker.log"]
+    log = live.logs()["worker-now.log"]  # somebody waits for a first sync
 
     assert re.search(r"partners\.run_job\[[\w-]+\] succeeded", log)
     assert "Traceback" not in log
@@ -393,7 +393,7 @@ def test_ctrl_c_ends_everything_and_leaves_no_secret_behind(live, story, desk):
 
     live.python(WORK_WAITING)  # nobody takes it any more: a message as it lies in the queue
     sinks = sinks_of(live)
-    assert any(name.startswith("messages/queues/work/") for name in sinks)
+    assert any(name.startswith("messages/queues/interactive/") for name in sinks)
     assert find_leaks(sinks, secrets, challenges) == []
     mistakes = {line for text in live.logs().values() for line in broken(text)}
     assert mistakes <= {"django.core.exceptions.PermissionDenied"}, "the desk refuses to add; nothing else may break"

@@ -89,7 +89,7 @@ def stand_in() -> Child:
 
 
 def product() -> Iterator[Child]:
-    """The portal, the worker and its clock."""
+    """The portal, the workers and their clock."""
     run = settings.VAR_DIR / "run"
     run.mkdir(mode=0o700, exist_ok=True)
     env = {"DEBUG": "true", "CPV_SANDBOX_URL": settings.CPV_SANDBOX_URL, "CPV_PORT": str(settings.CPV_PORT)}
@@ -98,7 +98,9 @@ def product() -> Iterator[Child]:
 
     celery = [sys.executable, "-m", "celery", "-A", "cpvpanel"]
     quiet = ["--without-mingle", "--without-gossip", "-l", "INFO"]
-    yield Child("worker", [*celery, "worker", "--pool", "threads", "-c", "4", *quiet], {**env, "CPV_ROLE": "worker"})
+    for name, queues in (("worker", "work"), ("worker-now", "control,interactive")):
+        worker = ["worker", "--pool", "threads", "-c", "4", "-Q", queues, "-n", f"{name}@%h"]
+        yield Child(name, [*celery, *worker, *quiet], {**env, "CPV_ROLE": "worker"})
     yield Child(
         "beat", [*celery, "beat", "-s", str(run / "beat-schedule"), "--pidfile="], {**env, "CPV_ROLE": "worker"}
     )

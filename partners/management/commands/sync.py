@@ -47,7 +47,7 @@ class Command(PanelCommand):
         document: dict[str, Any] = {"state": Run.Outcome.ALREADY_RUNNING, **dict.fromkeys(COUNTS, 0), "error": None}
         left = WAITS_IN_ALL
         while True:
-            run = jobs.run_job(job.pk) if job.make_due() else None
+            run = jobs.run_job(job.pk, insists=True) if job.make_due() else None
             if run is None or run.outcome == Run.Outcome.TAKEN_OVER:
                 return document | {"state": Run.Outcome.ALREADY_RUNNING}
             document |= {name: document[name] + getattr(run, name) for name in COUNTS}

@@ -1,0 +1,171 @@
+"""
+Microsoft's services as all workers together see them: whether one is down, and how much the whole application may ask.
+
+When calls for three partners in a row went wrong in one process, the service counts as down: nobody asks for half a
+minute, and twice as long each time it is still down, up to ten minutes. Then one call at a time tries. Jobs that
+waited come back one after another, ten a second, and not all at the moment at which it answers again.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.db import connection
+from django.db.models import F, Q
+from django.utils import timezone
+
+from partners.models import Service
+from tokens.tenancy import system_scope
+
+KEEN = 1.0  # seconds that what a process knows of the shared rows may be used
+PARTNERS = 3  # for whom calls went wrong, and none went well in between
+FIRST, LONGEST = 30.0, 600.0  # seconds for which nobody asks
+PROBE = dt.timedelta(seconds=30)  # for the one that tries
+ASK_AGAIN = 5.0  # seconds, for those who come while one tries
+COME_BACK = 0.1  # seconds between two jobs that waited
+PERMITS_FOR = 0.1  # seconds of full speed that one statement takes permits for
+
+ASK = """
+INSERT INTO partners_service (cloud, name, times, why, taken_until, tickets_until)
+VALUES (%(cloud)s, %(name)s, 0, '', %(second)s + %(takes)s, 0)
+ON CONFLICT (cloud, name) DO UPDATE SET taken_until = %(takes)s
+    + CASE WHEN partners_service.taken_until > %(second)s THEN partners_service.taken_until ELSE %(second)s END
+WHERE partners_service.taken_until <= %(second)s + %(longest)s
+RETURNING taken_until
+"""
+TICKET = """
+UPDATE partners_service SET tickets_until = %(step)s
+    + CASE WHEN tickets_until > %(from)s THEN tickets_until ELSE %(from)s END
+WHERE cloud = %(cloud)s AND name = %(name)s RETURNING tickets_until
+"""
+
+
+@dataclass
+class Circuit:
+    """What this process knows of one service."""
+
+    cloud: str
+    name: str
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    failing: set[int] = field(default_factory=set)  # partners whose calls went wrong since one went well
+    known_until: float = 0.0  # monotonic
+    open_until: float = 0.0  # second of the epoch
+    times: int = 0
+    permits: int = 0
+    permits_until: float = 0.0
+
+    # --- Asked before a call ----------------------------------------------------------------------------------------
+    def is_open(self) -> bool:
+        """Whether nobody asks now."""
+        self._know()
+        return self.open_until > _now()
+
+    def refuses(self) -> float:
+        """Seconds until another try, or 0 when this call may leave: all is well, or it is the one that tries."""
+        if self.is_open():
+            return self.open_until - _now()
+        if not self.times or self._is_the_one():
+            return 0.0
+        return ASK_AGAIN
+
+    @system_scope("what all calls share")
+    def permit(self, per_second: float, patience: float, *, ahead: float) -> float:
+        """Take the right to one call of the whole application; says in how many seconds it may leave."""
+        with self.lock:
+            if self.permits > 0 and time.monotonic() < self.permits_until:
+                self.permits -= 1
+                return 0.0
+            number = max(1, int(per_second * PERMITS_FOR)) if ahead else 1
+            takes, second = number / per_second, _now()
+            given = {"second": second, "takes": takes, "longest": ahead + patience}
+            found = self._execute(ASK, given)
+            if found is None:
+                return patience + PERMITS_FOR
+            self.permits, self.permits_until = number - 1, time.monotonic() + KEEN
+            return max(0.0, float(found[0]) - takes - second - ahead)
+
+    @system_scope("what all calls share")
+    def ticket(self) -> float:
+        """In how many seconds a job that waits for this service is to come back: one after another."""
+        start = {"from": max(self.open_until, _now()), "step": COME_BACK}
+        found = self._execute(TICKET, start)
+        return max(self.open_until, float(found[0]) if found else 0.0) - _now()
+
+    # --- Told after a call ------------------------------------------------------------------------------------------
+    def went_well(self) -> None:
+        self.failing.clear()
+        if self.times:
+            self._close()
+
+    def went_wrong(self, partner_id: int, code: str) -> None:
+        """Note a failure that is the service's; the third partner's in a row, or of a call that tried, opens."""
+        self.failing.add(partner_id)
+        if self.times or len(self.failing) >= PARTNERS:
+            self._open(code)
+
+    @system_scope("what all calls share")
+    def _open(self, code: str) -> None:
+        now = timezone.now()
+        seconds = min(LONGEST, FIRST * 2 ** min(self.times, 10))
+        row, _ = Service.objects.get_or_create(cloud=self.cloud, name=self.name)
+        closed = Service.objects.filter(Q(open_until=None) | Q(open_until__lte=now), pk=row.pk)
+        closed.update(
+            opened_at=row.opened_at or now,
+            open_until=now + dt.timedelta(seconds=seconds),
+            probe_until=None,
+            times=F("times") + 1,
+            why=code[:40],
+        )
+        self.known_until = 0.0
+
+    @system_scope("what all calls share")
+    def _close(self) -> None:
+        Service.objects.filter(cloud=self.cloud, name=self.name).update(
+            opened_at=None, open_until=None, probe_until=None, times=0, why=""
+        )
+        self.known_until = 0.0
+
+    @system_scope("what all calls share")
+    def _is_the_one(self) -> bool:
+        """Claim the right to try; False when another does."""
+        now = timezone.now()
+        free = Service.objects.filter(Q(probe_until=None) | Q(probe_until__lte=now), cloud=self.cloud, name=self.name)
+        return free.filter(times__gt=0).update(probe_until=now + PROBE) == 1
+
+    @system_scope("what all calls share")
+    def _know(self) -> None:
+        if time.monotonic() < self.known_until:
+            return
+        row = Service.objects.filter(cloud=self.cloud, name=self.name).first()
+        self.open_until = row.open_until.timestamp() if row and row.open_until else 0.0
+        self.times = row.times if row else 0
+        self.known_until = time.monotonic() + KEEN
+
+    def _execute(self, statement: str, given: dict[str, Any]) -> Any:
+        with connection.cursor() as cursor:
+            cursor.execute(statement, given | {"cloud": self.cloud, "name": self.name})
+            return cursor.fetchone()
+
+
+_lock = threading.Lock()
+_circuits: dict[tuple[str, str], Circuit] = {}
+
+
+def circuit_of(cloud: str, service: str) -> Circuit:
+    key = (cloud, str(service))
+    with _lock:
+        return _circuits.setdefault(key, Circuit(*key))
+
+
+def forget() -> None:
+    """Let this process look at the rows anew."""
+    with _lock:
+        _circuits.clear()
+
+
+def _now() -> float:
+    return timezone.now().timestamp()

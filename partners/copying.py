@@ -1,0 +1,174 @@
+"""
+Writing the mirror on PostgreSQL: only what differs reaches the server, and only what differs is written.
+
+Row level security forbids to COPY into a table of partners; so rows go into a temporary one of this connection, and
+from there by UPDATE and INSERT. `ON CONFLICT DO UPDATE` would lock and log each row, changed or not.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any
+
+from django.db import connection
+from psycopg import sql
+
+from partners.mirrors import Known, Mirror, ReadPage
+
+Keyed = tuple[int, Any]  # the customer's row (0 for the partner's own lists) and the key within its list
+Rows = dict[Keyed, tuple[bytes, Any]]  # hash and item
+KEPT_AS_IT_WAS = dt.timedelta(days=30)  # what comes back later than this is as new
+
+
+class Statements:
+    """What is said to the database for one kind."""
+
+    def __init__(self, mirror: Mirror[Any]) -> None:
+        self.is_of_customers = mirror.is_of_customers
+        key = [*(["customer_id"] if mirror.is_of_customers else []), mirror.key_column]
+        columns = [*key, *mirror.columns, "content_hash"]
+        table, temporary = mirror.model._meta.db_table, f"cpv_new_{mirror.model._meta.db_table}"
+        names = {
+            "table": sql.Identifier(table),
+            "temporary": sql.Identifier("pg_temp", temporary),
+            "temporary_name": sql.Identifier(temporary),
+            "columns": _listed(columns),
+            "of_temporary": _listed(columns, "t"),
+            "key": sql.Identifier(mirror.key_column),
+            "same": sql.SQL(" AND ").join(sql.SQL("c.{0} = t.{0}").format(sql.Identifier(name)) for name in key),
+            "assigned": sql.SQL(", ").join(
+                sql.SQL("{0} = t.{0}").format(sql.Identifier(name)) for name in columns[len(key) :]
+            ),
+            "key_type": sql.SQL("uuid" if mirror.key_column == "tenant_id" else "text"),
+            "of_customer": sql.SQL("AND c.customer_id = u.customer" if mirror.is_of_customers else ""),
+            "customers": sql.SQL("%s::bigint[], " if mirror.is_of_customers else ""),
+            "customer": sql.SQL("customer, " if mirror.is_of_customers else ""),
+        }
+
+        def said(text: str) -> str:
+            return sql.SQL(text).format(**names).as_string(None)
+
+        self.compare = said(
+            "SELECT u.o, c.id IS NULL FROM unnest({customers} %s::{key_type}[], %s::uuid[]) "
+            "WITH ORDINALITY u({customer} k, h, o) "
+            # Found one by one: read as a whole for each batch, a large partner's rows would cost ten times as much.
+            "LEFT JOIN LATERAL (SELECT id, content_hash, missing_since, removed_at FROM {table} c "
+            "WHERE c.partner_id = %s AND c.{key} = u.k {of_customer} OFFSET 0) c ON true "
+            "WHERE c.id IS NULL OR c.content_hash <> uuid_send(u.h) OR c.missing_since IS NOT NULL "
+            "OR c.removed_at IS NOT NULL"
+        )
+        self.make_room = said(
+            "CREATE TEMP TABLE IF NOT EXISTS {temporary_name} ON COMMIT DELETE ROWS AS "
+            "SELECT {columns}, true AS is_new FROM {table} WITH NO DATA"
+        )
+        self.empty = said("DELETE FROM {temporary}")
+        self.copy = said("COPY {temporary} ({columns}, is_new) FROM STDIN")
+        self.update = said(
+            "UPDATE {table} c SET {assigned}, changed_at = %(now)s, missing_since = NULL, removed_at = NULL, "
+            "removed_reason = '', "
+            "first_seen_at = CASE WHEN c.removed_at < %(as_new)s THEN %(now)s ELSE c.first_seen_at END "
+            "FROM {temporary} t WHERE NOT t.is_new AND c.partner_id = %(partner)s AND {same}"
+        )
+        self.insert = said(
+            "INSERT INTO {table} (partner_id, {columns}, first_seen_at, changed_at, removed_reason) "
+            "SELECT %(partner)s, {of_temporary}, %(now)s, %(now)s, '' FROM {temporary} t WHERE t.is_new "
+            "ON CONFLICT DO NOTHING"
+        )
+
+
+def _listed(columns: Iterable[str], prefix: str = "") -> sql.Composed:
+    parts = [prefix] if prefix else []
+    return sql.SQL(", ").join(sql.Identifier(*parts, name) for name in columns)
+
+
+@cache
+def statements(mirror: Mirror[Any]) -> Statements:
+    return Statements(mirror)
+
+
+def compare(mirror: Mirror[Any], partner_id: int, rows: Rows) -> dict[Keyed, bool]:
+    """The keys of rows that are not in the mirror as they should be; True for those that are not there at all."""
+    keys: Any = [key for _, key in rows]
+    if mirror.key_column == "tenant_id":
+        keys = "{" + ",".join([f"{key:032x}" for key in keys]) + "}"
+    hashes = "{" + ",".join([digest.hex() for digest, _ in rows.values()]) + "}"
+    customers = [[customer for customer, _ in rows]] if mirror.is_of_customers else []
+    with connection.cursor() as cursor:
+        cursor.execute(statements(mirror).compare, [*customers, keys, hashes, partner_id])
+        found = cursor.fetchall()
+    places = list(rows) if found else []
+    return {places[place - 1]: is_new for place, is_new in found}
+
+
+def write(
+    mirror: Mirror[Any], partner_id: int, rows: Iterable[tuple[Keyed, bytes, Any, bool]], now: dt.datetime
+) -> tuple[int, int]:
+    """
+    Write rows, each with whether it is new; how many were added and changed.
+
+    A new one that is there all the same is left alone. COPY passes by what guards Django's statements; it goes into
+    the temporary table only, and the statement before it took on the partner's role.
+    """
+    said = statements(mirror)
+    given: Any = {"partner": partner_id, "now": now, "as_new": now - KEPT_AS_IT_WAS}
+    there_are = {True: False, False: False}
+    is_by_tenant = mirror.key_column == "tenant_id"
+    with connection.cursor() as cursor:
+        cursor.execute(said.make_room)
+        cursor.execute(said.empty)  # of what the same transaction wrote before
+        with cursor.copy(said.copy) as copy:
+            for (customer, key), digest, item, is_new in rows:
+                there_are[is_new] = True
+                line = (f"{key:032x}" if is_by_tenant else key, *mirror.values(item), digest, is_new)
+                copy.write_row((customer, *line) if said.is_of_customers else line)
+        changed = added = 0
+        if there_are[False]:
+            cursor.execute(said.update, given)
+            changed = cursor.rowcount
+        if there_are[True]:
+            cursor.execute(said.insert, given)
+            added = cursor.rowcount
+    return added, changed
+
+
+# --- Pages ----------------------------------------------------------------------------------------------------------
+KNOWN = (
+    "SELECT collection, number, digest, length(keys) / 6, md5(keys) FROM partners_listpage "
+    "WHERE partner_id = %s AND kind = %s AND collection = ANY(%s)"
+)
+AS_BEFORE = (
+    "UPDATE partners_listpage p SET digest = uuid_send(u.d1) || uuid_send(u.d2) "
+    "FROM unnest(%s::bigint[], %s::int[], %s::uuid[], %s::uuid[]) u(collection, number, d1, d2) "
+    "WHERE p.partner_id = %s AND p.kind = %s AND p.collection = u.collection AND p.number = u.number"
+)
+KEEP_PAGE = (
+    "INSERT INTO partners_listpage (partner_id, kind, collection, number, digest, keys) VALUES (%s, %s, %s, %s, %s, %s)"
+    " ON CONFLICT (partner_id, kind, collection, number) DO UPDATE SET digest = excluded.digest, keys = excluded.keys"
+)
+
+
+def known_pages(mirror: Mirror[Any], partner_id: int, collections: list[int]) -> dict[tuple[int, int], Known]:
+    with connection.cursor() as cursor:
+        cursor.execute(KNOWN, [partner_id, mirror.kind, collections])
+        return {
+            (collection, number): Known(bytes(digest), count, keys)
+            for collection, number, digest, count, keys in cursor.fetchall()
+        }
+
+
+def keep_pages(mirror: Mirror[Any], partner_id: int, pages: Sequence[tuple[ReadPage, bool]]) -> None:
+    """Note how pages are now, each with whether it lists the same keys as before: then these are not written again."""
+    with connection.cursor() as cursor:
+        same = [page for page, lists_the_same in pages if lists_the_same]
+        if same:
+            halves = [[page.digest[:16].hex() for page in same], [page.digest[16:].hex() for page in same]]
+            places = [[page.collection for page in same], [page.number for page in same]]
+            cursor.execute(AS_BEFORE, [*places, *halves, partner_id, mirror.kind])
+        others = [page for page, lists_the_same in pages if not lists_the_same]
+        if others:
+            cursor.executemany(
+                KEEP_PAGE,
+                [(partner_id, mirror.kind, page.collection, page.number, page.digest, page.keys) for page in others],
+            )

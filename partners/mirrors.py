@@ -1,0 +1,149 @@
+"""
+What a kind of mirrored row is: where Microsoft lists it, how an item is read, and which row becomes of it.
+
+A new kind is one class like those in `mirrored_kinds`; docs/house.md tells how.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic
+from uuid import UUID
+
+from partners.models.mirrored import Mirrored
+from partners.reading import Cursor, Item, ListedPage, Reader, content_hash
+
+SHORT = 6  # bytes of a digest that stands for a key on a page
+SHORT_MASK = (1 << 8 * SHORT) - 1
+
+
+@dataclass(frozen=True)
+class Known:
+    """A page as it was: the digest of its bytes, how many it lists, and a digest of which."""
+
+    digest: bytes
+    count: int
+    keys: str
+
+
+@dataclass
+class ReadPage:
+    """
+    A page after reading. Where `is_clean` it is as it was, and its items were not read.
+
+    `collection` is the customer's row whose list it is, 0 for the partner's own; `number` counts from 1.
+    """
+
+    collection: int
+    number: int
+    digest: bytes
+    cursor: Cursor | None
+    total: int | None
+    count: int
+    is_clean: bool
+    keys: bytes = b""
+    rows: dict[Any, tuple[bytes, Any]] = field(default_factory=dict)  # key → hash and item
+
+
+class Unnamed(ValueError):
+    """An item has no key to know it by."""
+
+
+class Mirror(ABC, Generic[Item]):
+    """
+    One kind of mirrored row. `columns` are what `values` gives, in that order, without the key.
+
+    `version` rises when the same item becomes another row; other changes of the class are noticed. Rows that went are
+    erased after `keeps_removed`, where there is a reason not to keep them.
+    """
+
+    kind: ClassVar[str]
+    model: ClassVar[type[Mirrored]]
+    shape: ClassVar[type[Any]]
+    columns: ClassVar[tuple[str, ...]]
+    key_column: ClassVar[str] = "key"
+    is_paged: ClassVar[bool] = True
+    is_of_customers: ClassVar[bool] = False
+    is_guarded: ClassVar[bool] = True  # much missing at once waits for a person
+    keeps_removed: ClassVar[dt.timedelta | None] = None
+    version: ClassVar[int] = 1
+
+    def __init__(self) -> None:
+        self.reader: Reader[Item] = Reader(self.shape)
+        form = (self.kind, self.version, self.columns, self.reader.form())
+        self.salt = hashlib.sha256(repr(form).encode()).digest()
+
+    @abstractmethod
+    def path(self, customer: UUID | None) -> str:
+        """Where the list is, below /v1."""
+
+    @abstractmethod
+    def key(self, item: Item) -> int | str | None:
+        """
+        What Microsoft knows the item by, as it is compared; None where it has nothing.
+
+        A UUID is given as its number: as such it is found and written three times as fast.
+        """
+
+    @abstractmethod
+    def values(self, item: Item) -> tuple[Any, ...]:
+        """The row's values, each one that its column takes."""
+
+    def rows(self, partner_id: int) -> Any:
+        """The partner's rows, as a queryset."""
+        objects: Any = self.model._default_manager
+        return objects.filter(partner=partner_id)
+
+    def short(self, collection: int, key: int | str) -> bytes:
+        """
+        What stands for a key on a page, which `removals` computes in SQL as well.
+
+        Two that share it only make one that is gone look listed.
+        """
+        if isinstance(key, int):
+            return (key & SHORT_MASK).to_bytes(SHORT, "big")
+        return hashlib.md5(f"{collection}/{key}".encode(), usedforsecurity=False).digest()[:SHORT]
+
+    def take(self, page: ListedPage, *, collection: int, number: int, known: Known | None) -> ReadPage:
+        """
+        Read a page's items, unless it is as it was; of an item that is listed twice the last one counts.
+
+        :raises ValueError: it is no JSON
+        :raises Unnamed: an item has no key
+        """
+        digest = page.digest(self.salt)
+        if known is not None and known.digest == digest:
+            return ReadPage(collection, number, digest, page.cursor, page.total, known.count, is_clean=True)
+        items = self.reader.items(page.items)
+        rows = dict(zip(map(self.key, items), zip(map(content_hash, items), items, strict=True), strict=True))
+        if None in rows or "" in rows:
+            raise Unnamed(f"an item of {self.kind} has no key")
+        keys = b"".join(sorted([self.short(collection, key) for key in rows if key is not None]))
+        return ReadPage(
+            collection, number, digest, page.cursor, page.total, len(items), is_clean=False, keys=keys, rows=rows
+        )
+
+
+class OfEachCustomer(Mirror[Item]):
+    """A kind whose lists are one for each customer."""
+
+    is_of_customers = True
+    is_paged = False
+
+
+def customer_path(customer: UUID | None, what: str) -> str:
+    return f"customers/{customer}/{what}"
+
+
+def lane_bounds(index: int, of: int) -> tuple[UUID, UUID]:
+    """The first and the last tenant id of one lane's share of all customers."""
+    width = (1 << 128) // of
+    last = (1 << 128) - 1 if index == of - 1 else (index + 1) * width - 1
+    return UUID(int=index * width), UUID(int=last)
+
+
+def lane_name(index: int, of: int) -> str:
+    return "" if of == 1 else f"{index}/{of}"

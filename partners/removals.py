@@ -1,0 +1,192 @@
+"""
+Who is gone: what two whole lists, a day or more apart, both lacked. docs/decisions/0016 tells why it is done this way.
+
+Nothing is written for rows that are there. The pages of a list tell together which keys it has; so whatever run read
+them, in however many turns, the question is one comparison on the server, and asked only if a page changed.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from django.db import connection, transaction
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from partners import jobs
+from partners.mirrors import SHORT, Mirror, lane_bounds
+from partners.models import Customer, ListPage, ListRefusal, ListState, Partner
+from partners.writing import Progress, erase_removed, state_of
+from tokens import audit
+from tokens.actors import Actor
+
+APART = dt.timedelta(hours=24)
+ACCEPTED_FOR = dt.timedelta(days=7)
+FEW = 5  # rows: so many may be missing at once in the smallest list
+SHARE = 10  # percent: and of a larger one so many
+ABSENT = "absent"
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What a whole list lacks, and of how many; `is_repeated` when it lists something twice."""
+
+    present: int
+    missing: int
+    is_repeated: bool
+
+
+def conclude(work: jobs.Work, mirror: Mirror[Any], progress: Progress) -> None:
+    """
+    End a run that read to the end: note what is missing, and remove what was missing a day ago as well.
+
+    Call it in a transaction. Where the list was not whole, nothing is concluded.
+    """
+    now = timezone.now()
+    erase_removed(work, mirror, now)
+    if not progress.is_whole:
+        return
+    state = state_of(work, mirror)
+    if progress.is_trusted and not progress.is_changed and not state.missing and not state.held_at:
+        ListState.objects.filter(pk=state.pk).update(completed_at=now)
+        return
+    found = Missing(progress.seen, 0, progress.is_repeated) if progress.is_first else _look(work, mirror)
+    state.present, state.missing, state.completed_at = found.present, found.missing, now
+    state.is_settled = not found.is_repeated
+    if not found.missing:
+        state.held_at = None
+    elif _is_held(mirror, state, now):
+        state.held_at = state.held_at or now
+    else:
+        state.held_at = None
+        removed = _mark_and_remove(work, mirror, now)
+        state.missing -= removed
+        state.present -= removed
+        work.count(expected=progress.expected, removed=removed)
+    state.save()
+
+
+def _is_held(mirror: Mirror[Any], state: ListState, now: dt.datetime) -> bool:
+    if not mirror.is_guarded or state.missing <= FEW or state.missing * 100 <= state.present * SHARE:
+        return False
+    is_accepted = state.accepted_at is not None and state.accepted_at > now - ACCEPTED_FOR
+    return not (is_accepted and state.missing <= state.accepted_missing)
+
+
+@transaction.atomic
+def accept(partner: Partner, kind: str, *, by: Actor) -> int:
+    """
+    Somebody looked and says that what is missing is gone; it may be removed as ever, though not before its day is over.
+
+    How many rows are missing; more than these wait for a person again. 0 when nothing is held.
+    """
+    held = list(ListState.objects.filter(partner=partner, kind=kind, held_at__isnull=False))
+    for state in held:
+        ListState.objects.filter(pk=state.pk).update(
+            accepted_at=timezone.now(), accepted_by=str(by)[:200], accepted_missing=state.missing
+        )
+    if held:
+        audit.record("removals.accepted", actor=by, partner=partner, object=kind)
+        jobs.make_due(partner, kind=kind)
+    return sum(state.missing for state in held)
+
+
+# --- On either database ---------------------------------------------------------------------------------------------
+def _own(work: jobs.Work, mirror: Mirror[Any]) -> QuerySet[Any]:
+    """The rows that are present and whose lists this lane could read."""
+    rows: QuerySet[Any] = mirror.rows(work.partner.pk).filter(removed_at=None)
+    if not mirror.is_of_customers:
+        return rows
+    refused: QuerySet[Any] = ListRefusal.objects.filter(partner=work.partner, kind=mirror.kind)
+    return rows.filter(customer__in=_share(work)).exclude(customer__in=refused.values("customer"))
+
+
+def _share(work: jobs.Work) -> QuerySet[Customer]:
+    first, last = lane_bounds(*work.share)
+    return Customer.objects.filter(partner=work.partner, tenant_id__gte=first, tenant_id__lte=last)
+
+
+def _pages(work: jobs.Work, mirror: Mirror[Any]) -> QuerySet[Any]:
+    pages = ListPage.objects.filter(partner=work.partner, kind=mirror.kind)
+    return pages.filter(collection__in=_share(work).values("pk")) if mirror.is_of_customers else pages
+
+
+def _look(work: jobs.Work, mirror: Mirror[Any]) -> Missing:
+    return _look_there(work, mirror) if connection.vendor == "postgresql" else _look_here(work, mirror)
+
+
+def _mark_and_remove(work: jobs.Work, mirror: Mirror[Any], now: dt.datetime) -> int:
+    """Note what is missing for the first time, and remove what has been for a day; how many were removed."""
+    own = _own(work, mirror)
+    if connection.vendor == "postgresql":
+        _unlisted(mirror, own.filter(missing_since=None)).update(missing_since=now)
+    else:
+        listed = _listed_here(work, mirror)
+        gone = [pk for pk, short in _shorts_here(mirror, own.filter(missing_since=None)) if short not in listed]
+        for begin in range(0, len(gone), 500):
+            own.filter(pk__in=gone[begin : begin + 500]).update(missing_since=now)
+    return int(own.filter(missing_since__lte=now - APART).update(removed_at=now, removed_reason=ABSENT))
+
+
+# --- On PostgreSQL --------------------------------------------------------------------------------------------------
+# Joined with nothing, a page's keys are taken out of the compressed row once, and not once for each key.
+_MAKE_ROOM = "CREATE TEMP TABLE IF NOT EXISTS cpv_listed (short bytea NOT NULL) ON COMMIT DELETE ROWS"
+_LIST = (
+    "INSERT INTO pg_temp.cpv_listed SELECT substr(page.k, i * {0} + 1, {0}) "
+    "FROM (SELECT keys || ''::bytea AS k FROM partners_listpage WHERE id IN ({1}) OFFSET 0) page, "
+    "generate_series(0, length(page.k) / {0} - 1) i"
+)
+_COUNT = "SELECT count(*), count(DISTINCT short) FROM pg_temp.cpv_listed"
+_IS_LISTED = "SELECT FROM pg_temp.cpv_listed l WHERE l.short = {}"
+
+
+def _short(mirror: Mirror[Any]) -> str:
+    """What `Mirror.short` computes, in SQL."""
+    table = f'"{mirror.model._meta.db_table}"'
+    if mirror.key_column == "tenant_id":
+        return f"substr(uuid_send({table}.tenant_id), {16 - SHORT + 1})"
+    customer = f"{table}.customer_id" if mirror.is_of_customers else "0"
+    return f"substr(decode(md5({customer}::text || '/' || {table}.key), 'hex'), 1, {SHORT})"
+
+
+def _unlisted(mirror: Mirror[Any], rows: QuerySet[Any]) -> QuerySet[Any]:
+    """Those that the look before this one, in the same transaction, did not find on any page."""
+    return rows.extra(where=[f"NOT EXISTS ({_IS_LISTED.format(_short(mirror))})"])  # noqa: S610 - of our own names
+
+
+def _look_there(work: jobs.Work, mirror: Mirror[Any]) -> Missing:
+    pages, params = _pages(work, mirror).values("id").query.sql_with_params()
+    with connection.cursor() as cursor:
+        cursor.execute(_MAKE_ROOM)
+        cursor.execute("DELETE FROM pg_temp.cpv_listed")  # of an earlier look in the same transaction
+        cursor.execute(_LIST.format(SHORT, pages), params)
+        cursor.execute(_COUNT)
+        listed, distinct = cursor.fetchone()
+    own = _own(work, mirror)
+    return Missing(own.count(), _unlisted(mirror, own).count(), listed != distinct)
+
+
+# --- On SQLite ------------------------------------------------------------------------------------------------------
+def _listed_here(work: jobs.Work, mirror: Mirror[Any]) -> dict[bytes, int]:
+    found: dict[bytes, int] = {}
+    for keys in _pages(work, mirror).values_list("keys", flat=True).iterator():
+        content = bytes(keys)
+        for begin in range(0, len(content), SHORT):
+            short = content[begin : begin + SHORT]
+            found[short] = found.get(short, 0) + 1
+    return found
+
+
+def _shorts_here(mirror: Mirror[Any], rows: QuerySet[Any]) -> Any:
+    columns = ["pk", mirror.key_column, *(["customer_id"] if mirror.is_of_customers else [])]
+    for pk, key, *customer in rows.values_list(*columns).iterator():
+        yield pk, mirror.short(customer[0] if customer else 0, key.int if isinstance(key, UUID) else key)
+
+
+def _look_here(work: jobs.Work, mirror: Mirror[Any]) -> Missing:
+    listed, own = _listed_here(work, mirror), _own(work, mirror)
+    gone = sum(short not in listed for _, short in _shorts_here(mirror, own))
+    return Missing(own.count(), gone, any(times > 1 for times in listed.values()))

@@ -1,0 +1,112 @@
+"""Writing the mirror on SQLite, which one process writes at a time: through Django, in batches."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+from uuid import UUID
+
+from django.db.models import Q
+
+from partners.copying import KEPT_AS_IT_WAS, Keyed, Rows
+from partners.mirrors import SHORT, Known, Mirror, ReadPage
+from partners.models import ListPage
+from partners.models.mirrored import Mirrored
+
+AT_ONCE = 500  # keys in one question
+
+_BOOKKEEPING = ("content_hash", "first_seen_at", "changed_at", "missing_since", "removed_at", "removed_reason")
+
+
+def compare(mirror: Mirror[Any], partner_id: int, rows: Rows) -> dict[Keyed, bool]:
+    """The keys of rows that are not in the mirror as they should be; True for those that are not there at all."""
+    known = _known(mirror, partner_id, list(rows))
+    wrong = (keyed for keyed, (digest, _) in rows.items() if known.get(keyed) != (digest, None, None))
+    return {keyed: keyed not in known for keyed in wrong}
+
+
+def _there(mirror: Mirror[Any], key: Any) -> Any:
+    return UUID(int=key) if mirror.key_column == "tenant_id" else key
+
+
+def _here(key: Any) -> Any:
+    return key.int if isinstance(key, UUID) else key
+
+
+def _known(mirror: Mirror[Any], partner_id: int, keyed: Sequence[Keyed]) -> dict[Keyed, tuple[Any, ...]]:
+    of_customer: dict[int, list[Any]] = defaultdict(list)
+    for customer, key in keyed:
+        of_customer[customer].append(key)
+    found: dict[Keyed, tuple[Any, ...]] = {}
+    columns = [mirror.key_column, "content_hash", "missing_since", "removed_at"]
+    for customer, keys in of_customer.items():
+        for begin in range(0, len(keys), AT_ONCE):
+            some = Q(**{f"{mirror.key_column}__in": [_there(mirror, key) for key in keys[begin : begin + AT_ONCE]]})
+            if mirror.is_of_customers:
+                some &= Q(customer=customer)
+            for key, digest, missing, removed in mirror.rows(partner_id).filter(some).values_list(*columns):
+                found[customer, _here(key)] = (bytes(digest), missing, removed)
+    return found
+
+
+def write(
+    mirror: Mirror[Any], partner_id: int, rows: Iterable[tuple[Keyed, bytes, Any, bool]], now: dt.datetime
+) -> tuple[int, int]:
+    """Write rows, each with whether it is new; how many were added and changed."""
+    model: Any = mirror.model
+    new: list[Mirrored] = []
+    changed: list[Mirrored] = []
+    for (customer, key), digest, item, is_new in rows:
+        values = dict(zip(mirror.columns, mirror.values(item), strict=True))
+        of = {"customer_id": customer} if mirror.is_of_customers else {}
+        row = model(
+            partner_id=partner_id, **of, **{mirror.key_column: _there(mirror, key)}, **values, content_hash=digest,
+            first_seen_at=now, changed_at=now,
+        )  # fmt: skip
+        (new if is_new else changed).append(row)
+    unique = ["partner", *(["customer"] if mirror.is_of_customers else []), mirror.key_column]
+    forget_first = mirror.rows(partner_id).filter(removed_at__lt=now - KEPT_AS_IT_WAS)
+    written = [*mirror.columns, *(name for name in _BOOKKEEPING if name != "first_seen_at")]
+    before = mirror.rows(partner_id).count() if new else 0
+    if new:
+        model.objects.bulk_create(new, batch_size=AT_ONCE, ignore_conflicts=True)
+    added = mirror.rows(partner_id).count() - before if new else 0
+    if changed:
+        keys = [getattr(row, mirror.key_column) for row in changed]
+        for begin in range(0, len(keys), AT_ONCE):
+            forget_first.filter(**{f"{mirror.key_column}__in": keys[begin : begin + AT_ONCE]}).update(first_seen_at=now)
+        model.objects.bulk_create(
+            changed, batch_size=AT_ONCE, update_conflicts=True, unique_fields=unique, update_fields=written
+        )
+    return added, len(changed)
+
+
+# --- Pages ----------------------------------------------------------------------------------------------------------
+def known_pages(mirror: Mirror[Any], partner_id: int, collections: list[int]) -> dict[tuple[int, int], Known]:
+    pages = ListPage.objects.filter(partner=partner_id, kind=mirror.kind, collection__in=collections)
+    return {
+        (page.collection, page.number): Known(
+            bytes(page.digest),
+            len(page.keys) // SHORT,
+            hashlib.md5(bytes(page.keys), usedforsecurity=False).hexdigest(),
+        )
+        for page in pages.iterator()
+    }
+
+
+def keep_pages(mirror: Mirror[Any], partner_id: int, pages: Sequence[tuple[ReadPage, bool]]) -> None:
+    """Note how pages are now."""
+    ListPage.objects.bulk_create(
+        [
+            ListPage(
+                partner_id=partner_id, kind=mirror.kind, collection=page.collection, number=page.number,
+                digest=page.digest, keys=page.keys,
+            )
+            for page, _ in pages
+        ],
+        update_conflicts=True, unique_fields=["partner", "kind", "collection", "number"],
+        update_fields=["digest", "keys"],
+    )  # fmt: skip

@@ -1,0 +1,226 @@
+"""What was read is written: pages, rows and the place to go on, all in one short transaction, or none of it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from django.db import connection, transaction
+from django.utils import timezone
+
+from partners import copying, jobs, upserting
+from partners.mirrors import Known, Mirror, ReadPage, lane_name
+from partners.models import ListPage, ListRefusal, ListState
+from partners.partnercenter import Untrustworthy
+from partners.reading import Cursor
+
+STRANGERS = 10  # rows: with fewer, a page that changed altogether proves nothing
+Pages = dict[tuple[int, int], Known]
+
+
+@dataclass
+class Progress:
+    """
+    Where a run is and what it may conclude at its end; kept with the job, so that another turn goes on from it.
+
+    `next` is the next page of the list that is being read, and `number` the number of pages before it. Of lists of
+    customers, `at` is the last one whose list was read to its end and `within` the one whose list is under way.
+    """
+
+    next: Cursor | None = None
+    number: int = 0
+    pages: int = 0
+    seen: int = 0
+    expected: int | None = None
+    consent: tuple[int, int] | list[int] = (0, 0)  # a token's row and its generation
+    is_whole: bool = True  # nothing was left out, and all of it was read under one consent
+    is_trusted: bool = False  # a page that is as it was is not read
+    is_first: bool = False  # the mirror had no row
+    is_changed: bool = False  # a page differs from what it was
+    is_repeated: bool = False  # a key was listed twice
+    at: str = ""
+    within: str = ""
+    lists: int = 0  # that came to an end, and how many of them could not be read, the last one why
+    refused: int = 0
+    code: str = ""
+    stuck: int = 0  # how often in a row reading broke off, and at which customer's list
+    stuck_at: str = ""
+
+    @classmethod
+    def of(cls, work: jobs.Work, mirror: Mirror[Any]) -> Progress:
+        """What an earlier turn left, or the start."""
+        kept = work.job.cursor
+        if "is_whole" in kept:
+            progress = cls(**kept)
+            progress.is_whole &= list(progress.consent) == consent_of(work)
+            return progress
+        return cls.start(work, mirror)
+
+    @classmethod
+    def start(cls, work: jobs.Work, mirror: Mirror[Any]) -> Progress:
+        state = state_of(work, mirror)
+        is_first = not mirror.rows(work.partner.pk).exists()
+        return cls(consent=consent_of(work), is_trusted=state.is_settled and not is_first, is_first=is_first)
+
+    def kept(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def consent_of(work: jobs.Work) -> list[int]:
+    return [work.token.pk, work.token.generation]
+
+
+def state_of(work: jobs.Work, mirror: Mirror[Any]) -> ListState:
+    """What is known of this lane's lists; not written until there is something to say."""
+    own = {"partner": work.partner, "kind": mirror.kind, "lane": lane_name(*work.share)}
+    return ListState.objects.filter(**own).first() or ListState(**own)
+
+
+def backend() -> Any:
+    """How rows are written on this database."""
+    return copying if connection.vendor == "postgresql" else upserting
+
+
+def known_pages(work: jobs.Work, mirror: Mirror[Any], collections: Sequence[int] = (0,)) -> Pages:
+    found: Pages = backend().known_pages(mirror, work.partner.pk, list(collections))
+    return found
+
+
+def store(work: jobs.Work, mirror: Mirror[Any], pages: Sequence[ReadPage], progress: Progress, known: Pages) -> None:
+    """
+    Write what differs on these pages, and where to go on. Call it in a transaction.
+
+    :raises LeaseLost: somebody else works on the job; nothing is written
+    :raises Untrustworthy: a page is most likely of another partner's list
+    """
+    dirty = [page for page in pages if not page.is_clean]
+    is_first_change = bool(dirty) and not progress.is_changed
+    progress.is_changed |= is_first_change
+    work.keep(progress.kept())
+    if is_first_change:
+        unsettle(work, mirror)
+    counts = Counter(pages=len(pages), seen=sum(page.count for page in pages))
+    counts["unchanged"] = sum(page.count for page in pages if page.is_clean)
+    if dirty:
+        _write(work, mirror, dirty, progress, known, counts)
+    work.count(expected=progress.expected, **counts)
+
+
+def _write(
+    work: jobs.Work, mirror: Mirror[Any], dirty: list[ReadPage], progress: Progress, known: Pages, counts: Counter[str]
+) -> None:
+    partner_id, how = work.partner.pk, backend()
+    rows = {(page.collection, key): row for page in dirty for key, row in page.rows.items()}
+    if progress.is_first:
+        wanted = dict.fromkeys(rows, True)
+    else:
+        wanted = how.compare(mirror, partner_id, rows)
+        _check_whose(work, mirror, dirty, wanted, known)
+    added = changed = 0
+    if wanted:
+        lines = ((keyed, *rows[keyed], is_new) for keyed, is_new in wanted.items())
+        added, changed = how.write(mirror, partner_id, lines, timezone.now())
+    if added < sum(wanted.values()) and not progress.is_repeated:
+        progress.is_repeated = True
+        work.keep(progress.kept())
+    how.keep_pages(mirror, partner_id, [(page, _lists_the_same(page, known)) for page in dirty])
+    counts.update(created=added, updated=changed, unchanged=len(rows) - added - changed)
+
+
+def _lists_the_same(page: ReadPage, known: Pages) -> bool:
+    before = known.get((page.collection, page.number))
+    return before is not None and before.keys == hashlib.md5(page.keys, usedforsecurity=False).hexdigest()
+
+
+def _check_whose(
+    work: jobs.Work, mirror: Mirror[Any], dirty: list[ReadPage], wanted: dict[copying.Keyed, bool], known: Pages
+) -> None:
+    """
+    Refuse a page on which everybody is a stranger though many are known: it is most likely another partner's.
+
+    A list grows at its end, and new ones come singly; so the last pages may be all new, and the first may not.
+    """
+    if mirror.is_of_customers:
+        return  # such a list is asked for by its customer's own address
+    if sum(wanted.values()) < STRANGERS:
+        return
+    last = max((number for _, number in known), default=0)
+    for page in dirty:
+        new = sum(wanted.get((page.collection, key), False) for key in page.rows)
+        if new < STRANGERS or new < len(page.rows) or not (page.number == 1 or page.number < last):
+            continue
+        present = mirror.rows(work.partner.pk).filter(removed_at=None)
+        if present[:STRANGERS].count() == STRANGERS:
+            raise Untrustworthy(
+                f"Nobody on page {page.number} is known; is this another partner's list?", code="other_tenant"
+            )
+
+
+# --- What is known of lists -----------------------------------------------------------------------------------------
+def unsettle(work: jobs.Work, mirror: Mirror[Any]) -> None:
+    """From now on, and until a run is whole, a page that is as it was proves nothing."""
+    lane = lane_name(*work.share)
+    ListState.objects.filter(partner=work.partner, kind=mirror.kind, lane=lane).update(is_settled=False)
+
+
+def distrust(partner_id: int, kind: str) -> None:
+    """
+    Let the next run compare every row.
+
+    Whoever writes to the mirror beside a run calls this in the same transaction: a page that is as it was would
+    otherwise hide that the row is not.
+    """
+    ListState.objects.filter(partner=partner_id, kind=kind).update(is_settled=False)
+
+
+def drop_pages_after(work: jobs.Work, mirror: Mirror[Any], collection: int, number: int, known: Pages) -> bool:
+    """The list ended after this many pages; whether it was longer before."""
+    if not any(of == collection and there > number for of, there in known):
+        return False
+    pages = ListPage.objects.filter(partner=work.partner, kind=mirror.kind, collection=collection)
+    pages.filter(number__gt=number).delete()
+    return True
+
+
+def refusals(work: jobs.Work, mirror: Mirror[Any], customers: Sequence[int]) -> dict[int, str]:
+    """Which of these customers' lists could not be read at the last try, and why."""
+    own = ListRefusal.objects.filter(partner=work.partner, kind=mirror.kind, customer__in=customers)
+    return dict(own.values_list("customer_id", "code"))
+
+
+def readmit(work: jobs.Work, mirror: Mirror[Any], customer_id: int) -> None:
+    """This customer's list can be read again."""
+    ListRefusal.objects.filter(partner=work.partner, customer=customer_id, kind=mirror.kind).delete()
+
+
+def refuse(work: jobs.Work, mirror: Mirror[Any], customer_id: int, code: str, correlation_id: str) -> None:
+    """Note that this customer's list can't be read, and since when for this reason."""
+    readmit(work, mirror, customer_id)
+    ListRefusal.objects.create(
+        partner=work.partner,
+        customer_id=customer_id,
+        kind=mirror.kind,
+        code=code[:40],
+        correlation_id=correlation_id[:64],
+        since=timezone.now(),
+    )
+
+
+@transaction.atomic
+def forget(partner_id: int, mirror: Mirror[Any]) -> int:
+    """Erase what is mirrored of a kind, as when a partner no longer wants it; how many rows."""
+    own: dict[str, Any] = {"partner": partner_id, "kind": mirror.kind}
+    for model in (ListPage, ListState, ListRefusal):
+        model.objects.filter(**own).delete()
+    return int(mirror.rows(partner_id).delete()[0])
+
+
+def erase_removed(work: jobs.Work, mirror: Mirror[Any], now: dt.datetime) -> None:
+    """Let go of removed rows that there is no reason to keep."""
+    if mirror.keeps_removed is not None:
+        gone = mirror.rows(work.partner.pk).filter(removed_at__lt=now - mirror.keeps_removed)
+        gone.delete()

@@ -1,0 +1,184 @@
+"""What people may do about a job: run now, pause, resume, cancel, release; and what is held for failing too often."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from partners import jobs
+from partners.jobs import running
+from partners.models import Job, Partner
+from sandbox.world import World
+from tests.partners.test_runs import a_job, customers_of, during_the_next_call, run
+from tokens.actors import SYSTEM
+from tokens.http import Unreachable
+from tokens.models import AuditEvent
+
+pytestmark = pytest.mark.django_db
+Connect = Callable[..., Partner]
+
+
+def said(partner: Partner) -> list[str]:
+    written = AuditEvent.objects.filter(partner=partner, action__startswith="job.")
+    return list(written.order_by("pk").values_list("action", flat=True))
+
+
+# --- Pause and resume -----------------------------------------------------------------------------------------------
+def test_a_paused_job_waits_for_nobody_but_whoever_resumes_it(connected_partner: Connect) -> None:
+    job = customers_of(connected_partner())
+
+    assert jobs.pause(job, by=SYSTEM, reason="the books are closed")
+    assert jobs.claim_due() == []
+    assert jobs.run_job(job.pk) is None
+    assert jobs.make_due(job.partner) == 0
+    assert jobs.resume(job, by=SYSTEM)
+
+    assert jobs.claim_due() == [job.pk]
+    assert run(job).outcome == "done"
+    assert said(job.partner) == ["job.paused", "job.resumed"]
+
+
+def test_a_run_under_way_stops_after_the_page_it_reads_and_goes_on_from_there(
+    connected_partner: Connect, world: World
+) -> None:
+    job = customers_of(connected_partner(customers=1200))
+    during_the_next_call(world, lambda: jobs.pause(job, by=SYSTEM))
+
+    paused = run(job)
+
+    assert (paused.outcome, paused.error_code, paused.pages, job.failures) == ("waiting", "paused", 1, 0)
+    assert jobs.claim_due() == []
+    jobs.resume(job, by=SYSTEM)
+    went_on = run(job)
+    assert (went_on.outcome, went_on.pages, went_on.seen) == ("done", 2, 1200)
+
+
+def test_hearing_of_it_costs_a_page_no_query(
+    connected_partner: Connect, world: World, django_assert_num_queries: Any
+) -> None:
+    job = customers_of(connected_partner(customers=1200))
+    jobs.claim_due()
+    taken = running._take(job.pk, message="", redelivered=False, insists=False)
+    assert taken
+    assert taken.token
+    work = jobs.Work(taken.job, taken.run, taken.job.partner, taken.token)
+
+    with django_assert_num_queries(1):
+        work.keep({"next": 1})
+        work.pause()
+
+
+# --- Cancel ---------------------------------------------------------------------------------------------------------
+def test_a_cancelled_run_ends_and_the_next_begins_at_the_beginning(connected_partner: Connect, world: World) -> None:
+    job = customers_of(connected_partner(customers=1200))
+    during_the_next_call(world, lambda: jobs.cancel(job, by=SYSTEM))
+
+    ended = run(job)
+
+    assert (ended.outcome, ended.pages, job.cursor, job.cancelled_at) == ("cancelled", 1, {}, None)
+    assert job.next_run_at
+    assert job.next_run_at > timezone.now() + dt.timedelta(hours=5)
+    jobs.try_again(job, by=SYSTEM)
+    assert run(job).pages == 3
+
+
+def test_cancelling_what_waits_forgets_where_it_stopped(connected_partner: Connect, world: World) -> None:
+    job = customers_of(connected_partner(customers=1200))
+    world.sleep = lambda seconds: world.fail("partnercenter", "503", times=1)
+    world.fail("partnercenter", "slow", times=1)
+    run(job)
+    assert job.cursor
+
+    assert jobs.cancel(job, by=SYSTEM)
+
+    job.refresh_from_db()
+    assert (job.cursor, job.failures) == ({}, 0)
+    assert jobs.claim_due() == []
+
+
+def test_a_cancel_that_comes_too_late_does_not_hit_the_next_run(connected_partner: Connect, world: World) -> None:
+    job = customers_of(connected_partner(customers=3))
+    during_the_next_call(world, lambda: jobs.cancel(job, by=SYSTEM))
+    assert run(job).outcome == "done"
+
+    jobs.try_again(job, by=SYSTEM)
+    assert run(job).outcome == "done"
+
+
+def test_what_changes_nothing_is_not_written_down(connected_partner: Connect) -> None:
+    job = customers_of(connected_partner())
+    run(job)
+
+    assert not any(act(job, by=SYSTEM) for act in (jobs.resume, jobs.cancel, jobs.release))
+    assert jobs.pause(job, by=SYSTEM)
+    assert not jobs.pause(job, by=SYSTEM)
+    assert said(job.partner) == ["job.paused"]
+
+
+def test_a_job_of_many_lanes_is_paused_and_resumed_in_all_of_them(connected_partner: Connect) -> None:
+    partner = connected_partner()
+    job = customers_of(partner)
+    a_job(partner, "customers", lane=1)
+
+    jobs.pause(job, by=SYSTEM)
+    assert jobs.claim_due() == []
+    jobs.resume(job, by=SYSTEM)
+
+    assert len(jobs.claim_due()) == 2
+    assert said(partner) == ["job.paused", "job.resumed"]
+
+
+# --- What fails too often -------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("fault", "often"), [("500", 10), ("foreign-next", 5)], ids=["what waiting helps", "what it does not"]
+)
+def test_a_job_that_fails_too_often_is_held_until_somebody_releases_it(
+    connected_partner: Connect, world: World, fault: str, often: int
+) -> None:
+    job = customers_of(connected_partner(customers=600))
+    world.fail("partnercenter", fault)
+    for _ in range(often - 1):
+        job.make_due()
+        run(job)
+    assert job.quarantined_at is None
+
+    job.make_due()
+    run(job)
+
+    assert job.quarantined_at
+    assert job.next_run_at is None
+    assert jobs.claim_due() == []
+    world.heal()
+    assert jobs.release(job, by=SYSTEM)
+    assert run(job).outcome == "done"
+    assert (job.failures, said(job.partner)) == (0, ["job.held", "job.released"])
+
+
+def test_a_reconnect_releases_too_and_the_next_failure_holds_again(connected_partner: Connect, world: World) -> None:
+    job = customers_of(connected_partner())
+    Job.objects.filter(pk=job.pk).update(failures=9, quarantined_at=timezone.now(), next_run_at=None)
+
+    assert jobs.make_due(job.partner) == 1
+    world.fail("partnercenter", "500")
+    run(job)
+
+    assert job.quarantined_at
+
+
+def test_a_job_that_somebody_asks_for_while_it_fails_is_not_held(connected_partner: Connect, world: World) -> None:
+    job = customers_of(connected_partner())
+    Job.objects.filter(pk=job.pk).update(failures=9)
+
+    def ask_and_fail() -> None:
+        jobs.make_due(job.partner)
+        raise Unreachable("the line is cut", code="unreachable")
+
+    during_the_next_call(world, ask_and_fail)
+    ended = run(job)
+
+    assert (ended.outcome, job.failures, job.quarantined_at) == ("waiting", 10, None)
+    assert jobs.claim_due() == [job.pk]

@@ -1,0 +1,291 @@
+"""How fast calls leave, and when none does: what Microsoft asked for, our own limits, and a service that is down."""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import time_machine
+from django.db import connections
+from django.utils import timezone
+
+from partners import circuits, jobs, lookups, pacing
+from partners.models import Job, Pace, Partner, Run, Service
+from sandbox.world import World
+from tests.conftest import CONTOSO, FABRIKAM
+from tests.partners.test_runs import a_job, a_partner, customers_of, run
+from tokens.tenancy import partner_scope
+
+pytestmark = pytest.mark.django_db
+Connect = Callable[..., Partner]
+SERVICE = "partnercenter"
+WOODGROVE = "60009205-0000-4000-8000-0000000000d0"
+NORTHWIND = "20274819-0000-4000-8000-0000000000d1"
+
+
+def later(**by: float) -> Any:
+    return time_machine.travel(timezone.now() + dt.timedelta(**by))
+
+
+def another_worker() -> None:
+    """From here on we are a process that knows nothing but the rows."""
+    pacing.forget()
+
+
+def put_off(job: Job) -> Run:
+    """A job that could not begin: its run is in no table."""
+    ended = jobs.run_job(job.pk)
+    assert ended is not None
+    assert ended.pk is None
+    job.refresh_from_db()
+    return ended
+
+
+def calls(world: World) -> int:
+    return len(world.calls_to(SERVICE))
+
+
+# --- What Microsoft asks for ----------------------------------------------------------------------------------------
+def test_a_wait_that_microsoft_asked_for_counts_for_all_jobs_of_the_partner_in_all_workers(
+    connected_partner: Connect, world: World
+) -> None:
+    partner = connected_partner()
+    world.fail(SERVICE, "throttled", times=1, retry_after=60)
+    run(customers_of(partner))
+    other, sent = a_job(partner, "customers", lane=1), calls(world)
+    another_worker()
+
+    ended = put_off(other)
+
+    assert (ended.outcome, ended.error_code, other.wait_code) == ("waiting", "asked_to_wait", "asked_to_wait")
+    assert (calls(world), other.failures) == (sent, 0)
+    assert other.next_run_at
+    assert dt.timedelta(seconds=50) < other.next_run_at - timezone.now() <= dt.timedelta(seconds=60)
+    with later(seconds=61):
+        another_worker()
+        assert run(other).outcome == "done"
+    assert other.wait_code == ""
+
+
+def test_other_partners_do_not_wait_with_it(connected_partner: Connect, world: World) -> None:
+    throttled, other = connected_partner(), connected_partner(tenant_id=FABRIKAM, name="Fabrikam")
+    world.fail(SERVICE, "throttled", tenant=CONTOSO, retry_after=60)
+    run(customers_of(throttled))
+
+    assert run(customers_of(other)).outcome == "done"
+
+
+def test_a_short_wait_is_waited_out_in_the_worker(connected_partner: Connect, world: World) -> None:
+    partner = connected_partner()
+    world.fail(SERVICE, "throttled", times=1, retry_after=1)
+    run(customers_of(partner))
+    asked = time.monotonic()
+    another_worker()
+
+    assert run(a_job(partner, "customers", lane=1)).outcome == "done"
+    assert 0.5 < time.monotonic() - asked < pacing.PATIENCE
+
+
+def test_a_member_who_asks_meanwhile_is_told_so_and_no_call_leaves(connected_partner: Connect, world: World) -> None:
+    partner = connected_partner()
+    run(customers_of(partner))
+    world.fail(SERVICE, "throttled", times=1, retry_after=60)
+    run(customers_of(partner))
+    sent = calls(world)
+    question = lookups.ask(member=partner.members.get(), customer=partner.customers.all()[0])
+
+    assert lookups.answer(question.pk)
+
+    question.refresh_from_db()
+    look = lookups.take(question)
+    assert look.words == lookups.REFUSALS["later"]
+    assert look.retry_at
+    assert calls(world) == sent
+
+
+def test_a_customer_whom_microsoft_shields_holds_up_no_other(connected_partner: Connect, world: World) -> None:
+    partner = connected_partner()
+    run(customers_of(partner))
+    first, second = partner.customers.order_by("pk")[:2]
+    world.fail(SERVICE, "throttled", path=str(first.tenant_id), times=1, retry_after=60)
+    member = partner.members.get()
+
+    answers = []
+    for customer in (first, first, second):
+        question = lookups.ask(member=member, customer=customer)
+        lookups.answer(question.pk)
+        question.refresh_from_db()
+        answers.append(lookups.take(question).state)
+
+    assert answers == ["refused", "refused", "users"]
+    assert len([call for call in world.calls_to(SERVICE) if str(first.tenant_id) in call.path]) == 1
+    assert run(customers_of(partner)).outcome == "done"
+
+
+def test_after_a_wait_a_partner_goes_slower_and_ever_faster_again(connected_partner: Connect, world: World) -> None:
+    partner = connected_partner()
+    lane = pacing._lane(partner.pk, SERVICE)
+    lane.slow_down(60, "")
+    lane.slow_down(60, "")  # of a call that was under way at the same time
+
+    lane.known_wait()
+    assert lane.speed() == pytest.approx(pacing.SLOWED_TO, rel=0.05)
+    with later(minutes=20):
+        assert lane.speed() == pytest.approx(4 * pacing.SLOWED_TO, rel=0.05)
+    with later(days=1):
+        assert lane.speed() == 500
+
+
+# --- Our own limits -------------------------------------------------------------------------------------------------
+def test_calls_of_a_partner_keep_to_its_limit_in_all_workers_together(settings: Any) -> None:
+    settings.CPV_CALLS_PER_PARTNER = 2
+    partner = a_partner(1)
+    with time_machine.travel(timezone.now(), tick=False):
+        waits = []
+        for _ in range(8):
+            another_worker()
+            waits.append(round(pacing._lane(partner.pk, SERVICE).permit(10), 2))
+
+    assert waits == [0, 0, 0, 0.5, 1.0, 1.5, 2.0, 2.5]
+
+
+def test_a_call_that_would_wait_too_long_does_not_leave_and_takes_no_permit(settings: Any) -> None:
+    settings.CPV_CALLS_PER_PARTNER = 1
+    lane = pacing._lane(a_partner(1).pk, SERVICE)
+    with time_machine.travel(timezone.now(), tick=False):
+        waits = [lane.permit(2) for _ in range(20)]
+
+    assert [wait for wait in waits if wait <= 2] == [0, 0, 1, 2]
+    assert Pace.objects.get().taken_until - timezone.now().timestamp() < 5
+
+
+def test_most_calls_cost_no_query(django_assert_max_num_queries: Any) -> None:
+    lane = pacing._lane(a_partner(1).pk, SERVICE)
+
+    with django_assert_max_num_queries(3):
+        for _ in range(200):
+            assert lane.permit(10) == 0
+            assert lane.known_wait() <= 0
+
+
+def test_after_an_outage_no_more_than_ten_tokens_a_second_are_asked_for() -> None:
+    with time_machine.travel(timezone.now(), tick=False):
+        waits = []
+        for _ in range(90):
+            another_worker()
+            waits.append(circuits.circuit_of("global", pacing.ENTRA).permit(10, 10, ahead=0))
+
+    for second in range(8):
+        assert len([wait for wait in waits if second - 0.05 <= wait < second + 0.95]) == 10
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_workers_that_take_permits_at_the_same_time_share_the_limit(settings: Any) -> None:
+    settings.CPV_CALLS_PER_PARTNER = 10
+    partner, begun = a_partner(1), time.time()
+
+    def take(_: int) -> None:
+        try:
+            lane = pacing._Lane(partner.pk, SERVICE)
+            with partner_scope(partner):
+                for _ in range(5):
+                    lane.permits = 0
+                    lane.permit(60)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(take, range(8)))
+
+    given_out = Pace.objects.get().taken_until - begun
+    assert given_out == pytest.approx(8 * 5 * 0.5, abs=2)
+
+
+# --- A service that is down -----------------------------------------------------------------------------------------
+@pytest.fixture
+def many(connected_partner: Connect) -> list[Job]:
+    """Jobs of four partners."""
+    names = {CONTOSO: "Contoso", FABRIKAM: "Fabrikam", WOODGROVE: "Woodgrove", NORTHWIND: "Northwind"}
+    return [customers_of(connected_partner(tenant_id=tenant, name=name)) for tenant, name in names.items()]
+
+
+def test_when_a_service_is_down_few_calls_find_out_and_the_others_wait(many: list[Job], world: World) -> None:
+    world.fail(SERVICE, "503")
+    sent = calls(world)
+
+    for job in many[:3]:
+        assert run(job).error_code != "service_down"
+    another_worker()
+    ended = put_off(many[3])
+
+    assert (calls(world) - sent, ended.error_code, many[3].wait_code) == (3, "service_down", "service_down")
+    assert many[3].next_run_at
+    assert 0 < (many[3].next_run_at - timezone.now()).total_seconds() <= circuits.FIRST + 1
+
+
+def test_one_call_at_a_time_tries_and_its_good_answer_lets_all_go_on(many: list[Job], world: World) -> None:
+    world.fail(SERVICE, "503", times=3)
+    for job in many[:3]:
+        run(job)
+
+    with later(seconds=circuits.FIRST + 1):
+        another_worker()
+        circuit = circuits.circuit_of("global", SERVICE)
+        assert circuit.refuses() == 0
+        assert circuit.refuses() == circuits.ASK_AGAIN
+        circuit.went_well()
+        many[3].make_due()
+        assert run(many[3]).outcome == "done"
+
+    assert Service.objects.get(name=SERVICE).times == 0
+
+
+def test_a_service_that_is_still_down_is_left_alone_for_longer(many: list[Job], world: World) -> None:
+    world.fail(SERVICE, "503")
+    for job in many[:3]:
+        run(job)
+
+    with later(seconds=circuits.FIRST + 1):
+        another_worker()
+        many[3].make_due()
+        assert run(many[3]).outcome == "waiting"
+        row = Service.objects.get(name=SERVICE)
+        assert row.open_until
+        assert (row.open_until - timezone.now()).total_seconds() == pytest.approx(2 * circuits.FIRST, abs=1)
+
+
+def test_a_partner_for_whom_everything_fails_takes_the_service_from_nobody(many: list[Job], world: World) -> None:
+    world.fail(SERVICE, "500", tenant=CONTOSO)
+    for _ in range(6):
+        many[0].make_due()
+        run(many[0])
+
+    assert run(many[1]).outcome == "done"
+
+
+def test_jobs_that_waited_come_back_one_after_another() -> None:
+    Service.objects.create(cloud="global", name=SERVICE, times=1, open_until=timezone.now() + dt.timedelta(seconds=30))
+    with time_machine.travel(timezone.now(), tick=False):
+        circuit = circuits.circuit_of("global", SERVICE)
+        assert circuit.is_open()
+        back_in = [circuit.ticket() for _ in range(50)]
+
+    assert back_in[0] >= 30 - 1
+    assert [round(late - early, 2) for early, late in itertools.pairwise(back_in)] == [0.1] * 49
+
+
+def test_when_entra_is_down_jobs_wait_without_a_call(many: list[Job], world: World) -> None:
+    world.fail("entra", "503")
+    for job in many[:3]:
+        run(job)
+    sent = len(world.calls)
+    another_worker()
+
+    assert put_off(many[3]).error_code == "service_down"
+    assert len(world.calls) == sent
