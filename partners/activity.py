@@ -45,6 +45,7 @@ ACTIONS = {
     "member.removed": "Member removed",
     "member.confirmed": "Confirmed at Microsoft who they are",
     "sync.asked": "Sync asked for",
+    "removals.accepted": "Removal of missing rows accepted",
     "job.paused": "Job paused",
     "job.resumed": "Job resumed",
     "job.cancelled": "Job cancelled",

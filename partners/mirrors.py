@@ -16,6 +16,7 @@ from uuid import UUID
 from partners.models.mirrored import Mirrored
 from partners.reading import Cursor, Item, ListedPage, Reader, content_hash
 
+MOST = 1_000  # items on a page, of which Microsoft gives 500
 SHORT = 6  # bytes of a digest that stands for a key on a page
 SHORT_MASK = (1 << 8 * SHORT) - 1
 
@@ -48,8 +49,12 @@ class ReadPage:
     rows: dict[Any, tuple[bytes, Any]] = field(default_factory=dict)  # key → hash and item
 
 
-class Unnamed(ValueError):
-    """An item has no key to know it by."""
+class Unfit(Exception):
+    """A page that must not be written; the code says why."""
+
+    def __init__(self, why: str, code: str) -> None:
+        super().__init__(why)
+        self.code = code
 
 
 class Mirror(ABC, Generic[Item]):
@@ -112,15 +117,17 @@ class Mirror(ABC, Generic[Item]):
         Read a page's items, unless it is as it was; of an item that is listed twice the last one counts.
 
         :raises ValueError: it is no JSON
-        :raises Unnamed: an item has no key
+        :raises Unfit: an item has no key, or there are too many
         """
         digest = page.digest(self.salt)
         if known is not None and known.digest == digest:
             return ReadPage(collection, number, digest, page.cursor, page.total, known.count, is_clean=True)
         items = self.reader.items(page.items)
+        if self.is_paged and len(items) > MOST:
+            raise Unfit(f"It holds {len(items)} entries.", "oversized_page")
         rows = dict(zip(map(self.key, items), zip(map(content_hash, items), items, strict=True), strict=True))
         if None in rows or "" in rows:
-            raise Unnamed(f"an item of {self.kind} has no key")
+            raise Unfit("Something in it has no id.", "wrong_shape")
         keys = b"".join(sorted([self.short(collection, key) for key in rows if key is not None]))
         return ReadPage(
             collection, number, digest, page.cursor, page.total, len(items), is_clean=False, keys=keys, rows=rows

@@ -26,7 +26,6 @@ from tokens.http import HostRefused, retry_after, same_origin
 logger = logging.getLogger(__name__)
 
 PAGE_SIZE = 500  # the most Microsoft gives
-MAX_ITEMS = 2 * PAGE_SIZE
 MAX_BYTES = 8 * 1024 * 1024
 MAX_PAGES = 50_000  # 25 million customers
 MAX_TOKEN = 8_000  # characters of a continuation token: it travels in a header
@@ -127,8 +126,8 @@ class MfaReport:
 class Trail:
     """The pages of one list in one run, as short digests; notices when it leads back to where it has been."""
 
-    def __init__(self, start: Cursor | None) -> None:
-        self._seen = {_mark(start)} if start else set()
+    def __init__(self, start: Cursor) -> None:
+        self._seen = {_mark(start)}
 
     def follow(self, page: ListedPage, digest: bytes) -> None:
         """
@@ -155,11 +154,15 @@ class PartnerCenter:
         self._session = session
         self._correlation_id = str(correlation_id or uuid.uuid4())
 
+    def first(self, path: str, *, is_paged: bool = True) -> Cursor:
+        """Where a list begins; of one that is paged the largest pages are asked for."""
+        return {"uri": f"{path}?{SIZE}" if is_paged else path, "token": ""}
+
     def listed(self, path: str, cursor: Cursor | None = None, *, is_paged: bool = True) -> ListedPage:
         """
         Fetch one page of the list at this path: the first, or the one an earlier page's cursor names.
 
-        Of a list that `is_paged` the largest pages are asked for; others come whole.
+        A list that is not paged comes whole.
         https://learn.microsoft.com/partner-center/developer/get-a-list-of-customers
         :raises CursorRejected: the cursor is no longer known; start from the first page
         :raises NotThere: Partner Center knows nothing of this partner's there
@@ -167,7 +170,7 @@ class PartnerCenter:
         :raises MfaMissing, AccessRefused: the partner must act
         :raises Untrustworthy: the answer has the wrong shape or leads elsewhere
         """
-        uri, token = f"{path}?{SIZE}" if is_paged else path, ""
+        uri, token = self.first(path, is_paged=is_paged)["uri"], ""
         if cursor is not None:
             uri, token = self._uri(str(cursor.get("uri", "")), path), str(cursor.get("token", ""))
         try:

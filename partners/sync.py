@@ -16,10 +16,9 @@ from django.db.models import QuerySet
 from partners import jobs, removals, writing
 from partners.ahead import fetched_ahead
 from partners.mirrored_kinds import CUSTOMERS, LICENCES, MFA, SUBSCRIPTIONS, USERS
-from partners.mirrors import Known, Mirror, ReadPage, Unnamed, lane_bounds
+from partners.mirrors import Known, Mirror, ReadPage, Unfit, lane_bounds
 from partners.models import Customer
 from partners.partnercenter import (
-    MAX_ITEMS,
     AccessRefused,
     CallRejected,
     CursorRejected,
@@ -121,9 +120,10 @@ def walk(work: jobs.Work, mirror: Mirror[Any], client: PartnerCenter) -> None:
                     _store_lists(work, mirror, batch, progress, known, dict(customers))
                     work.pause()
         except Transient:
-            progress.stuck = progress.stuck + 1 if progress.stuck_at == str(way.at) else 1
-            progress.stuck_at = str(way.at)
-            work.keep(progress.kept())
+            if way.broken_at is not None:
+                progress.stuck = progress.stuck + 1 if progress.stuck_at == str(way.broken_at) else 1
+                progress.stuck_at = str(way.broken_at)
+                work.keep(progress.kept())
             raise
     with transaction.atomic():
         work.keep(progress.kept())
@@ -147,7 +147,11 @@ def _after(share: QuerySet[Customer], progress: Progress) -> QuerySet[Customer]:
 
 
 class Walk:
-    """Reads some customers' lists; `at` is the one it came to. Knows no rows, for it goes ahead in a thread."""
+    """
+    Reads some customers' lists; `broken_at` is the one at which it had to give up.
+
+    It looks at no rows, for it goes ahead in a thread of its own.
+    """
 
     def __init__(
         self,
@@ -161,11 +165,10 @@ class Walk:
         self._known = known if progress.is_trusted else {}
         self._start = (progress.within, progress.next, progress.number)
         self._stuck = progress.stuck_at if progress.stuck >= PATIENCE else ""
-        self.at: UUID | None = None
+        self.broken_at: UUID | None = None
 
     def lists(self) -> Iterator[ReadPage | Ended]:
         for customer_id, tenant_id in self._customers:
-            self.at = tenant_id
             within, place, number = self._start
             if str(tenant_id) != within:
                 place, number = None, 0
@@ -192,6 +195,7 @@ class Walk:
         except Transient as failure:
             # It is waited for, as any outage; but one customer whose list never comes must not stop all others.
             if self._stuck != str(tenant_id) or failure.code == "http_429":
+                self.broken_at = tenant_id
                 raise
             yield self._without(customer_id, tenant_id, failure)
         else:
@@ -253,7 +257,7 @@ def read_list(
     collection: int = 0,
 ) -> Iterator[ReadPage]:
     """The pages of one list, from a place on that has `number` pages before it; raises as `PartnerCenter.listed`."""
-    trail = Trail(place)
+    trail = Trail(place or client.first(path, is_paged=mirror.is_paged))
     while True:
         number += 1
         page = _read(client, mirror, path, place, trail, number, collection, known.get((collection, number)))
@@ -279,10 +283,8 @@ def _read(
         page = client.understood(
             listed, lambda found: mirror.take(found, collection=collection, number=number, known=known)
         )
-    except Unnamed as unnamed:
-        raise client.untrustworthy("Something in it has no id.", "wrong_shape") from unnamed
-    if mirror.is_paged and page.count > MAX_ITEMS:
-        raise client.untrustworthy(f"It holds {page.count} entries.", "oversized_page")
+    except Unfit as unfit:
+        raise client.untrustworthy(str(unfit), unfit.code) from unfit
     trail.follow(listed, page.digest)
     return page
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from werkzeug import Request, Response
 from werkzeug.http import http_date
 
-from sandbox import challenges, control, entra, graph, jose, pages, partnercenter, vaultservice
+from sandbox import challenges, control, entra, graph, jose, pages, partnercenter, shortcut, vaultservice
 from sandbox.asks import Answer, Ask, peeked, reply
 from sandbox.authorize import admin_consent, authorize, refused, sign_out
 from sandbox.calls import SECRET_HEADERS, Call
@@ -47,6 +47,10 @@ def create_app(world: World) -> WSGIApplication:
     """The application for one world."""
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        short = shortcut.taken(world, environ, _headers)
+        if short:
+            start_response("200 OK", short[0])
+            return [short[1]]
         request = Request(environ)
         request.max_content_length = 1_000_000
         return handle(world, request)(environ, start_response)
@@ -93,10 +97,15 @@ def _note(world: World, request: Request, place: Place) -> Call:
         query=request.query_string.decode("latin-1"),
         tenant=_word(claims, "tid"),
         client=_word(claims, "appid"),
-        headers={_TITLES[key]: value for key, value in environ.items() if value and (key in _TITLES or _titled(key))},
+        headers=_headers(environ),
         has_bearer=bool(token),
         audience=_word(claims, "aud"),
     )
+
+
+def _headers(environ: WSGIEnvironment) -> dict[str, str]:
+    """What may be noted of them, by their usual names."""
+    return {_TITLES[key]: value for key, value in environ.items() if value and (key in _TITLES or _titled(key))}
 
 
 _TITLES: dict[str, str] = {}  # the environment's name of a header → its own
@@ -152,12 +161,7 @@ def _fault_tenant(ask: Ask) -> str | None:
 def _wait(ask: Ask) -> None:
     """Latency; no lock is held here."""
     world, call = ask.world, ask.call
-    seconds = world.latency.get(call.service, 0.0)
-    if world.delays:
-        seconds += world.delay_of(call.service, call.tenant, call.path)
-    tenant = world.tenants.get(call.tenant or "")
-    if tenant and call.service == "partnercenter":
-        seconds += tenant.latency
+    seconds = world.waiting_time(call.service, call.tenant, call.path)
     if ask.fault and ask.fault.kind == "slow":
         seconds += ask.fault.seconds
     if seconds:

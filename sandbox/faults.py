@@ -49,11 +49,13 @@ PAGES = {
     "too-many-items": "the page has ten times as many items as were asked for",
     "wrong-total": "totalCount is one more than there are",
     "no-items": "JSON that is not a list",
+    "holes": "each seventh customer has an id and nothing else",
     "inserted": "a customer came in before: the next page repeats the last one of this",
     "removed": "a customer went before: the next page begins one too late, and that one is never seen",
     "moved": "the first customer of the page moved to where the caller has been already",
     "cursor-rejected": "400 for every continuation token",
 }
+GRAPH_PAGES = {kind: PAGES[kind] for kind in ("foreign-next", "cyclic-next", "cursor-rejected")}
 PARTNER_CENTER_ONLY = {"mfa": "401 with code 900421"} | PAGES
 # What a fault of one operation may name: what is done to a secret, or the grant of a token request. Asking a vault
 # without a bearer is no operation yet: the Azure SDK does so first, without a body, to be told where to sign in.
@@ -90,7 +92,7 @@ class Fault:
         if self.service not in SERVICES:
             raise ValueError(f"no such service: {self.service}; there are {', '.join(SERVICES)}")
         self.kind = self.kind.replace("_", "-")
-        own = {"partnercenter": PARTNER_CENTER_ONLY | APIS_ONLY, "vault": VAULT_ONLY, "graph": APIS_ONLY}
+        own = {"partnercenter": PARTNER_CENTER_ONLY | APIS_ONLY, "vault": VAULT_ONLY, "graph": APIS_ONLY | GRAPH_PAGES}
         known = self.kind in ANYWHERE or self.kind in own.get(self.service, {})
         if not known and not (self.service == "entra" and _AADSTS.fullmatch(self.kind)):
             raise ValueError(f"{self.service} knows no fault {self.kind!r}")

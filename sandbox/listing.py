@@ -13,7 +13,8 @@ from sandbox.customers import BETWEEN, FIELD_ORDERS, Customers, listed
 from sandbox.directory import Tenant
 from sandbox.envelopes import collection, link, refusal
 from sandbox.faults import PAGES
-from sandbox.kept import Page
+from sandbox.kept import Key, Page
+from sandbox.world import World
 
 PAGE_CAP = 500
 DEFAULT_SIZE = 100
@@ -121,21 +122,29 @@ def customers(ask: Ask, tenant: Tenant) -> bytes:
     turn = drift.next_read() % FIELD_ORDERS if drift.fields else 0
     page = _page(ask, tenant, size, place, turn)
     ask.call.detail |= {"start": place.start, "items": page.items}
-    return _rotated(page, drift.next_read()) if drift.order == "rotated" else page.body
+    return begun_elsewhere(page, drift.next_read()) if drift.order == "rotated" else page.body
 
 
 def _page(ask: Ask, tenant: Tenant, size: int, place: Place, turn: int) -> Page:
     """Made once and kept, unless it is another one each time."""
     if place.read or place.filter or (ask.fault is not None and ask.fault.kind in PAGES):
         return _made(ask, tenant, size, place, turn)
-    world, asked = ask.world, (size, place, turn, ask.request.query_string)
-    key = (tenant.id, tenant.customers.stamp(), tuple(tenant.quirks), world.next_link_with_v1, asked)
+    world = ask.world
+    key: Key = (state_of(world, tenant), (size, place, turn, ask.request.query_string))
     page = world.kept.get(key)
     if page is None:
         page = _made(ask, tenant, size, place, turn)
         with world.lock:
             world.kept.put(key, page)
+    if not turn:
+        token = ask.request.headers.get("MS-ContinuationToken", "")
+        world.kept.shorten((tenant.id, ask.request.query_string.decode("latin-1"), token), key)
     return page
+
+
+def state_of(world: World, tenant: Tenant) -> tuple[object, ...]:
+    """Differs when pages of this partner's list may."""
+    return (tenant.id, tenant.customers.stamp(), tuple(tenant.quirks), world.next_link_with_v1)
 
 
 def _made(ask: Ask, tenant: Tenant, size: int, place: Place, turn: int) -> Page:
@@ -145,7 +154,10 @@ def _made(ask: Ask, tenant: Tenant, size: int, place: Place, turn: int) -> Page:
     following = None if start is None else replace(place, start=start)
     picked, following = _disturbed(ask, place, picked, following)
     owner = _owner(ask, tenant)
-    items = listed(owner.item(index, turn) for index in picked)
+    texts = [owner.item(index, turn) for index in picked]
+    if ask.has_fault("holes"):
+        texts[6::7] = [f'{{"id":"{owner.at(index).tenant_id}"}}' for index in picked[6::7]]
+    items = listed(texts)
     links = links_of(ask, tenant, "/customers", size, following)
     page = page_of(total + ask.has_fault("wrong-total"), items, links, tenant, following)
     return page._replace(items=len(picked))
@@ -209,7 +221,7 @@ def _owner(ask: Ask, tenant: Tenant) -> Customers:
     return tenant.customers
 
 
-def _rotated(page: Page, read: int) -> bytes:
+def begun_elsewhere(page: Page, read: int) -> bytes:
     """The same items, beginning somewhere else; two copies of memory and no more."""
     body, begin, end = page.body, page.begin, page.end
     span = end - begin

@@ -13,9 +13,12 @@ from sandbox.asks import Answer, Ask, reply, verified
 from sandbox.clouds import CLOUDS
 from sandbox.directory import PARTNER_CENTER_GROUPS, Account, Tenant, guid
 from sandbox.envelopes import JSON_TYPE, link, refusal
-from sandbox.ledger import Session
+from sandbox.world import World
 
-_SERVER = {"MS-ServerId": "000001", "Request-Context": f"appId=cid-v1:{guid('partner center')}"}
+OWN_HEADERS = {"MS-ServerId": "000001", "Request-Context": f"appId=cid-v1:{guid('partner center')}"}
+
+# US Government shares the global host, China does not.
+AUDIENCES = {cloud.partner_center: {f"https://{cloud.partner_center}"} for cloud in CLOUDS.values()}
 
 
 def serve(ask: Ask) -> Response:
@@ -41,7 +44,7 @@ def with_headers(ask: Ask, response: Response) -> Response:
     ids = {name: asked.get(name) or str(uuid.uuid4()) for name in ("MS-RequestId", "MS-CorrelationId")}
     if "doubled-headers" in quirks_of(ask):
         ids = {name: f"{value},{value}" for name, value in ids.items()}
-    response.headers.update(ids | _SERVER | {"MS-CV": jose.b64(uuid.uuid4().bytes)[:16] + ".0"})
+    response.headers.extend(ids | OWN_HEADERS | {"MS-CV": jose.b64(uuid.uuid4().bytes)[:16] + ".0"})
     if "mfa" in ask.call.detail and asked.get("ValidateMfa", "").lower() == "true":
         response.headers["isMfaCompliant"] = "true" if ask.call.detail["mfa"] else "false"
     return response
@@ -89,27 +92,23 @@ def _caller(ask: Ask) -> tuple[Tenant, Account]:
         claims = ask.claims = verified(ask, ask.bearer or "")
     except jose.Invalid as error:
         raise _unauthorized(400, "Access denied") from error
-    tenant = ask.world.tenants.get(str(claims.get("tid")))
-    if claims.get("aud") not in _audiences(ask):
+    if claims.get("aud") not in AUDIENCES[ask.place.host]:
         raise _unauthorized("900420", "The token's audience is not Partner Center.")
-    account = tenant.accounts.get(str(claims.get("oid"))) if tenant else None
-    ask.call.detail |= {"oid": str(claims.get("oid", "")), "upn": account.upn if account else ""}
-    ask.call.detail["mfa"] = _has_mfa(ask.world.ledger.sessions.get(str(claims.get("sid"))), claims)
+    tenant, account, has_mfa = standing(ask.world, claims)
+    ask.call.detail |= {"oid": str(claims.get("oid", "")), "upn": account.upn if account else "", "mfa": has_mfa}
     if claims.get("idtyp") == "app" or tenant is None or account is None:
         raise Answer(refusal(403, 900329, "App-only access is not supported here."))
-    if tenant.require_mfa and not ask.call.detail["mfa"]:
+    if tenant.require_mfa and not has_mfa:
         raise _unauthorized("900421", "The token does not carry the multi-factor authentication claim.")
     return tenant, account
 
 
-def _audiences(ask: Ask) -> set[str]:
-    """US Government shares the global host, China does not."""
-    here = [cloud for cloud in CLOUDS.values() if cloud.partner_center == ask.place.host]
-    return {f"https://{cloud.partner_center}" for cloud in here}
-
-
-def _has_mfa(session: Session | None, claims: jose.Claims) -> bool:
-    return "mfa" in claims.get("amr", []) and (session is None or session.mfa)
+def standing(world: World, claims: jose.Claims) -> tuple[Tenant | None, Account | None, bool]:
+    """The tenant and the user that a token is of, and whether it came about with MFA."""
+    tenant = world.tenants.get(str(claims.get("tid")))
+    account = tenant.accounts.get(str(claims.get("oid"))) if tenant else None
+    session = world.ledger.sessions.get(str(claims.get("sid")))
+    return tenant, account, "mfa" in claims.get("amr", []) and (session is None or session.mfa)
 
 
 def _organization(tenant: Tenant, account: Account) -> dict[str, Any]:

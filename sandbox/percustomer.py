@@ -84,7 +84,7 @@ def _users(ask: Ask, tenant: Tenant, customer: Customer) -> Response:
     if ask.has_fault("cyclic-next"):
         following = place
     links = links_of(ask, tenant, f"/customers/{customer.tenant_id}/users", size, following)
-    items = json.dumps([users.at(customer, index) for index in range(start, end)])
+    items = as_json([users.at(customer, index) for index in range(start, end)])
     return Response(page_of(total, items, links, tenant, following).body, content_type=JSON_TYPE)
 
 

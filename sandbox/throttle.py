@@ -2,7 +2,7 @@
 Throttling as Partner Center does it: per partner, or per partner and customer, and rejected calls count too.
 
 Microsoft's page "API throttling guidance". How its windows run is not documented: ours begin with the first call, and
-what came in vain is charged to the next one, so that whoever does not wait does not get through.
+what comes after the first refusal is charged to the next one, so that whoever does not wait does not get through.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def customer_of(path: str) -> str | None:
 class _Window:
     ends: float
     used: int = 0
-    in_vain: int = 0
+    full_since: float | None = None
+    in_vain: int = 0  # rejected after the first one was
 
 
 @dataclass
@@ -106,7 +107,8 @@ class Throttle:
         if window.used < limit.requests:
             window.used += 1
             return None
-        window.in_vain += 1
+        window.full_since = now if window.full_since is None else window.full_since
+        window.in_vain += now > window.full_since
         return max(1, math.ceil(window.ends - now))
 
     def told(self, now: float, seconds: float, key: tuple[str, ...]) -> None:

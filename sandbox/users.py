@@ -30,17 +30,17 @@ def at(customer: Customer, index: int) -> dict[str, Any]:
     """One user, as a list has it; every seventh is synchronised."""
     word = _digest(customer.tenant_id, index)
     given, family = _GIVEN[word % len(_GIVEN)], _FAMILY[word // 16 % len(_FAMILY)]
-    self_uri = f"/customers/{customer.tenant_id}/users/{user_id(customer, index)}"
+    own_id = user_id(customer, index)
     user = {
         "usageLocation": "DE",
-        "id": user_id(customer, index),
+        "id": own_id,
         "userPrincipalName": f"user{index}@{customer.domain}",
         "firstName": given,
         "lastName": family,
         "displayName": f"{given} {family}",
         "userDomainType": "managed",
         "state": "active",
-        "links": {"self": link(self_uri)},
+        "links": {"self": link(f"/customers/{customer.tenant_id}/users/{own_id}")},
         "attributes": {"objectType": "CustomerUser"},
     }
     return user | ({"lastDirectorySyncTime": "2026-03-02T07:41:12.1234567Z"} if index % 7 == 6 else {})

@@ -204,6 +204,12 @@ class World(Trouble):
         homes = [tenant for tenant in self.tenants.values() if tenant.cloud == cloud]
         return [(tenant, account) for tenant in homes for account in tenant.accounts.values()]
 
+    def waiting_time(self, service: str, tenant_id: str | None, path: str) -> float:
+        """Seconds that an answer takes."""
+        tenant = self.tenants.get(tenant_id or "")
+        own = tenant.latency if tenant and service == "partnercenter" else 0.0
+        return self.latency.get(service, 0.0) + own + self.delay_of(service, tenant_id, path)
+
     def account_of(self, tenant_id: str, oid: str) -> Account | None:
         """The account behind a token; personal ones are found in whichever tenant offers them."""
         if tenant_id != MSA_TENANT:

@@ -18,6 +18,10 @@ JOBS = {
     "consent.redeem": "checks when you connect",
     "consent.check": "checks when you connect",
     "sync.customers": "sync of customers, every six hours",
+    "sync.subscriptions": "sync of your customers' subscriptions, twice a day",
+    "sync.licences": "sync of your customers' licences, once a day",
+    "sync.users": "sync of your customers' users, once a day, where you asked for it",
+    "sync.mfa": "sync of who signs in without MFA, once a day",
     "users.read": "users of a customer, when one of your members asks",
     "subscriptions.change": "changes of a customer's subscription, each confirmed by one of your members",
     "token.keep": "keeping your sign-in alive, once a day",
@@ -72,7 +76,17 @@ PARTNER_CENTER = Permission(
     "Reads your customers, and the users of a customer when you ask for them, with the rights of the account that"
     " agrees. Changes a subscription when one of your members confirms exactly that. Partner Center has no narrower"
     " permission.",
-    ("consent.redeem", "sync.customers", "users.read", "subscriptions.change", "token.keep"),
+    (
+        "consent.redeem",
+        "sync.customers",
+        "sync.subscriptions",
+        "sync.licences",
+        "sync.users",
+        "sync.mfa",
+        "users.read",
+        "subscriptions.change",
+        "token.keep",
+    ),
     "read and write",
     required=True,
 )

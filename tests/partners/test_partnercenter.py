@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +11,10 @@ import pytest
 import requests
 
 from partners import partnercenter
+from partners.mirrored_kinds import CUSTOMERS
+from partners.mirrors import ReadPage
 from partners.partnercenter import PartnerCenter
+from partners.sync import read_list
 from tests.partners.pretended import Session, answer
 
 ROOT = "https://api.partnercenter.microsoft.com"
@@ -36,21 +40,33 @@ def page(*numbers: int, uri: str | None = None, token: str = CONTINUE) -> dict[s
     }
 
 
-def first_page(body: Any = None, **how: Any) -> partnercenter.Page:
-    return PartnerCenter(Session(ROOT, answer(body, **how))).customers_page()
+def pages(session: Session) -> Iterator[ReadPage]:
+    return read_list(PartnerCenter(session), CUSTOMERS, "customers", known={})
+
+
+def first_page(body: Any = None, **how: Any) -> ReadPage:
+    return next(pages(Session(ROOT, answer(body, **how))))
+
+
+def customers(session: Session) -> list[int]:
+    return [key for found in pages(session) for key in found.rows]
+
+
+def rows(found: ReadPage) -> list[tuple[Any, ...]]:
+    return [(key, *CUSTOMERS.values(item)) for key, (_, item) in found.rows.items()]
 
 
 def test_a_page_becomes_customers_with_the_fields_we_use() -> None:
     found = first_page({"totalCount": 1, "items": [customer(7, companyName="Äpfel & Co")]})
 
-    expected = partnercenter.CustomerInfo(UUID(int=7), "Äpfel & Co", "a.test", "reseller")
-    assert found == partnercenter.Page([expected], 1, None)
+    assert rows(found) == [(7, "Äpfel & Co", "äpfel & co", "a.test", "reseller")]
+    assert (found.total, found.cursor) == (1, None)
 
 
 def test_every_call_says_what_microsofts_support_asks_for() -> None:
     session = Session(ROOT, answer(page(1)))
 
-    PartnerCenter(session, correlation_id=UUID(int=5)).customers_page()
+    PartnerCenter(session, correlation_id=UUID(int=5)).listed("customers")
 
     url, headers = session.asked[0]
     assert url == FIRST
@@ -64,18 +80,18 @@ def test_a_byte_order_mark_other_case_and_missing_fields_are_read() -> None:
 
     found = first_page(raw=b"\xef\xbb\xbf" + json.dumps(shouted).encode())
 
-    assert found.items == [partnercenter.CustomerInfo(UUID(int=1), "", "", "")]
+    assert rows(found) == [(1, "", "", "", "")]
     assert found.total is None
 
 
 def test_an_empty_list_is_a_good_answer() -> None:
-    assert first_page({"totalCount": 0, "items": None}).items == []
+    assert first_page({"totalCount": 0, "items": None}).rows == {}
 
 
 def test_names_are_stripped_of_what_a_database_refuses() -> None:
     found = first_page(raw=json.dumps(page(1)).replace('"A"', '"A\\u0000B\\ud800"').encode())
 
-    assert found.items[0].name == "AB?"
+    assert rows(found)[0][1] == "AB?"
 
 
 @pytest.mark.parametrize(
@@ -92,9 +108,7 @@ def test_names_are_stripped_of_what_a_database_refuses() -> None:
 def test_the_next_page_is_asked_for_with_its_token_however_its_address_is_written(uri: str) -> None:
     session = Session(ROOT, answer(page(1, uri=uri, token="abc+/=")), answer(page(2)))
 
-    found = list(PartnerCenter(session).customers())
-
-    assert [item.tenant_id.int for item in found] == [1, 2]
+    assert customers(session) == [1, 2]
     assert session.asked[1][0] == f"{ROOT}/v1/customers?size=500&seekOperation=Next"
     assert session.asked[1][1]["MS-ContinuationToken"] == "abc+/="
 
@@ -102,9 +116,7 @@ def test_the_next_page_is_asked_for_with_its_token_however_its_address_is_writte
 def test_a_token_in_the_body_alone_continues_the_list() -> None:
     session = Session(ROOT, answer(page(1) | {"continuationToken": "body"}), answer(page(2)))
 
-    found = list(PartnerCenter(session).customers())
-
-    assert len(found) == 2
+    assert customers(session) == [1, 2]
     assert session.asked[1][1]["MS-ContinuationToken"] == "body"
 
 
@@ -112,7 +124,7 @@ def test_a_cursor_survives_being_stored_as_json() -> None:
     found = first_page(page(1, uri="/customers?size=500&seekOperation=Next", token="t"))
     session = Session(ROOT, answer(page(2)))
 
-    PartnerCenter(session).customers_page(json.loads(json.dumps(found.cursor)))
+    PartnerCenter(session).listed("customers", json.loads(json.dumps(found.cursor)))
 
     assert session.asked[0][1]["MS-ContinuationToken"] == "t"
 
@@ -136,7 +148,7 @@ def test_a_next_link_that_leads_elsewhere_is_refused_before_anything_is_sent_the
     session = Session(ROOT, answer(page(1, uri=uri)))
 
     with pytest.raises(partnercenter.Untrustworthy) as refused:
-        list(PartnerCenter(session).customers())
+        customers(session)
 
     assert refused.value.code == "foreign_link"
     assert [url for url, _ in session.asked] == [FIRST]
@@ -146,7 +158,7 @@ def test_a_stored_cursor_that_leads_elsewhere_is_refused_as_well() -> None:
     session = Session(ROOT)
 
     with pytest.raises(partnercenter.Untrustworthy):
-        PartnerCenter(session).customers_page({"uri": "https://evil.test/customers", "token": "t"})
+        PartnerCenter(session).listed("customers", {"uri": "https://evil.test/customers", "token": "t"})
 
     assert session.asked == []
 
@@ -171,7 +183,7 @@ def test_a_token_that_cannot_be_a_header_is_refused(token: str) -> None:
 )
 def test_a_list_that_leads_in_a_circle_ends(answers: list[Any]) -> None:
     with pytest.raises(partnercenter.Untrustworthy) as refused:
-        list(PartnerCenter(Session(ROOT, *map(answer, answers))).customers())
+        customers(Session(ROOT, *map(answer, answers)))
 
     assert refused.value.code == "cyclic_link"
 
@@ -181,7 +193,7 @@ def test_a_list_without_end_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     endless = (page(number, uri="/customers", token=f"t{number}") for number in range(10))
 
     with pytest.raises(partnercenter.Untrustworthy) as refused:
-        list(PartnerCenter(Session(ROOT, *map(answer, endless))).customers())
+        customers(Session(ROOT, *map(answer, endless)))
 
     assert refused.value.code == "endless_list"
 
@@ -245,7 +257,7 @@ def test_what_is_no_answer_of_partner_centers_is_tried_again_later(raw: bytes, c
 )
 def test_throttling_and_outages_say_how_long_to_wait(response: requests.Response, seconds: float | None) -> None:
     with pytest.raises(partnercenter.Unavailable) as unavailable:
-        PartnerCenter(Session(ROOT, response)).customers_page()
+        PartnerCenter(Session(ROOT, response)).listed("customers")
 
     assert unavailable.value.retry_after == seconds
 
@@ -268,7 +280,7 @@ def test_a_refusal_is_named_for_who_acts(caplog: Any, status: int, code: Any, er
     session = Session(ROOT, answer({"code": code, "description": "secret words"}, status=status))
 
     with pytest.raises(error) as refused:
-        PartnerCenter(session, correlation_id=UUID(int=5)).customers_page()
+        PartnerCenter(session, correlation_id=UUID(int=5)).listed("customers")
 
     assert type(refused.value) is error
     assert refused.value.code == (str(code) or "http_302")  # type: ignore[attr-defined]
@@ -281,7 +293,7 @@ def test_a_cursor_that_is_no_longer_known_is_told_apart() -> None:
     session = Session(ROOT, answer({"code": 2000}, status=400))
 
     with pytest.raises(partnercenter.CursorRejected):
-        PartnerCenter(session).customers_page({"uri": "customers?size=500&seekOperation=Next", "token": "old"})
+        PartnerCenter(session).listed("customers", {"uri": "customers?size=500&seekOperation=Next", "token": "old"})
 
 
 @pytest.mark.parametrize(

@@ -13,25 +13,12 @@ from sandbox.customers import Customers
 from sandbox.directory import Tenant
 from sandbox.world import World
 from tests.sandbox.conftest import GRAPH, OTHER, PARTNER, PC, Browser, Clock
-
-LIST = f"{PC}/v1/customers?size=500"
+from tests.sandbox.reading import LIST, follow, keys
 
 
 @pytest.fixture
 def token(browser: Browser) -> str:
     return browser.bearer()
-
-
-def follow(browser: Browser, token: str, url: str = LIST) -> list[dict[str, Any]]:
-    """Every page of the list, as a good client would fetch them."""
-    pages = [browser.get(url, token).json()]
-    while "next" in pages[-1]["links"]:
-        link = pages[-1]["links"]["next"]
-        headers = {header["key"]: header["value"] for header in link["headers"]}
-        answer = browser.get(f"{PC}/v1{link['uri']}", token, **headers)
-        assert answer.status_code == 200, answer.text
-        pages.append(answer.json())
-    return pages
 
 
 def test_the_list_comes_in_pages_of_500_and_is_complete(browser: Browser, partner: Tenant, token: str) -> None:
@@ -353,13 +340,6 @@ def test_slowness_passes_time_on_the_worlds_clock(world: World, browser: Browser
 
 
 # shapes
-
-
-def keys(value: object, path: str = "") -> set[str]:
-    """Every path of property names in a document."""
-    if isinstance(value, dict):
-        return {f"{path}.{name}" for name in value} | {k for n, v in value.items() for k in keys(v, f"{path}.{n}")}
-    return {k for item in value for k in keys(item, f"{path}[]")} if isinstance(value, list) else set()
 
 
 def test_the_list_has_what_the_recorded_list_has(browser: Browser, token: str, samples: Path) -> None:

@@ -142,6 +142,34 @@ def test_wrong_use_is_exit_2_with_a_reason(running: Running) -> None:
     assert "There is no partner 'Nobody'" in partner.stderr
 
 
+def test_a_file_of_scenarios_is_played_in_order_until_one_is_wrong(running: Running, tmp_path: Path) -> None:
+    lines = [
+        {"name": "limit", "tenant": "Contoso", "params": {"requests": 5, "seconds": 1, "per": "customer"}},
+        {"name": "latency", "params": {"seconds": 0.25, "path": "/customers"}},
+        {"name": "customers", "tenant": "Contoso", "params": {"number": 1_000_000}},
+        {"name": "changed", "tenant": "Contoso", "params": {"share": 0.5}},
+        {"name": "quirks", "tenant": "Contoso", "params": {"kind": "bom,pascal"}},
+    ]
+    sound, wrong = tmp_path / "sound.json", tmp_path / "wrong.json"
+    sound.write_text(json.dumps(lines))
+    wrong.write_text(json.dumps([{"name": "changed", "tenant": "Contoso", "params": {"share": 7}}, *lines]))
+
+    done = [run("scenario", "--file", str(name), "--url", running.url) for name in (sound, wrong, tmp_path / "none")]
+    running.process.send_signal(signal.SIGTERM)
+    running.process.wait(timeout=5)
+    again = World(store=FileStore(tmp_path))
+    demo.build(again)
+    again.restore()
+
+    assert [one.returncode for one in done] == [0, 2, 2]
+    assert "a share is a number from 0 to 1" in done[1].stderr
+    contoso = again.tenants[demo.CONTOSO]
+    assert (contoso.customers.count, contoso.customers.drift.changes) == (1_000_000, [0.5])
+    assert contoso.quirks == ["bom", "pascal"]
+    assert [limit.per for limit in again.throttle.limits] == ["customer"]
+    assert [delay.seconds for delay in again.delays] == [0.25]
+
+
 def test_where_nothing_runs_the_command_says_so() -> None:
     done = run("scenario", "healthy", "--url", "http://127.0.0.1:9")
 

@@ -1,0 +1,214 @@
+"""What is mirrored beside the customers; through the stand-in, job and all."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from partners import jobs, writing
+from partners.mirrored_kinds import MIRRORS
+from partners.mirrors import lane_bounds
+from partners.models import CustomerUser, ListPage, ListRefusal, Partner, Run, SubscribedSku, Subscription
+from sandbox import licences, subscriptions
+from sandbox.directory import Tenant
+from sandbox.world import World
+from tests.statements import asked
+
+pytestmark = pytest.mark.django_db
+Connect = Callable[..., Partner]
+
+
+def sync(partner: Partner, kind: str) -> list[Run]:
+    """Every lane of the kind, one after another."""
+    jobs.ensure(partner, kind, due_now=True)
+    ended = [jobs.run_job(job.pk) for job in partner.jobs.filter(kind=kind).order_by("lane")]
+    return [run for run in ended if run]
+
+
+def of(world: World, partner: Partner) -> Tenant:
+    return world.tenants[str(partner.tenant_id)]
+
+
+@pytest.fixture
+def partner(connected_partner: Connect) -> Partner:
+    made = connected_partner(customers=12)
+    sync(made, "customers")
+    return made
+
+
+def test_every_customers_subscriptions_are_mirrored(partner: Partner, world: World) -> None:
+    runs = sync(partner, "subscriptions")
+
+    tenant = of(world, partner)
+    expected = {
+        (uuid.UUID(customer.tenant_id), one["id"], one["quantity"], one["status"], one["autoRenewEnabled"])
+        for customer in tenant.customers
+        for one in subscriptions.every(tenant, customer)
+    }
+    columns = ("customer__tenant_id", "subscription_id", "quantity", "status", "auto_renew")
+    assert set(Subscription.objects.values_list(*columns)) == expected
+    assert len(runs) == 4
+    assert {run.outcome for run in runs} == {"done"}
+    assert sum(run.expected or 0 for run in runs) == sum(run.pages for run in runs) == 12
+    assert sum(run.created for run in runs) == len(expected)
+
+
+def test_every_customers_licences_are_mirrored(partner: Partner, world: World) -> None:
+    sync(partner, "licences")
+
+    tenant = of(world, partner)
+    expected = {
+        (uuid.UUID(customer.tenant_id), one["productSku"]["skuPartNumber"], one["totalUnits"], one["consumedUnits"])
+        for customer in tenant.customers
+        for one in licences.every(tenant, customer)
+    }
+    columns = ("customer__tenant_id", "part_number", "total_units", "consumed_units")
+    assert set(SubscribedSku.objects.values_list(*columns)) == expected
+
+
+def test_users_are_mirrored_page_by_page(partner: Partner, world: World) -> None:
+    of(world, partner).customer_overrides = {2: {"users": 1100}}
+
+    runs = sync(partner, "users")
+
+    mine = CustomerUser.objects.filter(customer__tenant_id=of(world, partner).customers.at(2).tenant_id)
+    assert mine.count() == 1100
+    assert sum(run.pages for run in runs) == 14  # three of it, and one of each other
+    assert sum(run.seen for run in runs) == CustomerUser.objects.count()
+
+
+def test_who_signs_in_without_mfa_is_mirrored(partner: Partner, world: World) -> None:
+    of(world, partner).add_account("old@contoso.test", mfa_possible=False)
+
+    [run] = sync(partner, "mfa")
+
+    assert (run.outcome, run.error) == ("done", "")
+    assert list(partner.unproven_principals.values_list("sign_in_name", flat=True)) == ["old@contoso.test"]
+
+
+@pytest.mark.parametrize("kind", ["subscriptions", "licences", "users", "mfa"])
+def test_a_second_run_writes_no_row_and_asks_little(partner: Partner, kind: str) -> None:
+    sync(partner, kind)
+
+    with CaptureQueriesContext(connection) as queries:
+        runs = sync(partner, kind)
+
+    table = MIRRORS[kind].model._meta.db_table
+    on_rows = [sql for sql in asked(queries) if f'"{table}"' in sql]
+    assert all(sql.startswith(("SELECT", "DELETE")) for sql in on_rows)  # of rows that are gone for a month
+    assert {run.created + run.updated + run.removed for run in runs} == {0}
+    assert len(asked(queries)) <= 60 * len(runs)  # whatever the number of customers is
+
+
+def test_a_customer_whose_list_is_refused_is_noted_and_the_others_go_on(partner: Partner, world: World) -> None:
+    some = of(world, partner).customers.at(3).tenant_id
+    for kind in ("forbidden",):
+        world.fail("partnercenter", kind, times=1, path=f"/v1/customers/{some}/subscriptions")
+
+    runs = sync(partner, "subscriptions")
+
+    refusal = ListRefusal.objects.get()
+    assert (str(refusal.customer.tenant_id), refusal.kind, refusal.code) == (some, "subscriptions", "2032")
+    assert {run.outcome for run in runs} == {"done"}
+    assert Subscription.objects.values("customer").distinct().count() == 11
+
+    sync(partner, "subscriptions")
+
+    assert not ListRefusal.objects.exists()
+    assert Subscription.objects.values("customer").distinct().count() == 12
+
+
+def test_where_no_customers_list_can_be_read_the_run_says_so(partner: Partner, world: World) -> None:
+    of(world, partner).gdap_missing = True
+
+    runs = [run for run in sync(partner, "licences") if run.expected]
+
+    assert {(run.outcome, run.error_code) for run in runs} == {("refused", "900308")}
+    assert ListRefusal.objects.count() == 12
+
+
+def test_an_outage_stops_the_lane_and_it_goes_on_at_the_same_customer(partner: Partner, world: World) -> None:
+    world.fail("partnercenter", "503", times=1, after=5)
+
+    first = sync(partner, "subscriptions")
+    again = sync(partner, "subscriptions")
+
+    assert sorted(run.outcome for run in first) == ["done", "done", "done", "waiting"]
+    assert {run.outcome for run in again} == {"done"}
+    assert Subscription.objects.values("customer").distinct().count() == 12
+    stopped = next(place for place, run in enumerate(first) if run.outcome == "waiting")
+    assert again[stopped].pages < (first[stopped].expected or 0) or first[stopped].pages == 0
+
+
+def test_one_list_that_never_comes_does_not_stop_the_others_for_ever(partner: Partner, world: World) -> None:
+    some = of(world, partner).customers.at(3).tenant_id
+    world.fail("partnercenter", "html", times=100, path=f"/v1/customers/{some}/subscriptions")
+
+    outcomes = [sorted(run.outcome for run in sync(partner, "subscriptions")) for _ in range(3)]
+
+    assert [one.count("waiting") for one in outcomes] == [1, 1, 0]
+    assert ListRefusal.objects.get().code == "html"
+    assert Subscription.objects.values("customer").distinct().count() == 11
+
+
+def test_lanes_share_all_customers_and_none_twice() -> None:
+    for of_all in (1, 3, 4):
+        bounds = [lane_bounds(index, of_all) for index in range(of_all)]
+
+        assert (bounds[0][0].int, bounds[-1][1].int) == (0, (1 << 128) - 1)
+        assert all(one[1].int + 1 == other[0].int for one, other in pairwise(bounds))
+
+
+def test_what_a_partner_no_longer_wants_is_erased(partner: Partner) -> None:
+    sync(partner, "users")
+    assert CustomerUser.objects.exists()
+
+    writing.forget(partner.pk, MIRRORS["users"])
+
+    assert not CustomerUser.objects.exists()
+    assert not ListPage.objects.filter(kind="users").exists()
+
+
+def test_users_who_are_gone_for_a_month_are_erased(partner: Partner) -> None:
+    sync(partner, "users")
+    user = CustomerUser.objects.earliest("pk")
+    long_ago = timezone.now() - MIRRORS["users"].keeps_removed  # type: ignore[operator]
+    CustomerUser.objects.filter(pk=user.pk).update(removed_at=long_ago, user_id="gone", key="gone")
+
+    sync(partner, "users")
+
+    assert not CustomerUser.objects.filter(key="gone").exists()
+
+
+def test_a_row_that_somebody_else_wrote_is_put_right_after_they_said_so(partner: Partner, world: World) -> None:
+    sync(partner, "subscriptions")
+    row = Subscription.objects.earliest("pk")
+    Subscription.objects.filter(pk=row.pk).update(quantity=-7, content_hash=b"0" * 16)
+    writing.distrust(partner.pk, "subscriptions")
+
+    runs = sync(partner, "subscriptions")
+
+    row.refresh_from_db()
+    assert row.quantity != -7
+    assert sum(run.updated for run in runs) == 1
+
+
+def kinds_with(**traits: Any) -> list[str]:
+    return [
+        kind.name for kind in jobs.kinds().values() if all(getattr(kind, name) == it for name, it in traits.items())
+    ]
+
+
+def test_every_kind_declares_what_it_promises() -> None:
+    assert sorted(jobs.kinds()) == sorted(MIRRORS)
+    assert kinds_with(opt_in=True) == ["users"]
+    for kind in jobs.kinds().values():
+        assert kind.every < kind.fresh_for
+        assert kind.purpose == f"sync.{kind.name}"
