@@ -36,6 +36,9 @@ WHO_MAY = {
     ("confirm_change", "post"): (302, 302, 404, 404),
     ("take_back_change", "post"): (302, 302, 404, 404),
     ("sync_now", "post"): (302, 302, 404, 404),
+    ("jobs", "get"): (200, 200, 200, 404),
+    ("job_act", "post"): (302, 302, 404, 404),
+    ("accept_removals", "post"): (302, 302, 404, 404),
     ("connection", "get"): (200, 200, 404, 200),
     ("permissions", "get"): (200, 200, 404, 200),
     ("activity", "get"): (200, 404, 404, 200),
@@ -62,6 +65,7 @@ WHO_MAY = {
 }
 FORMS = {
     "choose_period": {"days": "180"},
+    "job_act": {"act": "run"},
     "export_activity": {"format": "csv"},
     "begin_change": {"subscription": "subscription"},
     "team_invite": {"email": "new@contoso.test", "role": "reader"},
@@ -84,7 +88,7 @@ def ids(member) -> dict[str, dict[str, object]]:
     grant = borrowed.ask(partner=partner, by=asks, reason="names are missing")
     for name in ("allow_access", "refuse_access", "end_access"):
         FORMS[name] = {"grant": str(grant.pk)}
-    known = {"tenant_id": Customer.objects.order_by("pk")[0].tenant_id, "member_id": colleague.pk}
+    known = {"tenant_id": Customer.objects.order_by("pk")[0].tenant_id, "member_id": colleague.pk, "kind": "customers"}
     customer = Customer.objects.order_by("pk")[0]
     of_it = {"partner": partner, "customer": customer}
     Subscription.objects.create(**of_it, key="subscription", subscription_id="SUBSCRIPTION", content_hash=b"0" * 16)
