@@ -20,6 +20,7 @@ QUEUES = (WORK, CONTROL, INTERACTIVE)
 ROUTES = {
     "partners.run_job": INTERACTIVE,
     "partners.look_up": INTERACTIVE,
+    "partners.make_change": INTERACTIVE,
     "partners.work_off": WORK,
     "consent.send_notice": WORK,
     "tokens.rotate": WORK,

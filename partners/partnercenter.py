@@ -39,6 +39,10 @@ class Unavailable(Transient):
     """Partner Center is throttling us or down."""
 
 
+class Throttled(Unavailable):
+    """Partner Center asks us to come less often (429); what was asked was not done."""
+
+
 class Garbled(Transient):
     """What came is not an answer of Partner Center's: a web page, or JSON that ends in the middle."""
 
@@ -81,6 +85,10 @@ class Session(Protocol):
     root: str
 
     def get(self, url: str, *, headers: dict[str, str] | None = None) -> requests.Response: ...
+
+    def request(
+        self, method: str, url: str, *, headers: dict[str, str] | None = None, **options: Any
+    ) -> requests.Response: ...
 
 
 @dataclass(frozen=True)
@@ -247,20 +255,51 @@ class PartnerCenter:
 
     def _get(self, path: str, headers: Mapping[str, str]) -> tuple[bytes, Mapping[str, str]]:
         """Bytes and headers of a good answer; everything else is raised as what somebody can do about it."""
-        request_id = str(uuid.uuid4())
-        sent = {
+        sent = self._with_ids(headers)
+        response = self._session.get(f"{self._session.root}/v1/{path}", headers=sent)
+        if response.status_code != 200:
+            raise self._failure(response, sent["MS-RequestId"])
+        return self._content(response), response.headers
+
+    def send(
+        self, method: str, path: str, *, headers: Mapping[str, str], data: bytes | None = None, good: int = 200
+    ) -> requests.Response:
+        """
+        Send one request below /v1; an answer with another status than 200 or `good` is raised as a failure.
+
+        MS-RequestId is a new one, unless it stands in the headers.
+        """
+        sent = self._with_ids(headers)
+        options: dict[str, Any] = {} if data is None else {"data": data}
+        response = self._session.request(method, f"{self._session.root}/v1/{path}", headers=sent, **options)
+        if response.status_code not in (200, good):
+            raise self._failure(response, sent["MS-RequestId"])
+        return response
+
+    def _with_ids(self, headers: Mapping[str, str]) -> dict[str, str]:
+        return {
             "Accept": "application/json",
             "X-Locale": "en-US",
-            "MS-RequestId": request_id,
+            "MS-RequestId": str(uuid.uuid4()),
             "MS-CorrelationId": self._correlation_id,
             **headers,
         }
-        response = self._session.get(f"{self._session.root}/v1/{path}", headers=sent)
-        if response.status_code != 200:
-            raise self._failure(response, request_id)
+
+    def object_in(self, response: requests.Response) -> dict[str, Any]:
+        """
+        The JSON object of a good answer.
+
+        :raises Garbled, Untrustworthy: it is none, or too large
+        """
+        body = self._understood(self._content(response), parse)
+        if not isinstance(body, dict):
+            raise self.untrustworthy("It is no object.", "wrong_shape")
+        return body
+
+    def _content(self, response: requests.Response) -> bytes:
         if len(response.content) > MAX_BYTES:
             raise self.untrustworthy(f"It is {len(response.content)} bytes long.", "oversized_page")
-        return response.content, response.headers
+        return response.content
 
     def _understood(self, content: bytes, how: Callable[[bytes], Result]) -> Result:
         """
@@ -287,7 +326,8 @@ class PartnerCenter:
             wait = retry_after(response)
             if wait is None:
                 wait = _seconds_in_words(body)
-            return Unavailable("Partner Center asks to wait or is down.", retry_after=wait, **known)
+            kind = Throttled if status == 429 else Unavailable
+            return kind("Partner Center asks to wait or is down.", retry_after=wait, **known)
         if 200 <= status < 400:
             return Garbled("Something else answered for Partner Center.", **known)
         if status == 401 and code == "900421":

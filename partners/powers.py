@@ -10,6 +10,7 @@ class Power(StrEnum):
 
     CUSTOMERS = "customers"  # see them: list, search, details, how many
     USERS = "users"  # ask Microsoft about a customer's users, in the partner's name
+    CHANGES = "changes"  # change a customer's subscriptions, which may cost money
     JOBS = "jobs"  # start work
     CONNECTION = "connection"  # read who agreed to what, and until when
     CONSENT = "consent"  # renew it, choose its period, end it
@@ -20,7 +21,7 @@ class Power(StrEnum):
 
 POWERS: dict[str, frozenset[Power]] = {
     "owner": frozenset(Power),
-    "operator": frozenset({Power.CUSTOMERS, Power.USERS, Power.JOBS, Power.CONNECTION}),
+    "operator": frozenset({Power.CUSTOMERS, Power.USERS, Power.CHANGES, Power.JOBS, Power.CONNECTION}),
     "reader": frozenset({Power.CUSTOMERS}),
     "auditor": frozenset({Power.CONNECTION, Power.ACTIVITY}),
     "borrowed": frozenset({Power.CUSTOMERS, Power.CONNECTION}),  # staff whom somebody lent a look; no member has it
@@ -28,7 +29,7 @@ POWERS: dict[str, frozenset[Power]] = {
 LIMITABLE = ("operator", "reader")  # owners decide who sees what, and auditors see no customer at all
 WORDS = {
     "owner": "Everything: the connection, the team, customers and activity",
-    "operator": "Customers, their users and syncs; reads the connection",
+    "operator": "Customers, their users and syncs; changes subscriptions; reads the connection",
     "reader": "Customers, to read only",
     "auditor": "Activity, permissions and connection, to read only; no customer data",
 }

@@ -15,7 +15,7 @@ from urllib.parse import urlencode, urlsplit
 from django.contrib.sessions.backends.base import SessionBase
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
-from django.urls import Resolver404, resolve, reverse
+from django.urls import NoReverseMatch, Resolver404, resolve, reverse
 
 P = ParamSpec("P")
 IDLE = 30 * 60  # seconds without anything a person did
@@ -79,12 +79,20 @@ def freshly_signed_in(
         def checked(request: Any, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
             if request.method in ("GET", "HEAD") or is_fresh(request.session):
                 return view(request, *args, **kwargs)
-            return ask_anew(request, doing=doing, back=page_before(request, name=back) or reverse(back))
+            return ask_anew(request, doing=doing, back=page_before(request, name=back) or _address(back, kwargs))
 
         checked.freshly_signed_in = True  # type: ignore[attr-defined] # the tests of the house look for it
         return checked
 
     return decorated
+
+
+def _address(name: str, kwargs: dict[str, Any]) -> str:
+    """Of the page with that name; be it one about what the form was about."""
+    try:
+        return reverse(name, kwargs=kwargs)
+    except NoReverseMatch:
+        return reverse(name)
 
 
 def ask_anew(request: HttpRequest, *, doing: str, back: str) -> HttpResponse:

@@ -8,7 +8,7 @@ from uuid import UUID
 from celery import Task, shared_task
 from django.conf import settings
 
-from partners import alarm_mails, borrowed, jobs, lookups
+from partners import alarm_mails, borrowed, change_steps, changes, jobs, lookups
 from partners.models import Pulse
 
 HINTS = 16  # messages for one tick; workers that find more than they can do tell others
@@ -24,6 +24,8 @@ def dispatch(**_future: Any) -> None:
         work_off.apply_async(expires=old)
     for lookup_id in lookups.offer_waiting():
         look_up.delay(lookup_id=str(lookup_id))
+    for change_id in changes.offer_waiting():
+        make_change.delay(change_id=str(change_id))
 
 
 @shared_task(name="partners.pulse", bind=True, ignore_result=True)
@@ -47,8 +49,9 @@ def tell_alarms(**_future: Any) -> None:
 
 @shared_task(name="partners.tidy", ignore_result=True)
 def tidy(**_future: Any) -> None:
-    """Let go of old runs, and of workers that are gone."""
+    """Let go of old runs and changes, and of workers that are gone."""
     jobs.forget_old()
+    changes.forget_old()
     Pulse.forget_old()
 
 
@@ -73,3 +76,9 @@ def _was_given_back(task: Task[..., None]) -> bool:
 def look_up(*, lookup_id: str, **_future: Any) -> None:
     """Ask Microsoft what a member wants to see, if nobody did yet."""
     lookups.answer(UUID(lookup_id))
+
+
+@shared_task(name="partners.make_change", acks_late=True, ignore_result=True)
+def make_change(*, change_id: str, **_future: Any) -> None:
+    """Take the next step of a change that somebody wants, if nobody else has it."""
+    change_steps.work(UUID(change_id))

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from partners import views, views_borrowed, views_jobs, views_switch
+from partners import views, views_borrowed, views_changes, views_jobs, views_switch
 
 urlpatterns = [
     path("", views.home, name="home"),
@@ -9,6 +9,22 @@ urlpatterns = [
     path("customers/", views.customers, name="customers"),
     path("customers/<uuid:tenant_id>/", views.customer, name="customer"),
     path("customers/<uuid:tenant_id>/users", views.ask_for_users, name="ask_for_users"),
+    path("customers/<uuid:tenant_id>/subscriptions/", views_changes.subscriptions, name="subscriptions"),
+    path("customers/<uuid:tenant_id>/changes", views_changes.begin_change, name="begin_change"),
+    path("customers/<uuid:tenant_id>/changes/<uuid:change_id>/", views_changes.change, name="change"),
+    path(
+        "customers/<uuid:tenant_id>/changes/<uuid:change_id>/choose", views_changes.choose_change, name="choose_change"
+    ),
+    path(
+        "customers/<uuid:tenant_id>/changes/<uuid:change_id>/confirm",
+        views_changes.confirm_change,
+        name="confirm_change",
+    ),
+    path(
+        "customers/<uuid:tenant_id>/changes/<uuid:change_id>/back",
+        views_changes.take_back_change,
+        name="take_back_change",
+    ),
     path("connection/", views.connection, name="connection"),
     path("connection/period", views.choose_period, name="choose_period"),
     path("connection/revoke", views.revoke, name="revoke"),

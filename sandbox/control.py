@@ -26,6 +26,7 @@ def serve(world: World, request: Request) -> Response:
     fixed = {
         "health": lambda: reply({"status": "ok"}),
         "world": lambda: reply(overview(world)),
+        "effects": lambda: reply({"subscriptions": world.book.effects}),
         "throttling": lambda: reply(world.throttle.as_rows()),
         "style.css": pages.style,
     }

@@ -8,7 +8,7 @@ from typing import Any
 
 from werkzeug import Response
 
-from sandbox import licences, subscriptions, users
+from sandbox import changes, licences, users
 from sandbox.asks import Ask, reply
 from sandbox.customers import Customer
 from sandbox.directory import Account, Tenant, guid
@@ -35,9 +35,9 @@ def serve(ask: Ask, tenant: Tenant, account: Account, parts: list[str]) -> Respo
             return _whole([_reseller(customer)] if customer.index % 10 == 9 else [])
         case ["subscriptions"]:
             links = {"self": link(f"/customers/{customer.tenant_id}/subscriptions")}
-            return _whole(subscriptions.every(tenant, customer), links)
+            return _whole(changes.listed(ask.world, tenant, customer), links)
         case ["subscriptions", subscription_id]:
-            return subscriptions.serve_one(ask, tenant, customer, subscription_id)
+            return changes.serve_one(ask, tenant, customer, subscription_id)
         case ["subscribedskus"] | ["users"] | ["users", _] | ["users", _, "licenses"]:
             return _by_role(ask, tenant, account, customer, parts[1:])
         case _:

@@ -12,12 +12,8 @@ import hashlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from werkzeug import Response
-
-from sandbox.asks import Ask, reply
 from sandbox.customers import Customer
-from sandbox.directory import Tenant, guid
-from sandbox.envelopes import refusal
+from sandbox.directory import guid
 
 _YEAR_START = datetime(2026, 1, 1, tzinfo=UTC)
 # product, SKU, availability, title
@@ -42,20 +38,6 @@ def at(customer: Customer, index: int) -> dict[str, Any]:
     word = _word(customer.tenant_id, index)
     subscription_id = guid(customer.tenant_id, "subscription", index)
     return _azure(customer, subscription_id, word) if word % 8 == 7 else _licences(customer, subscription_id, word)
-
-
-def every(tenant: Tenant, customer: Customer) -> list[dict[str, Any]]:
-    """All subscriptions of one customer, as they are today."""
-    override = tenant.customers.overrides.get(customer.index, {})
-    return [at(customer, index) for index in range(count(customer, override))]
-
-
-def serve_one(ask: Ask, tenant: Tenant, customer: Customer, subscription_id: str) -> Response:
-    """Answer a request to one subscription of a customer; who calls has been looked at."""
-    found = next((one for one in every(tenant, customer) if one["id"].lower() == subscription_id.lower()), None)
-    if found is None:
-        return refusal(404, 20003, "The subscription was not found.")
-    return reply(found) if ask.request.method == "GET" else refusal(404, 1000, "Not found")
 
 
 def _licences(customer: Customer, subscription_id: str, word: int) -> dict[str, Any]:

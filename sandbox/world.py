@@ -26,6 +26,7 @@ from sandbox.directory import (
 from sandbox.kept import Kept
 from sandbox.ledger import GRACE_SECONDS, REFRESH_MODES, Ledger
 from sandbox.state import Store
+from sandbox.subscriptionbook import Book
 from sandbox.trouble import Trouble
 from sandbox.vaultstore import Vault
 
@@ -79,6 +80,7 @@ class World(Trouble):
         self.vaults: dict[str, Vault] = {}
         self.ledger = Ledger(self.now, self.store)
         self.calls: list[Call] = []
+        self.book = Book()
         self._secrets: dict[Secret, None] = {}
         self._keys: dict[str, rsa.RSAPrivateKey] = {}
         self.kept = Kept(keep_bytes)
@@ -329,6 +331,7 @@ class World(Trouble):
             self.verified.clear()
             self.clear_trouble()
             self.calls.clear()
+            self.book = Book()
             self._secrets.clear()
             for vault in self.vaults.values():
                 vault.secrets.clear()

@@ -57,7 +57,8 @@ ROUNDS = {
     "journeys": Round(
         ("journeys",),
         whole=(
-            "activity", "admin_consent", "borrowed_access", "commands", "connect", "connection", "entra_at_the_desk",
+            "activity", "admin_consent", "borrowed_access", "changes",
+            "changes_that_die", "commands", "connect", "connection", "entra_at_the_desk",
             "exposure", "joining", "ledger", "limited", "notices", "notices_of_looks", "staff_by_entra",
             "staff_sign_in", "switch", "team", "tidy", "users", "work_and_see",
         ),

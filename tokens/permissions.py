@@ -23,6 +23,7 @@ JOBS = {
     "sync.users": "sync of your customers' users, once a day, where you asked for it",
     "sync.mfa": "sync of who signs in without MFA, once a day",
     "users.read": "users of a customer, when one of your members asks",
+    "subscriptions.change": "changes of a customer's subscription, each confirmed by one of your members",
     "token.keep": "keeping your sign-in alive, once a day",
 }
 BY_A_PERSON = "token.explain"  # somebody tests a connection and says why; it may be for any audience
@@ -73,7 +74,8 @@ PARTNER_CENTER = Permission(
     "1cebfa2a-fb4d-419e-b5f9-839b4383e05a",
     "Customers and their users",
     "Reads your customers, and the users of a customer when you ask for them, with the rights of the account that"
-    " agrees. Partner Center has no narrower permission: it allows writing too, and today we only read.",
+    " agrees. Changes a subscription when one of your members confirms exactly that. Partner Center has no narrower"
+    " permission.",
     (
         "consent.redeem",
         "sync.customers",
@@ -82,6 +84,7 @@ PARTNER_CENTER = Permission(
         "sync.users",
         "sync.mfa",
         "users.read",
+        "subscriptions.change",
         "token.keep",
     ),
     "read and write",

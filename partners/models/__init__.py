@@ -1,5 +1,6 @@
 """Who the partners are, who may see them, the jobs done for them, and the mirror of their customers."""
 
+from partners.models.changes import Change
 from partners.models.desk import MAY, Act
 from partners.models.estate import CustomerUser, SubscribedSku, Subscription, UnprovenPrincipal
 from partners.models.grants import AccessGrant
@@ -18,6 +19,7 @@ __all__ = [
     "MAY",
     "AccessGrant",
     "Act",
+    "Change",
     "ChosenCustomer",
     "Customer",
     "CustomerQuerySet",

@@ -52,6 +52,7 @@ COOKIE = "cpv_session"
 WORDS = {
     "format": "csv", "role": "operator", "limited": "yes", "email": "open@contoso.test", "days": "180",
     "reason": "because", "cloud": "global", "answer": "yes", "username": "somebody", "q": "customer",
+    "what": "quantity", "wanted": "12", "quantity": "12", "auto_renew": "off", "subscription": "subscription",
     "then": "customers", "name": "a name", "action": "member.invited", "since": "2020-01-01", "until": "2099-01-01",
 }  # fmt: skip
 SAID = ("next", "invitation")  # what pages say again, and a link: whoever has one was given it
@@ -102,7 +103,7 @@ class Route:
 
     def known(self, parameter: str, ids: dict[str, Any]) -> Any:
         match parameter:
-            case "tenant_id" | "member_id" | "invitation_id":
+            case "tenant_id" | "member_id" | "invitation_id" | "change_id":
                 return ids[parameter]
             case "link":
                 return ids["join_link" if self.pattern.startswith("join/") else "connect_link"]

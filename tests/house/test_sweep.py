@@ -65,7 +65,8 @@ def test_what_nobody_else_sees_its_owner_does(ground, swept):
             seen |= {ground.canaries[mark].model for mark in sweep.MARK.findall(came.text)}
     assert seen == {
         "partners.Partner", "partners.User", "partners.AccessGrant", "partners.Customer",
-        "partners.Run", "consent.Consent", "consent.MemberInvitation", "tokens.AuditEvent",
+        "partners.Run", "partners.Subscription", "partners.Change", "consent.Consent",
+        "consent.MemberInvitation", "tokens.AuditEvent",
     }  # fmt: skip
     for name in (
         "team_take_back",
@@ -73,6 +74,8 @@ def test_what_nobody_else_sees_its_owner_does(ground, swept):
         "team_remove",
         "team_limit",
         "ask_for_users",
+        "begin_change",
+        "confirm_change",
         "allow_access",
         "renewal",
     ):

@@ -17,7 +17,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
 
 from partners import jobs
-from partners.models import Customer, Job, Member, Partner, Run, User
+from partners.models import Change, Customer, Job, Member, Partner, Run, User
 from tests.conftest import FABRIKAM
 from tests.pretend import text_of
 from tests.statements import asked
@@ -27,9 +27,16 @@ OPEN = {
     "signin", "signin_callback", "signout", "signed_out", "healthz", "readyz",
     "waiting", "join",
 }  # fmt: skip
+CHANGE = uuid.UUID(int=77)
 METHODS = ("get", "head", "post", "put", "patch", "delete", "options")
 MOST_QUERIES = 6
-PORTAL_VIEWS = ("partners/views.py", "partners/views_switch.py", "partners/listing.py", "consent/views_team.py")
+PORTAL_VIEWS = (
+    "partners/views.py",
+    "partners/views_switch.py",
+    "partners/views_changes.py",
+    "partners/listing.py",
+    "consent/views_team.py",
+)
 CSRF = re.compile(rb'value="[A-Za-z0-9]{64}"')
 
 
@@ -46,6 +53,7 @@ def portal_patterns(resolver: URLResolver | None = None, prefix: str = "") -> It
 def closed_addresses(tenant_id: uuid.UUID, *, member_id: int = 1) -> list[str]:
     """The address of every page for members, with the id of a customer or a member where one is asked for."""
     known = {"<uuid:tenant_id>": tenant_id, "<int:member_id>": member_id, "<int:invitation_id>": 1}
+    known["<uuid:change_id>"] = CHANGE
     addresses = ["/" + route for route, pattern in portal_patterns() if pattern.name not in OPEN]
     for parameter, value in known.items():
         addresses = [address.replace(parameter, str(value)) for address in addresses]
@@ -166,6 +174,10 @@ def test_every_page_costs_at_most_six_queries_however_many_customers(member, tra
     colleague = Member.objects.create(
         user=User.objects.create_user("colleague"), partner=partner, role="reader", limited_at=timezone.now()
     )
+    changed = Customer.objects.get(tenant_id=uuid.UUID(int=7))
+    Change.objects.create(
+        pk=CHANGE, partner=partner, customer=changed, member=partner.members.get(role="owner"), subscription_id="one"
+    )
     elsewhere = Partner.objects.create(cloud="global", tenant_id=FABRIKAM, name="Fabrikam")
     Member.objects.create(user=partner.members.get(role="owner").user, partner=elsewhere, role="reader")
     deep = member.portal.get("/customers/").context["page"].next_url or ""
@@ -226,4 +238,5 @@ def test_only_a_few_modules_look_inside_a_secret():
     assert looking <= {
         "tokens/sessions.py", "tokens/credential.py", "tokens/entra.py", "tokens/envelope.py", "tokens/id_token.py",
         "tokens/vault.py", "tokens/secret.py", "consent/attempts.py", "consent/posted.py", "partners/lookups.py",
+        "partners/change_steps.py",
     }, looking  # fmt: skip

@@ -9,7 +9,7 @@ from django.test import Client
 
 from consent import team
 from partners import borrowed, jobs
-from partners.models import Customer, Job, Member, Partner, User
+from partners.models import Change, Customer, Job, Member, Partner, Subscription, User
 from partners.powers import POWERS
 from tests.house.test_walls import CSRF, OPEN, portal_patterns
 from tests.pretend import text_of
@@ -29,6 +29,12 @@ WHO_MAY = {
     ("customers", "get"): (200, 200, 200, 404),
     ("customer", "get"): (200, 200, 200, 404),
     ("ask_for_users", "post"): (302, 302, 404, 404),
+    ("subscriptions", "get"): (200, 200, 200, 404),
+    ("begin_change", "post"): (302, 302, 404, 404),
+    ("change", "get"): (200, 200, 404, 404),
+    ("choose_change", "post"): (302, 302, 404, 404),
+    ("confirm_change", "post"): (302, 302, 404, 404),
+    ("take_back_change", "post"): (302, 302, 404, 404),
     ("sync_now", "post"): (302, 302, 404, 404),
     ("jobs", "get"): (200, 200, 200, 404),
     ("job_act", "post"): (302, 302, 404, 404),
@@ -61,6 +67,7 @@ FORMS = {
     "choose_period": {"days": "180"},
     "job_act": {"act": "run"},
     "export_activity": {"format": "csv"},
+    "begin_change": {"subscription": "subscription"},
     "team_invite": {"email": "new@contoso.test", "role": "reader"},
     "team_role": {"role": "operator"},
     "team_limit": {"limited": "yes"},
@@ -82,6 +89,11 @@ def ids(member) -> dict[str, dict[str, object]]:
     for name in ("allow_access", "refuse_access", "end_access"):
         FORMS[name] = {"grant": str(grant.pk)}
     known = {"tenant_id": Customer.objects.order_by("pk")[0].tenant_id, "member_id": colleague.pk, "kind": "customers"}
+    customer = Customer.objects.order_by("pk")[0]
+    of_it = {"partner": partner, "customer": customer}
+    Subscription.objects.create(**of_it, key="subscription", subscription_id="SUBSCRIPTION", content_hash=b"0" * 16)
+    change = Change.objects.create(**of_it, member=owner, subscription_id="OTHER", subscription_key="other")
+    known |= {"change_id": change.pk}
     return {"": known | {"invitation_id": invitation.pk}, "team_remove": {"member_id": removed.pk}}
 
 

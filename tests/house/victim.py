@@ -28,6 +28,7 @@ from partners import borrowed, jobs, lookups, presence, second_factor
 from partners.access import SESSION_KEY
 from partners.models import (
     AccessGrant,
+    Change,
     ChosenCustomer,
     Customer,
     CustomerUser,
@@ -56,12 +57,14 @@ from tokens.models import Alarm, Halt, RefreshToken, SecretVersion
 MARK = re.compile(r"zq\d{5}qz")
 # Columns the product decides by, or finds things with: what stands there stays. Secret ones are canaries as they are.
 KEPT = frozenset({
-    "about", "action", "actor_id", "actor_kind", "audience", "cloud", "hash", "kind", "lane", "lease_message", "limits",
-    "missing_scopes", "next_path", "outcome", "password", "pinned_version", "purpose", "refusal", "refusal_code",
-    "role", "sealed_answer", "sealed_flow", "secret_name", "service", "terms_version", "username", "version",
-    "wait_code", "wanted_claims",
+    "about", "action", "actor_id", "actor_kind", "audience", "cloud", "hash", "key", "kind", "lane", "lease_message",
+    "limits", "missing_scopes", "next_path", "outcome", "password", "pinned_version", "purpose", "refusal",
+    "refusal_code", "role", "sealed_answer", "sealed_flow", "sealed_request", "secret_name", "service",
+    "subscription_key", "terms_version", "username", "version", "wait_code", "wanted_claims", "what",
 })  # fmt: skip
-SECRET = frozenset({"password", "sealed_answer", "sealed_flow", "secret_name", "pinned_version", "hash"})
+SECRET = frozenset(
+    {"password", "sealed_answer", "sealed_flow", "sealed_request", "secret_name", "pinned_version", "hash"}
+)
 LONG = 20
 A_DAY = dt.timedelta(days=1)
 
@@ -152,7 +155,7 @@ def of_the_partner(partner: Partner) -> Iterator[tuple[type[models.Model], model
     people = Member._base_manager.filter(partner=partner).values("user")
     yield Partner, Partner._base_manager.filter(pk=partner.pk)
     yield User, User._base_manager.filter(pk__in=people)
-    late = (Lookup, ChosenCustomer, MemberInvitation, ConsentAttempt)
+    late = (Lookup, Change, ChosenCustomer, MemberInvitation, ConsentAttempt)
     tenants = [model for model in apps.get_models() if tenancy.owner_of(model) and model is not Partner]
     for model in sorted(tenants, key=lambda model: (model in late, model is ConsentAttempt)):
         yield model, model._base_manager.filter(**{tenancy.owner_of(model): partner.pk})
@@ -199,6 +202,7 @@ def build(world: World, connect: Callable[..., Partner]) -> Ground:
     Member.objects.filter(pk=limited.pk).update(role="operator", limited_at=timezone.now())
     ChosenCustomer.objects.create(partner=partner, member=limited, customer=customers[0])
     make_estate(partner, customers[1])
+    change = make_change(partner, owner, customers[1])
 
     browser = Client()
     browser.force_login(owner.user, backend=PEOPLE)
@@ -223,7 +227,7 @@ def build(world: World, connect: Callable[..., Partner]) -> Ground:
         "partner": partner.pk, "tenant_id": customers[1].tenant_id, "customer": customers[1].pk, "look": own.pk,
         "other_look": asked.pk, "member_id": colleague.pk, "member": owner.pk, "user": owner.user_id,
         "grant": grants["waiting"].pk, "open_grant": grants["lent"].pk, "state": known_state,
-        "job": Job.objects.get(partner=partner).pk, "firm": partner.tenant_id,
+        "job": Job.objects.get(partner=partner).pk, "change_id": change.pk, "firm": partner.tenant_id,
     }  # fmt: skip
     ground = Ground(world, partner, ids, mark(partner, world, spared=[limited.user_id]))
     people(ground, other, stopped, limited, grants, chosen=customers[0].pk, owner=owner)
@@ -277,6 +281,16 @@ def make_estate(partner: Partner, customer: Customer) -> None:
     )
     ListState.objects.get_or_create(partner=partner, kind="customers")
     ListRefusal.objects.create(**of_customer, kind="subscriptions", code="900308")
+
+
+def make_change(partner: Partner, owner: Member, customer: Customer) -> Change:
+    """One that its member has looked at and chosen, and not confirmed."""
+    late = timezone.now() + A_DAY
+    return Change.objects.create(
+        partner=partner, customer=customer, member=owner, asked_by="the owner", subscription_id="SUBSCRIPTION",
+        subscription_key="other", title="Basic", read_at=late, chosen_at=late, what="quantity", wanted=12,
+        before={"quantity": 10, "auto_renew": True}, after={}, sealed_request="{}" * LONG,
+    )  # fmt: skip
 
 
 def lend(partner: Partner, owner: Member) -> dict[str, AccessGrant]:
@@ -391,6 +405,7 @@ def people(
         "partners.Customer",
         "partners.ChosenCustomer",
         "partners.Lookup",
+        "partners.Change",
         "partners.Subscription",
         "partners.SubscribedSku",
         "partners.CustomerUser",

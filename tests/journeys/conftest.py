@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
 import pytest
+import time_machine
 from django.test import Client
 
 from tests.journeys.colleagues import ANN
@@ -13,6 +16,13 @@ from tests.pretend import Person
 def response_mode(request, settings):
     settings.CPV_RESPONSE_MODE = request.param
     return request.param
+
+
+@pytest.fixture
+def clock():
+    """Time goes on as ever, and a test may set it forward; never back, as what is limited by time would not know."""
+    with time_machine.travel(dt.datetime.now(dt.UTC), tick=True) as clock:
+        yield clock
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from django.core.management import call_command
 
 from consent import invitations
 from consent.models import Consent
-from partners import jobs, lookups
-from partners.models import Customer, Job, Lookup, Partner
+from partners import change_steps, changes, jobs, lookups
+from partners.models import Customer, Job, Lookup, Member, Partner
 from tests.conftest import CONTOSO
 from tests.pretend import text_of
 from tokens import actors, broker, outside, permissions, rotation
@@ -128,6 +128,9 @@ def test_the_ledger_of_everything_we_do_matches_what_the_page_says(member):
     member.portal.post(f"/customers/{Customer.objects.all()[0].tenant_id}/users")
     broker.forget()
     lookups.answer(Lookup.objects.get().pk)
+    broker.forget()
+    one = {"customer": Customer.objects.all()[0], "subscription_id": "no-such"}
+    change_steps.work(changes.ask(member=Member.objects.get(), **one).pk)
     call_command("token", CONTOSO, audience="graph", reason="test", json=True)
     rotation.rotate(RefreshToken.objects.get().pk)
 

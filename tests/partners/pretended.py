@@ -17,6 +17,11 @@ class Session:
         self.asked: list[tuple[str, dict[str, str]]] = []
 
     def get(self, url: str, *, headers: dict[str, str] | None = None) -> requests.Response:
+        return self.request("GET", url, headers=headers)
+
+    def request(
+        self, method: str, url: str, *, headers: dict[str, str] | None = None, data: bytes | None = None
+    ) -> requests.Response:
         self.asked.append((url, headers or {}))
         return self.answers.pop(0)
 

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from django.core.management.base import CommandParser
+from django.utils import timezone
 
 from consent import notices
 from consent.models import Notice
-from partners import alarm_mails, jobs, lookups
+from partners import alarm_mails, change_steps, jobs, lookups
 from partners.commands import PanelCommand
-from partners.models import Lookup, Run
+from partners.models import Change, Lookup, Run
 from tokens import audit_chain, rotation, sweeping
 from tokens.models import RefreshToken
 
@@ -29,7 +30,7 @@ class Command(PanelCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         self.needs_the_vault()
         sweeping.close_stopped()
-        ran = [*_answer_questions(), *_run_jobs(), *_keep_sign_ins(), *_tell_people()]
+        ran = [*_answer_questions(), *_make_changes(), *_run_jobs(), *_keep_sign_ins(), *_tell_people()]
         alarm_mails.tell()
         sweeping.sweep()
         audit_chain.seal()
@@ -44,6 +45,12 @@ def _answer_questions() -> Iterator[dict[str, Any]]:
     for lookup in Lookup.objects.filter(taken_at=None).select_related("partner"):
         if lookups.answer(lookup.pk):
             yield {"kind": "users", "tenant_id": lookup.partner.tenant_id, "outcome": "answered"}
+
+
+def _make_changes() -> Iterator[dict[str, Any]]:
+    for change in Change.objects.free(timezone.now()).select_related("partner"):
+        if change_steps.work(change.pk):
+            yield {"kind": "change", "tenant_id": change.partner.tenant_id, "outcome": "went on"}
 
 
 def _run_jobs() -> Iterator[dict[str, Any]]:
