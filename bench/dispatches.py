@@ -21,6 +21,9 @@ from bench.table import ROW, Gate, Strategy, in_turns, medians, print_table, rat
 
 RABBITMQ, REDIS = "CPV_BENCH_RABBITMQ_URL", "CPV_BENCH_REDIS_URL"
 PAGE, SLOTS, WORKERS, LANES = 0.02, 16, 2, 16  # seconds; threads in all; processes; of the big partner
+TOMORROW = "UPDATE partners_job SET claimed_until = NULL, leased_until = NULL, next_run_at = now() + interval '1 day'"
+SOME = "SELECT id FROM partners_job ORDER BY md5(id::text)"
+AT_ONCE = "UPDATE partners_job SET next_run_at = now() - interval '1 minute', cursor = '{}', failures = 0"
 LONGEST = 120.0  # seconds
 TOOK = "SELECT extract(epoch FROM max(finished_at) - (SELECT min(started_at) FROM partners_run)) FROM partners_run"
 NONE = "NOT EXISTS (SELECT FROM partners_job j WHERE j.partner_id = o.partner_id AND j.lane = {})"
@@ -69,7 +72,7 @@ def _dispatch(where: Ground, crowd: Crowd, name: str, options: argparse.Namespac
     number = options.partners
     due = number // 10
     title(f"{due:,} jobs due of {number:,} partners, on {name}", where)
-    prepare = partial(_a_tenth_is_due, crowd)
+    prepare = partial(_make_due, crowd, due)
     chosen = {
         "peer: group() of single tasks": Strategy("dispatching.single_tasks", {"due": due}, prepare),
         "ours: the tick": Strategy("dispatching.dispatch", {"due": due}, prepare),
@@ -86,11 +89,11 @@ def _dispatch(where: Ground, crowd: Crowd, name: str, options: argparse.Namespac
     ]
 
 
-def _a_tenth_is_due(crowd: Crowd) -> None:
-    crowd.run(
-        "UPDATE partners_job SET claimed_until = NULL, leased_until = NULL,"
-        " next_run_at = now() + CASE WHEN id % 10 = 0 THEN '-1 minute' ELSE '1 day' END::interval"
-    )
+def _make_due(crowd: Crowd, due: int) -> None:
+    """So many jobs are due, here and there in the table; all others tomorrow."""
+    crowd.run("DELETE FROM partners_job WHERE lane > 0")
+    crowd.run(TOMORROW)
+    crowd.run(f"UPDATE partners_job SET next_run_at = now() - interval '1 minute' WHERE id IN ({SOME} LIMIT {due})")  # noqa: S608
     crowd.run("VACUUM ANALYZE partners_job")
 
 
@@ -161,8 +164,7 @@ def _queue(crowd: Crowd, first: int) -> None:
         crowd.copy(
             "partners_job", {"lane": str(lane)}, f"o.partner_id = {first} AND o.lane = 0 AND {NONE.format(lane)}"
         )
-    crowd.run(
-        "UPDATE partners_job SET claimed_until = NULL, leased_until = NULL, cursor = '{}', failures = 0,"
-        f" next_run_at = now() - CASE WHEN partner_id = {first} THEN '2 minutes' ELSE '1 minute' END::interval"
-    )
+    crowd.run(TOMORROW)
+    crowd.run(AT_ONCE)
+    crowd.run(f"UPDATE partners_job SET next_run_at = now() - interval '2 minutes' WHERE partner_id = {first}")  # noqa: S608
     crowd.run("VACUUM ANALYZE")
