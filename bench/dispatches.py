@@ -91,6 +91,7 @@ def _dispatch(where: Ground, crowd: Crowd, name: str, options: argparse.Namespac
 
 def _make_due(crowd: Crowd, due: int) -> None:
     """So many jobs are due, here and there in the table; all others tomorrow."""
+    crowd.run("TRUNCATE partners_run CASCADE")
     crowd.run("DELETE FROM partners_job WHERE lane > 0")
     crowd.run(TOMORROW)
     crowd.run(f"UPDATE partners_job SET next_run_at = now() - interval '1 minute' WHERE id IN ({SOME} LIMIT {due})")  # noqa: S608
