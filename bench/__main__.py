@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from statistics import median, quantiles
 from typing import Any
 
-from bench import dispatches, stopping, syncs
+from bench import dispatches, lanes, stopping, syncs
 from bench.ground import POSTGRES, Broken, a_certificate, ground, tenant_of
 from bench.servers import a_postgres
 from bench.standin import CERTIFICATE
@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rows", type=_sizes, default=[1_000, 100_000], help="customers in the list: 1000,100000")
     parser.add_argument("--requests", type=int, default=60, help="requests for each page, size and round")
     parser.add_argument("--tokens", type=int, default=100, help="tokens for each round")
+    parser.add_argument("--customers-each", type=int, default=80, help="of partners whose lanes are measured")
     parser.add_argument("--partners", type=int, default=100_000, help="of whom a tenth is due")
     parser.add_argument("--small-partners", type=int, default=199, help="beside a big one")
     parser.add_argument("--pages", type=int, default=2_000, help="of the big one")
@@ -177,6 +178,7 @@ BENCHES: dict[str, Callable[[argparse.Namespace], list[Gate] | None]] = {
     "list": pages,
     "tokens": tokens,
     "sync": syncs.measure,
+    "lanes": lanes.measure,
     "dispatch": dispatches.measure,
     "kill": kill,
 }

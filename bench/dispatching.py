@@ -24,8 +24,10 @@ from celery import Celery, group  # noqa: E402
 from django.db import connection  # noqa: E402
 
 from bench.clock import clock, most_memory  # noqa: E402
+from bench.running import warm  # noqa: E402
 from cpvpanel.celery import app  # noqa: E402
 from partners import jobs, tasks  # noqa: E402
+from partners.models import Partner  # noqa: E402
 from tokens.tenancy import system_scope  # noqa: E402
 
 PEER_QUEUE = "cpv-bench-peer"
@@ -115,17 +117,20 @@ KIND = jobs.Kind(
 )
 
 
-def work_off(threads: int, until_file: str) -> dict[str, Any]:
-    """A worker of so many threads: it says that it is there, and works from when a file appears until one ends it."""
-    flag, end = Path(until_file), time.monotonic() + LONGEST
-    Path(f"{until_file}.{os.getpid()}").touch()
-    while not flag.exists():
+def work_off(threads: int, flag: str) -> dict[str, Any]:
+    """A worker: it says that it is there, works from when the file `flag` appears, and ends when that says so."""
+    for partner in Partner.objects.filter(tenant_id__in=os.environ.get("BENCH_WARM", "").split()):
+        warm(partner)
+    told, end = Path(flag), time.monotonic() + LONGEST
+    Path(f"{flag}.{os.getpid()}").touch()
+    while not told.exists():
         time.sleep(0.002)
 
     def slot() -> None:
-        while time.monotonic() < end and flag.read_text() != "end":
+        while time.monotonic() < end and told.read_text() != "end":
             if not jobs.work_off():
                 time.sleep(0.005)
+            connection.close()
 
     slots = [threading.Thread(target=slot) for _ in range(threads)]
     began = time.process_time()
