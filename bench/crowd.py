@@ -17,6 +17,7 @@ from bench.table import Figures
 
 LONGEST = 120.0  # seconds
 TOOK = "SELECT extract(epoch FROM max(finished_at) - (SELECT min(started_at) FROM partners_run)) FROM partners_run"
+ENDINGS = "SELECT array_agg(DISTINCT concat_ws(' ', outcome, error_code, error)) FROM partners_run"
 DUE = "SELECT count(*) FROM partners_job WHERE next_run_at <= now()"
 
 COLUMNS = """
@@ -89,16 +90,16 @@ def work_off(where: Ground, crowd: Crowd, *, processes: int, threads: int) -> Fi
         given: dict[str, Any] = {"threads": threads, "flag": str(flag)}
         workers = [pool.submit(where.measure, "dispatching.work_off", **given) for _ in range(processes)]
         try:
-            _until(lambda: len(list(flag.parent.iterdir())) == processes, workers)
+            _until(lambda: len(list(flag.parent.iterdir())) == processes, workers, crowd)
             flag.write_text("go")
-            _until(lambda: crowd.one(DUE) == 0, workers)
+            _until(lambda: crowd.one(DUE) == 0, workers, crowd)
         finally:
             flag.write_text("end")
         told = [worker.result() for worker in workers]
     return {"cpu": sum(one["cpu"] for one in told), "memory": max(one["memory"] for one in told)}
 
 
-def _until(it_is_so: Callable[[], bool], workers: list[Future[Any]]) -> None:
+def _until(it_is_so: Callable[[], bool], workers: list[Future[Any]], crowd: Crowd) -> None:
     """:raises Broken: it takes too long, or a worker ended meanwhile"""
     deadline = time.monotonic() + LONGEST
     while not it_is_so():
@@ -106,5 +107,5 @@ def _until(it_is_so: Callable[[], bool], workers: list[Future[Any]]) -> None:
             if worker.done():
                 worker.result()  # raises what ended it
         if time.monotonic() > deadline:
-            raise Broken("the workers do not come to an end")
+            raise Broken(f"the workers do not come to an end; runs: {crowd.one(ENDINGS)}")
         time.sleep(0.02)
