@@ -68,6 +68,10 @@ class Crowd:
         found = self._server.execute(query.encode()).fetchone()
         return found[0] if found else None
 
+    def endings(self) -> str:
+        """How runs ended, in the rows' own words."""
+        return ", ".join(self.one(ENDINGS) or [])
+
     def took(self, whose: str = "true") -> float:
         """Seconds from the first run's start to the end of the last one of which this is true."""
         return float(self.one(f"{TOOK} WHERE {whose}") or 0)
@@ -107,5 +111,5 @@ def _until(it_is_so: Callable[[], bool], workers: list[Future[Any]], crowd: Crow
             if worker.done():
                 worker.result()  # raises what ended it
         if time.monotonic() > deadline:
-            raise Broken(f"the workers do not come to an end; runs: {crowd.one(ENDINGS)}")
+            raise Broken(f"the workers do not come to an end; runs: {crowd.endings()}")
         time.sleep(0.02)

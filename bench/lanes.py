@@ -28,24 +28,25 @@ def measure(options: argparse.Namespace) -> list[Gate]:
         where.tell("latency", seconds=LATENCY)
         warm = replace(where, env=where.env | {"BENCH_WARM": " ".join(tenants)})
         with a_crowd(where) as crowd:
-            found = medians([_turn(warm, crowd, calls) for _ in range(options.rounds)])
-    limit = calls * LATENCY / SLOTS
-    say(ROW.format("", "s", "limit", "calls/s", "of limit"))
-    share = limit / found["all"]
-    say(ROW.format(KIND, f"{found['all']:.2f}", f"{limit:.2f}", f"{calls / found['all']:.0f}", f"{share:.2f}"))
+            found = medians([_turn(warm, crowd) for _ in range(options.rounds)])
+            ends = crowd.endings()
+    speed, limit = found["calls"] / found["all"], SLOTS / LATENCY
+    say(ROW.format("", "s", "calls/s", "limit", "of limit"))
+    say(ROW.format(KIND, f"{found['all']:.2f}", f"{speed:.0f}", f"{limit:.0f}", f"{speed / limit:.2f}"))
     say(f"CPU: {found['cpu']:.2f} s, {found['cpu'] / calls * 1000:.1f} ms a call; {found['memory']:.0f} MB.")
+    if found["calls"] < calls:
+        say(f"! Runs that were done asked about {found['calls']:,.0f} customers only; others ended: {ends}.")
     at = f"{SLOTS} slots, {LATENCY * 1000:.0f} ms a call"
     return [
-        Gate(f"{at}: calls a second / (slots / latency)", share, 0.9),
+        Gate(f"{at}: calls a second / (slots / latency)", speed / limit, 0.9),
         Gate(f"{at}: peak memory", found["memory"], 120, at_most=True, unit=" MB"),
     ]
 
 
-def _turn(where: Ground, crowd: Crowd, calls: int) -> Figures:
+def _turn(where: Ground, crowd: Crowd) -> Figures:
     crowd.run("TRUNCATE partners_run CASCADE")
     crowd.run("UPDATE partners_job SET next_run_at = now() + interval '1 day', claimed_until = NULL")
     crowd.run(f"UPDATE partners_job SET next_run_at = now() - interval '1 minute' WHERE kind = '{KIND}'")  # noqa: S608
     told = work_off(where, crowd, processes=1, threads=SLOTS)
-    pages = crowd.one("SELECT sum(pages) FROM partners_run WHERE outcome = 'done'")
-    assert pages == calls, (pages, crowd.one("SELECT max(error) FROM partners_run"))
-    return told | {"all": crowd.took()}
+    calls = crowd.one("SELECT sum(pages) FROM partners_run WHERE outcome = 'done'")
+    return told | {"all": crowd.took(), "calls": float(calls or 0)}
