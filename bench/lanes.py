@@ -10,20 +10,19 @@ from bench.ground import Ground, ground, tenant_of
 from bench.table import ROW, Figures, Gate, medians, say, title
 
 SLOTS, LATENCY = 64, 0.2  # threads; seconds a call
-PARTNERS = 16  # with four lanes each
 KIND = "subscriptions"
 FIRST_NAME = 9_000_000  # of the partners: no size of another bench
 
 
 def measure(options: argparse.Namespace) -> list[Gate]:
     """Subscriptions of every customer of some partners, against as many calls as the slots can wait for."""
-    tenants = [tenant_of(FIRST_NAME + place) for place in range(PARTNERS)]
+    tenants = [tenant_of(FIRST_NAME + place) for place in range(options.lane_partners)]
     with ground(dict.fromkeys(tenants, options.customers_each)) as where:
         if not where.superuser_url:
             say("\n! Lanes are measured on PostgreSQL only.")
             return []
         where.measure("running.mirror_customers", tenants=tenants, kind=KIND)
-        calls = PARTNERS * options.customers_each
+        calls = len(tenants) * options.customers_each
         title(f"{KIND.title()} of {calls:,} customers, {LATENCY * 1000:.0f} ms a call, {SLOTS} slots", where)
         where.tell("latency", seconds=LATENCY)
         warm = replace(where, env=where.env | {"BENCH_WARM": " ".join(tenants)})
