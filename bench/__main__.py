@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from statistics import median
 
-from bench import dispatches, lists, stopping, syncs
+from bench import dispatches, lanes, lists, stopping, syncs
 from bench.ground import POSTGRES, Broken, a_certificate, ground, tenant_of
 from bench.servers import a_postgres
 from bench.standin import CERTIFICATE
@@ -51,6 +51,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rows", type=_sizes, default=[1_000, 100_000], help="customers in the list: 1000,100000")
     parser.add_argument("--requests", type=int, default=60, help="requests for each page, size and round")
     parser.add_argument("--tokens", type=int, default=100, help="tokens for each round")
+    parser.add_argument("--lane-partners", type=int, default=16, help="with four lanes each")
+    parser.add_argument("--customers-each", type=int, default=80, help="of partners whose lanes are measured")
     parser.add_argument("--partners", type=int, default=100_000, help="of whom a tenth is due")
     parser.add_argument("--small-partners", type=int, default=199, help="beside a big one")
     parser.add_argument("--pages", type=int, default=2_000, help="of the big one")
@@ -134,6 +136,7 @@ BENCHES: dict[str, Callable[[argparse.Namespace], list[Gate] | None]] = {
     "list": lists.measure,
     "tokens": tokens,
     "sync": syncs.measure,
+    "lanes": lanes.measure,
     "dispatch": dispatches.measure,
     "kill": kill,
 }

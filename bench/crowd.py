@@ -1,12 +1,24 @@
-"""Many partners that are connected, made of one that connected the real way: rows in the database, and nothing else."""
+"""Many partners that are connected, and workers that do what is due for them."""
 
 from __future__ import annotations
 
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
 
-from bench.ground import Ground
+from bench.ground import Broken, Ground
+from bench.table import Figures
+
+LONGEST = 120.0  # seconds
+TOOK = "SELECT extract(epoch FROM max(finished_at) - (SELECT min(started_at) FROM partners_run)) FROM partners_run"
+ENDINGS = "SELECT array_agg(DISTINCT concat_ws(' ', outcome, error_code, error)) FROM partners_run"
+DUE = "SELECT count(*) FROM partners_job WHERE next_run_at <= now()"
 
 COLUMNS = """
 SELECT column_name FROM information_schema.columns
@@ -16,7 +28,11 @@ COUNT = "SELECT count(*) FROM partners_partner"
 
 
 class Crowd:
-    """The database's partners, seen from behind the wall."""
+    """
+    The database's partners, seen from behind the wall.
+
+    Most are copies of one that connected the real way: rows in the database, and nothing else.
+    """
 
     def __init__(self, where: Ground) -> None:
         self._server = psycopg.connect(where.superuser_url, autocommit=True)
@@ -51,3 +67,49 @@ class Crowd:
         """The first value that comes back."""
         found = self._server.execute(query.encode()).fetchone()
         return found[0] if found else None
+
+    def endings(self) -> str:
+        """How runs ended, in the rows' own words."""
+        return ", ".join(self.one(ENDINGS) or [])
+
+    def took(self, whose: str = "true") -> float:
+        """Seconds from the first run's start to the end of the last one of which this is true."""
+        return float(self.one(f"{TOOK} WHERE {whose}") or 0)
+
+
+@contextmanager
+def a_crowd(where: Ground) -> Iterator[Crowd]:
+    """The database's partners, for as long as a bench lasts."""
+    crowd = Crowd(where)
+    try:
+        yield crowd
+    finally:
+        crowd.close()
+
+
+def work_off(where: Ground, crowd: Crowd, *, processes: int, threads: int) -> Figures:
+    """Have workers begin at the same moment and do what is due, until nothing is."""
+    with tempfile.TemporaryDirectory(prefix="cpv-bench-flag-") as folder, ThreadPoolExecutor(processes) as pool:
+        flag = Path(folder) / "flag"
+        given: dict[str, Any] = {"threads": threads, "flag": str(flag)}
+        workers = [pool.submit(where.measure, "dispatching.work_off", **given) for _ in range(processes)]
+        try:
+            _until(lambda: len(list(flag.parent.iterdir())) == processes, workers, crowd)
+            flag.write_text("go")
+            _until(lambda: crowd.one(DUE) == 0, workers, crowd)
+        finally:
+            flag.write_text("end")
+        told = [worker.result() for worker in workers]
+    return {"cpu": sum(one["cpu"] for one in told), "memory": max(one["memory"] for one in told)}
+
+
+def _until(it_is_so: Callable[[], bool], workers: list[Future[Any]], crowd: Crowd) -> None:
+    """:raises Broken: it takes too long, or a worker ended meanwhile"""
+    deadline = time.monotonic() + LONGEST
+    while not it_is_so():
+        for worker in workers:
+            if worker.done():
+                worker.result()  # raises what ended it
+        if time.monotonic() > deadline:
+            raise Broken(f"the workers do not come to an end; runs: {crowd.endings()}")
+        time.sleep(0.02)

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import argparse
 import os
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import Any
 
-from bench.crowd import Crowd
-from bench.ground import Broken, Ground, ground, tenant_of
+from bench.crowd import Crowd, a_crowd, work_off
+from bench.ground import Ground, ground, tenant_of
 from bench.servers import a_redis
-from bench.table import ROW, Gate, Strategy, in_turns, medians, print_table, ratio, say, title
+from bench.table import ROW, Figures, Gate, Strategy, in_turns, medians, print_table, ratio, say, title
 
 RABBITMQ, REDIS = "CPV_BENCH_RABBITMQ_URL", "CPV_BENCH_REDIS_URL"
 PAGE, SLOTS, WORKERS, LANES = 0.02, 16, 2, 16  # seconds; threads in all; processes; of the big partner
-LONGEST = 120.0  # seconds
-TOOK = "SELECT extract(epoch FROM max(finished_at) - (SELECT min(started_at) FROM partners_run)) FROM partners_run"
+TOMORROW = "UPDATE partners_job SET claimed_until = NULL, leased_until = NULL, next_run_at = now() + interval '1 day'"
+SOME = "SELECT id FROM partners_job ORDER BY md5(id::text)"
+AT_ONCE = "UPDATE partners_job SET next_run_at = now() - interval '1 minute', cursor = '{}', failures = 0"
 NONE = "NOT EXISTS (SELECT FROM partners_job j WHERE j.partner_id = o.partner_id AND j.lane = {})"
 
 
@@ -45,15 +41,6 @@ def measure(options: argparse.Namespace) -> list[Gate]:
 
 
 @contextmanager
-def a_crowd(where: Ground) -> Iterator[Crowd]:
-    crowd = Crowd(where)
-    try:
-        yield crowd
-    finally:
-        crowd.close()
-
-
-@contextmanager
 def _brokers() -> Iterator[dict[str, str]]:
     """Name → address of those that are there; a Redis of our own where none is named."""
     with a_redis() as own:
@@ -69,7 +56,7 @@ def _dispatch(where: Ground, crowd: Crowd, name: str, options: argparse.Namespac
     number = options.partners
     due = number // 10
     title(f"{due:,} jobs due of {number:,} partners, on {name}", where)
-    prepare = partial(_a_tenth_is_due, crowd)
+    prepare = partial(_make_due, crowd, due)
     chosen = {
         "peer: group() of single tasks": Strategy("dispatching.single_tasks", {"due": due}, prepare),
         "ours: the tick": Strategy("dispatching.dispatch", {"due": due}, prepare),
@@ -86,11 +73,12 @@ def _dispatch(where: Ground, crowd: Crowd, name: str, options: argparse.Namespac
     ]
 
 
-def _a_tenth_is_due(crowd: Crowd) -> None:
-    crowd.run(
-        "UPDATE partners_job SET claimed_until = NULL, leased_until = NULL,"
-        " next_run_at = now() + CASE WHEN id % 10 = 0 THEN '-1 minute' ELSE '1 day' END::interval"
-    )
+def _make_due(crowd: Crowd, due: int) -> None:
+    """So many jobs are due, here and there in the table; all others tomorrow."""
+    crowd.run("TRUNCATE partners_run CASCADE")
+    crowd.run("DELETE FROM partners_job WHERE lane > 0")
+    crowd.run(TOMORROW)
+    crowd.run(f"UPDATE partners_job SET next_run_at = now() - interval '1 minute' WHERE id IN ({SOME} LIMIT {due})")  # noqa: S608
     crowd.run("VACUUM ANALYZE partners_job")
 
 
@@ -116,41 +104,14 @@ def _rounds(number: int) -> int:
     return -(-number // SLOTS)
 
 
-def _turn(where: Ground, crowd: Crowd, pages: int) -> dict[str, float]:
-    """One time; the clock starts when the dispatcher may claim."""
+def _turn(where: Ground, crowd: Crowd, pages: int) -> Figures:
+    """One time; the clock starts when the workers do, and they claim what is due themselves."""
     first = int(str(crowd.one("SELECT min(id) FROM partners_partner")))
     _queue(crowd, first)
     env = {"BENCH_PAGES_OF_FIRST": str(pages), "BENCH_SECONDS_A_PAGE": str(PAGE), "BENCH_FIRST": str(first)}
     workers = replace(where, env=where.env | env)
-    with tempfile.TemporaryDirectory(prefix="cpv-bench-flag-") as folder, ThreadPoolExecutor(WORKERS) as pool:
-        flag = Path(folder) / "flag"
-        given: dict[str, Any] = {"threads": SLOTS // WORKERS, "until_file": str(flag)}
-        ended = [pool.submit(workers.measure, "dispatching.work_off", **given) for _ in range(WORKERS)]
-        try:
-            _until(lambda: len(list(flag.parent.iterdir())) == WORKERS, ended)
-            flag.touch()
-            _until(lambda: not crowd.one("SELECT count(*) FROM partners_job WHERE next_run_at <= now()"), ended)
-        finally:
-            flag.write_text("end")
-        told = [one.result() for one in ended]
-    took = {name: float(crowd.one(f"{TOOK} {where}") or 0) for name, where in _whose(first).items()}
-    return took | {"cpu": sum(one["cpu"] for one in told), "memory": max(one["memory"] for one in told)}
-
-
-def _whose(first: int) -> dict[str, str]:
-    return {"small": f"WHERE partner_id <> {first}", "all": ""}
-
-
-def _until(it_is_so: Callable[[], bool], others: list[Future[Any]]) -> None:
-    """:raises Broken: it takes too long, or one of the others ended meanwhile"""
-    deadline = time.monotonic() + LONGEST
-    while not it_is_so():
-        for one in others:
-            if one.done():
-                one.result()  # raises what ended it
-        if time.monotonic() > deadline:
-            raise Broken("the workers do not come to an end")
-        time.sleep(0.02)
+    told = work_off(workers, crowd, processes=WORKERS, threads=SLOTS // WORKERS)
+    return told | {"small": crowd.took(f"partner_id <> {first}"), "all": crowd.took()}
 
 
 def _queue(crowd: Crowd, first: int) -> None:
@@ -161,8 +122,7 @@ def _queue(crowd: Crowd, first: int) -> None:
         crowd.copy(
             "partners_job", {"lane": str(lane)}, f"o.partner_id = {first} AND o.lane = 0 AND {NONE.format(lane)}"
         )
-    crowd.run(
-        "UPDATE partners_job SET claimed_until = NULL, leased_until = NULL, cursor = '{}', failures = 0,"
-        f" next_run_at = now() - CASE WHEN partner_id = {first} THEN '2 minutes' ELSE '1 minute' END::interval"
-    )
+    crowd.run(TOMORROW)
+    crowd.run(AT_ONCE)
+    crowd.run(f"UPDATE partners_job SET next_run_at = now() - interval '2 minutes' WHERE partner_id = {first}")  # noqa: S608
     crowd.run("VACUUM ANALYZE")

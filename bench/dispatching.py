@@ -24,8 +24,10 @@ from celery import Celery, group  # noqa: E402
 from django.db import connection  # noqa: E402
 
 from bench.clock import clock, most_memory  # noqa: E402
+from bench.running import warm  # noqa: E402
 from cpvpanel.celery import app  # noqa: E402
 from partners import jobs, tasks  # noqa: E402
+from partners.models import Partner  # noqa: E402
 from tokens.tenancy import system_scope  # noqa: E402
 
 PEER_QUEUE = "cpv-bench-peer"
@@ -37,16 +39,16 @@ LONGEST = 120.0  # seconds
 # --- Claimed and on the message broker ------------------------------------------------------------------------------
 def dispatch(due: int) -> dict[str, Any]:
     """The product's tick."""
-    _empty(app)
+    _emptied(app)
     app.send_task("partners.nothing", expires=1)  # the connection is there
+    _emptied(app)
     connection.ensure_connection()
     figures: dict[str, Any] = {}
     with clock(figures):
         tasks.dispatch()
     claimed = _count("claimed_until > now()")
     assert claimed == due, claimed
-    figures["messages"] = _waiting(app, "work")
-    _empty(app)
+    figures["messages"] = _emptied(app)
     return figures
 
 
@@ -59,15 +61,15 @@ def single_tasks(due: int) -> dict[str, Any]:
     def run_job(job_id: int) -> None:
         """Nobody runs it."""
 
-    _empty(peer)
-    run_job.delay(0)
+    _emptied(peer)
+    run_job.delay(0)  # the connection is there
+    _emptied(peer)
     figures: dict[str, Any] = {}
     with clock(figures):
         claimed = jobs.claim_due(limit=due)
         group(run_job.s(job_id) for job_id in claimed).apply_async()  # one message each
     assert len(claimed) == due, len(claimed)
-    figures["messages"] = _waiting(peer, PEER_QUEUE)
-    _empty(peer)
+    figures["messages"] = _emptied(peer)
     return figures
 
 
@@ -77,18 +79,14 @@ def _count(condition: str) -> int:
         return int(cursor.fetchone()[0])
 
 
-def _empty(celery: Celery[Any]) -> None:
-    """No message waits; a queue that does not exist has none."""
+def _emptied(celery: Celery[Any]) -> int:
+    """How many messages waited; none does any more. A queue that does not exist has none."""
+    waited = 0
     for queue in QUEUES:
         with celery.connection_for_write() as broker, suppress(*broker.channel_errors):
             channel: Any = broker.default_channel
-            channel.queue_purge(queue)
-
-
-def _waiting(celery: Celery[Any], queue: str) -> int:
-    with celery.connection_for_write() as broker:
-        channel: Any = broker.default_channel
-        return int(channel.queue_declare(queue, passive=True).message_count)
+            waited += int(channel.queue_purge(queue))
+    return waited
 
 
 # --- Fair turns -----------------------------------------------------------------------------------------------------
@@ -119,17 +117,20 @@ KIND = jobs.Kind(
 )
 
 
-def work_off(threads: int, until_file: str) -> dict[str, Any]:
-    """A worker of so many threads: it says that it is there, and works from when a file appears until one ends it."""
-    flag, end = Path(until_file), time.monotonic() + LONGEST
-    Path(f"{until_file}.{os.getpid()}").touch()
-    while not flag.exists():
+def work_off(threads: int, flag: str) -> dict[str, Any]:
+    """A worker: it says that it is there, works from when the file `flag` appears, and ends when that says so."""
+    for partner in Partner.objects.filter(tenant_id__in=os.environ.get("BENCH_WARM", "").split()):
+        warm(partner)
+    told, end = Path(flag), time.monotonic() + LONGEST
+    Path(f"{flag}.{os.getpid()}").touch()
+    while not told.exists():
         time.sleep(0.002)
 
     def slot() -> None:
-        while time.monotonic() < end and flag.read_text() != "end":
+        while time.monotonic() < end and told.read_text() != "end":
             if not jobs.work_off():
                 time.sleep(0.005)
+            connection.close()
 
     slots = [threading.Thread(target=slot) for _ in range(threads)]
     began = time.process_time()

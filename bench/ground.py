@@ -114,6 +114,9 @@ def environment(folder: Path, stand_in: str, database: str) -> dict[str, str]:
         "SECRET_KEY": "a-secret-key-for-benches-only-0123456789-0123456789",
         "DATABASE_URL": database,
         "CELERY_BROKER_URL": "filequeue://",
+        "CPV_CALLS_PER_PARTNER": "100000",  # a second: what is measured is not our own patience
+        "CPV_CALLS_PER_SECOND": "100000",
+        "CPV_TOKENS_PER_SECOND": "1000",
         "CPV_SANDBOX_URL": stand_in,
         "CPV_TENANT_ID": demo.VENDOR_TENANT_ID,
         "CPV_APP_ID": demo.APP_ID,

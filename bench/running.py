@@ -15,6 +15,7 @@ import django
 django.setup()
 
 from bench.clock import clock  # noqa: E402
+from bench.standin import name_of  # noqa: E402
 from partners import jobs  # noqa: E402
 from partners.models import Partner  # noqa: E402
 from partners.standing import current_token  # noqa: E402
@@ -31,6 +32,19 @@ def warm(partner: Partner) -> None:
     assert token
     session = broker.session(token, Audience.PARTNER_CENTER, purpose="sync.customers", actor=WHO)
     session.get("/v1/profiles/organization")
+
+
+def mirror_customers(tenants: list[str], kind: str) -> None:
+    """Partners whose customers are in the mirror, and who have jobs of another kind."""
+    from cpvpanel import demo  # a worker does not hold it
+
+    for tenant in tenants:
+        partner = Partner.objects.create(cloud="global", tenant_id=tenant, name=name_of(tenant))
+        demo._consent(partner, demo.Pretended(tenant, partner.name))
+        run = jobs.run_job(jobs.ensure(partner, "customers").pk)
+        assert run
+        assert run.outcome == "done", run.error
+        jobs.ensure(partner, kind)
 
 
 def sync(tenant: str, size: int, first: bool) -> dict[str, Any]:

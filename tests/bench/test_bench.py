@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from bench.ground import DLT
 from bench.stopping import sends
 from partners.standing import current_token
 from tokens import broker, outside
@@ -16,33 +17,67 @@ from tokens.actors import SYSTEM
 from tokens.clouds import Audience
 
 SERVER = os.environ.get("CPV_TEST_POSTGRES_URL", "")
-TINY = ("--rounds", "1", "--sizes", "12", "--rows", "60,80", "--requests", "2", "--tokens", "1", "--trials", "1")
+TINY = (
+    *("--rounds", "1", "--sizes", "12,15", "--rows", "60,80", "--requests", "2", "--tokens", "1", "--trials", "1"),
+    *("--partners", "40", "--small-partners", "3", "--pages", "5", "--lane-partners", "2", "--customers-each", "4"),
+)
 RATIO = r"\d+\.\d+"
+LIMITS = ("bytes by http.client", "limit: raw fetch", "limit: fetch + parse")
+OURS = ("first", "unchanged, stable pages", "unchanged, unstable pages", "1 % changed, unstable pages", "100 % changed")
 
 
 def bench(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items() if name != "CPV_BENCH_POSTGRES_URL"}
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("CPV_BENCH_")}
     command = [sys.executable, "-m", "bench", *words]
     return subprocess.run(command, env=clean | env, capture_output=True, text=True, timeout=400, check=False)
 
 
+def rows(text: str, *names: str) -> list[str]:
+    """What stands behind each of these names, which must each begin a line that ends in a figure."""
+    found = [re.search(rf"^{re.escape(name)} +(.*{RATIO}(?: !)?)$", text, re.MULTILINE) for name in names]
+    assert all(found), ([name for name, one in zip(names, found, strict=True) if not one], text)
+    return [one[1] for one in found if one]
+
+
 @pytest.mark.processes
 def test_tiny_sizes_give_every_figure_and_its_ratio():
-    done = bench(*TINY, CPV_BENCH_POSTGRES_URL=SERVER)
+    where = ["--sqlite"] if not SERVER else []
+    brokers = {"CPV_BENCH_REDIS_URL": os.environ.get("CPV_TEST_REDIS_URL", "")}
+
+    done = bench(*TINY, *where, CPV_BENCH_POSTGRES_URL=SERVER, **brokers)
 
     assert done.returncode == 0, done.stderr
-    pages = ("first page", "deep page", "search, many found", "search, one found", "prefix search", "substring search")
-    for name in (*pages, "Paginator, page 1", "Paginator, in the middle"):
-        assert re.search(rf"^{name} .* {RATIO}( !)?$", done.stdout, re.MULTILINE), done.stdout
-    for name in ("limit: raw fetch", "limit: fetch + parse", "first sync", "unchanged re-sync"):
-        assert re.search(rf"^{re.escape(name)} .* {RATIO} / {RATIO}$", done.stdout, re.MULTILINE), done.stdout
-    for name in ("the cache", "entra.redeem", "an MSAL app per call"):
-        assert re.search(rf"^{name} .* {RATIO}$", done.stdout, re.MULTILINE), done.stdout
-    assert re.search(rf"^the broker, with everything .* {RATIO}$", done.stdout, re.MULTILINE), done.stdout
+    rows(done.stdout, "first page", "deep page", "search, many found", "search, one found", "prefix search")
+    rows(done.stdout, "substring search", "Paginator, page 1", "Paginator, in the middle")
+    rows(done.stdout, "the cache", "entra.redeem", "an MSAL app per call", "the broker, with everything")
+    rows(done.stdout, *LIMITS, *(f"ours: {name}" for name in OURS))
     assert re.search(rf"^until the last send came in .* {RATIO} +1$", done.stdout, re.MULTILINE), done.stdout
     late = r"^0 of [\d,]+ calls and [\d,]+ token requests came in after every process had said that it stopped\.$"
     assert re.search(late, done.stdout, re.MULTILINE), done.stdout
-    assert done.stdout.count("PostgreSQL" if SERVER else "SQLite") == 7
+    assert done.stdout.count("SQLite, " if where else "PostgreSQL, ") >= 8
+
+
+@pytest.mark.processes
+@pytest.mark.postgresql
+@pytest.mark.skipif(not SERVER, reason="needs CPV_TEST_POSTGRES_URL")
+def test_on_postgresql_it_ends_with_the_gates_and_says_which_it_could_not_measure():
+    done = bench(*TINY, "--only", "sync", "--only", "dispatch", "--only", "lanes", CPV_BENCH_POSTGRES_URL=SERVER)
+
+    assert done.returncode == 0, done.stderr
+    rows(done.stdout, "limit: raw COPY of ready rows", "limit: fetch + parse + COPY", "bulk_create: first")
+    rows(done.stdout, "update_or_create: first", "small, all done", "everything", "subscriptions")
+    gates = done.stdout.partition("# What must hold")[2]
+    judged = re.findall(r"^(.+?)  +(-|[\d,.]+(?: \w+)?)  +([<>]= [\d,.]+)  +[\d.]*  ?([!?]?)$", gates, re.MULTILINE)
+    named = {name: (figure, mark) for name, figure, _, mark in judged}
+    assert {"15, first: fetch + parse + raw COPY / ours", "peak memory at 15"} <= set(named)
+    assert named["15, unchanged, stable pages: customer rows written"] == ("0", "")
+    has_dlt = DLT.exists()
+    assert ("dlt is missing" in done.stdout) is not has_dlt
+    assert (named["15, first: dlt / ours"] == ("-", "?")) is not has_dlt
+    told = re.search(r"^(\d+) gates: (\d+) missed \(!\), (\d+) not measured \(\?\)\.$", done.stdout, re.MULTILINE)
+    assert told
+    marks = [mark for _, mark in named.values()]
+    assert [int(number) for number in told.groups()] == [len(marks), marks.count("!"), marks.count("?")]
 
 
 def test_what_it_cannot_measure_ends_with_its_cause():
