@@ -180,7 +180,12 @@ def acting_as_search(editor: BaseDatabaseSchemaEditor) -> Iterator[None]:
     """
     with editor.connection.cursor() as cursor:
         cursor.execute(_MAKE_ROLE.format(role=SEARCH))
-        cursor.execute("SELECT current_user, pg_has_role(current_user, %s, 'MEMBER')", [SEARCH])
+        # From PostgreSQL 16 on, whoever makes a role is a member who may pass it on, and not become it.
+        cursor.execute(
+            "SELECT current_user, pg_has_role(current_user, %s,"
+            " CASE WHEN current_setting('server_version_num')::int < 160000 THEN 'MEMBER' ELSE 'SET' END)",
+            [SEARCH],
+        )
         owner, is_member = cursor.fetchone()
         name = editor.connection.ops.quote_name(owner)
         if not is_member:
