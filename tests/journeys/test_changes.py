@@ -414,9 +414,9 @@ def test_a_subscription_without_a_mark_is_compared_by_all_that_is_known(here):
 # --- Too late, and stopped ------------------------------------------------------------------------------------------
 def test_a_preview_is_good_for_ten_minutes(here):
     change = here.previewed()
-    with time_machine.travel(timezone.now() + dt.timedelta(minutes=9, seconds=59), tick=False):
+    with time_machine.travel(change.read_at + dt.timedelta(minutes=9, seconds=59), tick=False):
         assert "You may say yes until" in text_of(here.portal.get(page(change)))
-    with time_machine.travel(timezone.now() + dt.timedelta(minutes=11), tick=False):
+    with time_machine.travel(change.read_at + dt.timedelta(minutes=10, seconds=1), tick=False):
         assert "This look is over" in text_of(here.portal.get(page(change)))
         assert not change.confirm("quantity", 12)
 
