@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 SESSION_KEY = "access_grant"
 MAY_APPROVE = (User.StaffRole.SECURITY.value, User.StaffRole.ADMIN.value)
-OPENS = frozenset({"home", "progress", "customers", "customer", "permissions", "connection"})  # names of pages; no more
+OPENS = frozenset(
+    {"home", "progress", "customers", "customer", "jobs", "permissions", "connection"}
+)  # names of pages; no more
 ROLE = "borrowed"  # no member's role: it holds no power to change, and no row can have it
 NOTED_FOR = dt.timedelta(minutes=1)  # the same page opened again within that is no new line
 

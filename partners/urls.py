@@ -1,6 +1,6 @@
 from django.urls import path
 
-from partners import views, views_borrowed, views_switch
+from partners import views, views_borrowed, views_jobs, views_switch
 
 urlpatterns = [
     path("", views.home, name="home"),
@@ -12,6 +12,9 @@ urlpatterns = [
     path("connection/", views.connection, name="connection"),
     path("connection/period", views.choose_period, name="choose_period"),
     path("connection/revoke", views.revoke, name="revoke"),
+    path("jobs/", views_jobs.job_list, name="jobs"),
+    path("jobs/<slug:kind>/act", views_jobs.job_act, name="job_act"),
+    path("jobs/<slug:kind>/removals", views_jobs.accept_removals, name="accept_removals"),
     path("permissions/", views.permissions, name="permissions"),
     path("switch/", views_switch.switch, name="switch"),
     path("activity/", views.activity_log, name="activity"),

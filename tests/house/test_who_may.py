@@ -30,6 +30,9 @@ WHO_MAY = {
     ("customer", "get"): (200, 200, 200, 404),
     ("ask_for_users", "post"): (302, 302, 404, 404),
     ("sync_now", "post"): (302, 302, 404, 404),
+    ("jobs", "get"): (200, 200, 200, 404),
+    ("job_act", "post"): (302, 302, 404, 404),
+    ("accept_removals", "post"): (302, 302, 404, 404),
     ("connection", "get"): (200, 200, 404, 200),
     ("permissions", "get"): (200, 200, 404, 200),
     ("activity", "get"): (200, 404, 404, 200),
@@ -56,6 +59,7 @@ WHO_MAY = {
 }
 FORMS = {
     "choose_period": {"days": "180"},
+    "job_act": {"act": "run"},
     "export_activity": {"format": "csv"},
     "team_invite": {"email": "new@contoso.test", "role": "reader"},
     "team_role": {"role": "operator"},
@@ -77,7 +81,7 @@ def ids(member) -> dict[str, dict[str, object]]:
     grant = borrowed.ask(partner=partner, by=asks, reason="names are missing")
     for name in ("allow_access", "refuse_access", "end_access"):
         FORMS[name] = {"grant": str(grant.pk)}
-    known = {"tenant_id": Customer.objects.order_by("pk")[0].tenant_id, "member_id": colleague.pk}
+    known = {"tenant_id": Customer.objects.order_by("pk")[0].tenant_id, "member_id": colleague.pk, "kind": "customers"}
     return {"": known | {"invitation_id": invitation.pk}, "team_remove": {"member_id": removed.pk}}
 
 

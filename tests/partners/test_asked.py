@@ -20,6 +20,7 @@ from tokens.models import AuditEvent
 
 pytestmark = pytest.mark.django_db
 Connect = Callable[..., Partner]
+BATCH = 5_000  # customers, ten pages: what is written together
 
 
 def said(partner: Partner) -> list[str]:
@@ -42,19 +43,19 @@ def test_a_paused_job_waits_for_nobody_but_whoever_resumes_it(connected_partner:
     assert said(job.partner) == ["job.paused", "job.resumed"]
 
 
-def test_a_run_under_way_stops_after_the_page_it_reads_and_goes_on_from_there(
+def test_a_run_under_way_stops_when_what_it_read_is_kept_and_goes_on_from_there(
     connected_partner: Connect, world: World
 ) -> None:
-    job = customers_of(connected_partner(customers=1200))
+    job = customers_of(connected_partner(customers=BATCH + 1))
     during_the_next_call(world, lambda: jobs.pause(job, by=SYSTEM))
 
     paused = run(job)
 
-    assert (paused.outcome, paused.error_code, paused.pages, job.failures) == ("waiting", "paused", 1, 0)
+    assert (paused.outcome, paused.error_code, paused.pages, job.failures) == ("waiting", "paused", 10, 0)
     assert jobs.claim_due() == []
     jobs.resume(job, by=SYSTEM)
     went_on = run(job)
-    assert (went_on.outcome, went_on.pages, went_on.seen) == ("done", 2, 1200)
+    assert (went_on.outcome, went_on.pages, went_on.seen) == ("done", 1, BATCH + 1)
 
 
 def test_hearing_of_it_costs_a_page_no_query(
@@ -74,16 +75,16 @@ def test_hearing_of_it_costs_a_page_no_query(
 
 # --- Cancel ---------------------------------------------------------------------------------------------------------
 def test_a_cancelled_run_ends_and_the_next_begins_at_the_beginning(connected_partner: Connect, world: World) -> None:
-    job = customers_of(connected_partner(customers=1200))
+    job = customers_of(connected_partner(customers=BATCH + 1))
     during_the_next_call(world, lambda: jobs.cancel(job, by=SYSTEM))
 
     ended = run(job)
 
-    assert (ended.outcome, ended.pages, job.cursor, job.cancelled_at) == ("cancelled", 1, {}, None)
+    assert (ended.outcome, ended.pages, job.cursor, job.cancelled_at) == ("cancelled", 10, {}, None)
     assert job.next_run_at
     assert job.next_run_at > timezone.now() + dt.timedelta(hours=5)
     jobs.try_again(job, by=SYSTEM)
-    assert run(job).pages == 3
+    assert run(job).pages == 11
 
 
 def test_cancelling_what_waits_forgets_where_it_stopped(connected_partner: Connect, world: World) -> None:

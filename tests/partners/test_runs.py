@@ -22,6 +22,7 @@ from tokens.models import AuditEvent, Halt
 
 pytestmark = pytest.mark.django_db
 Connect = Callable[..., Partner]
+BATCH = 5_000  # customers, ten pages: what is written together
 
 
 def a_partner(number: int) -> Partner:
@@ -324,7 +325,7 @@ def test_a_worker_that_is_told_to_end_leaves_the_job_to_the_next(connected_partn
 def test_a_run_that_had_its_time_keeps_what_it_read_and_goes_on_at_once(
     connected_partner: Connect, world: World, settings: Any
 ) -> None:
-    job = customers_of(connected_partner(customers=1200))
+    job = customers_of(connected_partner(customers=BATCH + 1))
     settings.CPV_TURN_SECONDS = 1
     world.sleep = time.sleep
     world.fail("partnercenter", "slow", times=1, seconds=1.1)
@@ -333,14 +334,14 @@ def test_a_run_that_had_its_time_keeps_what_it_read_and_goes_on_at_once(
     settings.CPV_TURN_SECONDS = 60
     second = run(job)
 
-    assert (first.outcome, first.error_code, first.pages) == ("waiting", "turn_over", 1)
+    assert (first.outcome, first.error_code, first.pages) == ("waiting", "turn_over", 10)
     assert job.failures == 0
-    assert (second.outcome, second.pages, second.seen) == ("done", 2, 1200)
-    assert job.partner.customers.present().count() == 1200
+    assert (second.outcome, second.pages, second.seen) == ("done", 1, BATCH + 1)
+    assert job.partner.customers.present().count() == BATCH + 1
 
 
 def test_a_job_that_made_room_is_due_again_without_a_pause(connected_partner: Connect, settings: Any) -> None:
-    job = customers_of(connected_partner(customers=1200))
+    job = customers_of(connected_partner(customers=BATCH + 1))
     settings.CPV_TURN_SECONDS = -1
 
     run(job)
@@ -348,8 +349,8 @@ def test_a_job_that_made_room_is_due_again_without_a_pause(connected_partner: Co
     assert job.pk in jobs.claim_due()
 
 
-def test_a_worker_that_shuts_down_lets_its_runs_end_after_the_page_they_read(connected_partner: Connect) -> None:
-    job = customers_of(connected_partner(customers=1200))
+def test_a_worker_that_shuts_down_lets_its_runs_end_when_what_they_read_is_kept(connected_partner: Connect) -> None:
+    job = customers_of(connected_partner(customers=BATCH + 1))
 
     worker_shutting_down.send(sender="a worker")
     try:
@@ -357,5 +358,5 @@ def test_a_worker_that_shuts_down_lets_its_runs_end_after_the_page_they_read(con
     finally:
         work._closing.clear()  # a process has one end; this one is a test's
 
-    assert (ended.outcome, ended.pages) == ("waiting", 1)
+    assert (ended.outcome, ended.pages) == ("waiting", 10)
     assert "another one goes on" in ended.error

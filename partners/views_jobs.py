@@ -1,0 +1,66 @@
+"""The work for the partner, and what its people may do about it."""
+
+from __future__ import annotations
+
+from django.contrib import messages
+from django.http import Http404, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_POST, require_safe
+
+from partners import removals, workboard
+from partners.access import PartnerRequest, needs, partner_required
+from partners.powers import Power
+from partners.standing import current_token, standing
+
+DONE = {
+    "run": "It begins as soon as a worker is free.",
+    "pause": "It is paused. A run under way stops as soon as what it read is kept.",
+    "resume": "It goes on from where it was.",
+    "cancel": "The run is cancelled. What it has written stays.",
+    "release": "It tries again as soon as a worker is free.",
+}
+UNCHANGED = "Nothing was changed: it is not as it was when you opened this page."
+
+
+@require_safe
+@partner_required
+@needs(Power.CUSTOMERS)
+def job_list(request: PartnerRequest) -> HttpResponse:
+    """Each kind of work in words: how far it is, who acts, when it comes again, and what was done lately."""
+    stands = standing(request.partner, current_token(request.partner))
+    context = {
+        "partner": request.partner,
+        "standing": stands,
+        "board": workboard.board(request.member, stands),
+        "may_act": request.member.may(Power.JOBS),
+    }
+    return render(request, "partners/jobs.html", context)
+
+
+@require_POST
+@partner_required
+@needs(Power.JOBS)
+def job_act(request: PartnerRequest, kind: str) -> HttpResponse:
+    """Run, pause, resume, cancel or release one kind of work."""
+    what = request.POST.get("act", "")
+    if what not in workboard.ACTS or not request.partner.jobs.filter(kind=kind).exists():
+        raise Http404
+    if workboard.act(request.partner, kind, what, by=request.user.as_actor()):
+        messages.success(request, DONE[what])
+    else:
+        messages.warning(request, UNCHANGED)
+    return redirect("jobs")
+
+
+@require_POST
+@partner_required
+@needs(Power.JOBS)
+def accept_removals(request: PartnerRequest, kind: str) -> HttpResponse:
+    """Say of rows that are missing at Microsoft, and that we held because they are many, that they are gone indeed."""
+    if not request.member.sees_every_customer:  # how many, and which, is not theirs to judge
+        raise Http404
+    if removals.accept(request.partner, kind, by=request.user.as_actor()):
+        messages.success(request, "They are taken away after the next complete reading, and kept for 30 days.")
+    else:
+        messages.warning(request, UNCHANGED)
+    return redirect("jobs")

@@ -1,0 +1,210 @@
+"""
+The work for a partner as its people read it: each kind of job in words, how far it is, who acts, and what they may do.
+
+Derived from the rows of the jobs, their newest runs and where the partner stands; nothing is stored.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from django.db.models import F, OuterRef, QuerySet, Subquery
+from django.utils import timezone
+
+from partners import jobs
+from partners.models import Job, Member, Partner, Run
+from partners.standing import Standing
+from tokens.actors import Actor
+
+RECENT = 10
+MINE = "partner"  # who acts, as `partners.standing` names them
+
+
+@dataclass(frozen=True)
+class Button:
+    """What somebody may do: its name in the form, and what the button says."""
+
+    act: str
+    words: str
+
+
+RUN, PAUSE, RESUME = Button("run", "Run now"), Button("pause", "Pause"), Button("resume", "Resume")
+CANCEL, RELEASE = Button("cancel", "Cancel this run"), Button("release", "Let it try again")
+ACTS: dict[str, Callable[..., bool]] = {
+    "run": jobs.try_again,
+    "pause": jobs.pause,
+    "resume": jobs.resume,
+    "cancel": jobs.cancel,
+    "release": jobs.release,
+}
+WAITS = {
+    "asked_to_wait": "Microsoft asked us to wait with calls for your organisation.",
+    "service_down": "Microsoft does not answer just now. One call at a time tries; the others wait.",
+    "too_fast": "More calls are due than may leave in a second.",
+}
+
+
+@dataclass(frozen=True)
+class State:
+    """In words, with a tone that is only ever shown beside them, why, who acts, and the button that fits."""
+
+    title: str
+    tone: str  # ok, attention, stopped
+    reason: str = ""
+    owner: str = "nobody"
+    action: str = ""
+    button: Button | None = RUN
+    code: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One kind of work for one partner."""
+
+    kind: jobs.Kind
+    state: State
+    is_active: bool
+    pages: int
+    seen: int
+    expected: int | None
+    next_at: dt.datetime | None
+    as_of: dt.datetime | None
+    is_stale: bool
+    missing: int  # rows whose removal waits for a person
+
+
+@dataclass(frozen=True)
+class Board:
+    lines: list[Line]
+    runs: list[Any]
+    with_numbers: bool  # they tell how many customers there are
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it is worth asking again in a moment."""
+        return any(line.is_active for line in self.lines)
+
+
+def board(member: Member, stands: Standing) -> Board:
+    """Everything the page shows, in a handful of queries however much there is."""
+    partner, now = member.partner, timezone.now()
+    by_kind: dict[str, list[Job]] = {}
+    for job in partner.jobs.annotate(**_newest()).order_by("kind", "lane"):
+        by_kind.setdefault(job.kind, []).append(job)
+    newest = {run.job_id: run for run in _runs(partner, by_kind)}
+    held: Counter[str] = Counter()
+    for state in partner.list_states.filter(held_at__isnull=False).exclude(accepted_missing__gte=F("missing")):
+        held[state.kind] += state.missing
+    lines = [
+        _line(kind, by_kind[name], newest, stands, now, held[name])
+        for name, kind in jobs.kinds().items()
+        if name in by_kind
+    ]
+    recent: list[Any] = list(partner.runs.select_related("job").order_by("-started_at", "-pk")[:RECENT])
+    for run in recent:
+        run.title = jobs.kinds()[run.job.kind].title if run.job.kind in jobs.kinds() else run.job.kind
+    return Board(lines, recent, member.sees_every_customer)
+
+
+def act(partner: Partner, kind: str, what: str, *, by: Actor, reason: str = "") -> bool:
+    """Do what a button says; False when there is no such job, or it changes nothing any more."""
+    job = partner.jobs.filter(kind=kind).select_related("partner").order_by("lane").first()
+    return job is not None and ACTS[what](job, by=by, reason=reason)
+
+
+def _newest() -> dict[str, Any]:
+    of_job = Run.objects.filter(job=OuterRef("pk")).order_by("-pk")
+    done = of_job.filter(outcome=Run.Outcome.DONE)
+    return {"newest": Subquery(of_job.values("pk")[:1]), "done_at": Subquery(done.values("finished_at")[:1])}
+
+
+def _runs(partner: Partner, by_kind: dict[str, list[Any]]) -> QuerySet[Run]:
+    return partner.runs.filter(pk__in=[job.newest for lanes in by_kind.values() for job in lanes if job.newest])
+
+
+def _line(
+    kind: jobs.Kind, lanes: list[Any], newest: dict[int, Run], stands: Standing, now: dt.datetime, missing: int
+) -> Line:
+    runs = [newest[job.pk] for job in lanes if job.pk in newest]
+    running = [newest[job.pk] for job in lanes if job.is_running and job.pk in newest and newest[job.pk].is_running]
+    done = [job.done_at for job in lanes]
+    as_of = min(done) if all(done) else None
+    counted = running or runs
+    return Line(
+        kind=kind,
+        state=_state(lanes, runs, stands, now),
+        is_active=stands.is_live and any(job.is_running or _is_due(job, now) for job in lanes),
+        pages=sum(run.pages for run in counted),
+        seen=sum(run.seen for run in counted),
+        expected=_sum(run.expected for run in counted),
+        next_at=min((job.next_run_at for job in lanes if job.next_run_at and not job.paused_at), default=None),
+        as_of=as_of,
+        is_stale=as_of is None or now - as_of > kind.fresh_for,
+        missing=missing,
+    )
+
+
+def _sum(numbers: Iterable[int | None]) -> int | None:
+    known = list(numbers)
+    return None if None in known or not known else sum(number or 0 for number in known)
+
+
+def _is_due(job: Job, now: dt.datetime) -> bool:
+    return job.paused_at is None and job.next_run_at is not None and job.next_run_at <= now
+
+
+def _state(lanes: list[Any], runs: list[Run], stands: Standing, now: dt.datetime) -> State:
+    """The worst that is true of any lane, first what a person decided and then what happened."""
+    is_running = any(job.is_running for job in lanes)
+    paused = [job for job in lanes if job.paused_at]
+    if paused and is_running:
+        return State("Pausing", "attention", "It stops as soon as what it read is kept.", button=CANCEL)
+    if paused:
+        return State(
+            "Paused", "attention", "Somebody paused it. It goes on from where it was.", MINE, "Resume it.", RESUME
+        )
+    if not stands.is_live:
+        return State("Stopped", "stopped", stands.reason, stands.owner, stands.action, button=None, code=stands.code)
+    if any(job.cancelled_at for job in lanes if job.is_running):
+        return State("Being cancelled", "attention", "It ends as soon as what it read is kept.", button=None)
+    if is_running:
+        return State("Running", "ok", button=PAUSE)
+    held = [job for job in lanes if job.quarantined_at]
+    worst = max(runs, key=lambda run: (_WORSE.get(str(run.outcome), 0), run.pk), default=None)
+    if held:
+        why = f"It failed {held[0].failures} times in a row, and is held so that it disturbs nobody."
+        said = f" The last time: {worst.error}" if worst and worst.error else ""
+        code = worst.error_code if worst else ""
+        return State("Held", "stopped", why + said, "support", "Support looks into it.", RELEASE, code)
+    if any(_is_due(job, now) for job in lanes):
+        return State("Queued", "ok", "It begins as soon as a worker is free.", button=PAUSE)
+    waits = next((job.wait_code for job in lanes if job.wait_code), "")
+    if waits:
+        return State("Waiting", "attention", WAITS.get(waits, ""), code=waits)
+    return _after(worst)
+
+
+_WORSE = {"cancelled": 1, "taken_over": 2, "waiting": 3, "failed": 4, "refused": 5}
+
+
+def _after(run: Run | None) -> State:
+    """What the newest run says, when nothing is under way."""
+    if run is None:
+        return State("Not run yet", "attention")
+    match run.outcome:
+        case Run.Outcome.REFUSED:
+            action = "Give the account that agreed what is missing, then run it now."
+            return State("Refused by Microsoft", "stopped", run.error, MINE, action, code=run.error_code)
+        case Run.Outcome.FAILED:
+            return State(
+                "Failed", "stopped", run.error, "support", "Support sees it and looks into it.", code=run.error_code
+            )
+        case Run.Outcome.WAITING | Run.Outcome.TAKEN_OVER:
+            return State("Waiting", "attention", run.error, code=run.error_code)
+        case Run.Outcome.CANCELLED:
+            return State("Cancelled", "attention", run.error)
+    return State("Done", "ok")

@@ -1,0 +1,164 @@
+"""The page of the work: each kind in words, with the one button that fits, for who may press it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from partners import jobs
+from partners.models import ChosenCustomer, Job, ListState, Member, Run
+from tests.live import text_of
+from tokens.models import AuditEvent
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def page(member: Any) -> str:
+    answer = member.portal.get("/jobs/")
+    assert answer.status_code == 200
+    return str(answer.content.decode())
+
+
+def buttons(html: str) -> list[str]:
+    forms = re.findall(r'(?s)<form method="post" action="/jobs/customers/act">(.*?)</form>', html)
+    return [re.findall(r'name="act" value="(\w+)"', form)[0] for form in forms]
+
+
+def press(member: Any, act: str) -> Any:
+    return member.portal.post("/jobs/customers/act", {"act": act})
+
+
+def set_job(**fields: Any) -> None:
+    Job.objects.update(**fields)
+
+
+@pytest.fixture
+def synced(member):
+    jobs.run_job(Job.objects.get().pk)
+    return member
+
+
+LATER = {"next_run_at": dt.datetime(2999, 1, 1, tzinfo=dt.UTC)}
+NOW = {"leased_until": dt.datetime(2999, 1, 1, tzinfo=dt.UTC), "next_run_at": dt.datetime(2026, 1, 1, tzinfo=dt.UTC)}
+AT = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+
+
+@pytest.mark.parametrize(
+    ("fields", "title", "button"),
+    [
+        ({}, "Done", "run"),
+        ({"next_run_at": AT}, "Queued", "pause"),
+        (NOW, "Running", "pause"),
+        (NOW | {"paused_at": AT}, "Pausing", "cancel"),
+        (NOW | {"cancelled_at": AT}, "Being cancelled", None),
+        ({"paused_at": AT}, "Paused", "resume"),
+        ({"quarantined_at": AT, "next_run_at": None, "failures": 10}, "Held", "release"),
+        (LATER | {"wait_code": "asked_to_wait"}, "Waiting", "run"),
+    ],
+)
+def test_each_state_has_its_words_and_the_one_button_that_fits(synced, fields, title, button):
+    set_job(**fields)
+
+    html = page(synced)
+
+    assert f"<strong>{title}</strong>" in html
+    assert buttons(html) == ([button] if button else [])
+
+
+@pytest.mark.parametrize(
+    ("outcome", "title", "who"),
+    [
+        ("refused", "Refused by Microsoft", "Your organisation"),
+        ("failed", "Failed", "Support at"),
+        ("waiting", "Waiting", "Nobody needs to act"),
+        ("cancelled", "Cancelled", "Nobody needs to act"),
+    ],
+)
+def test_what_went_wrong_is_said_with_its_reason_and_who_acts(synced, outcome, title, who):
+    Run.objects.update(outcome=outcome, error="Because of the moon.", error_code="moon")
+
+    words = text_of(page(synced))
+
+    assert title in words
+    assert "Because of the moon." in words
+    assert "Reference: moon" in words
+    assert who in words
+
+
+def test_pressing_it_does_it_and_is_written_down(synced):
+    for act in ("run", "pause", "resume"):
+        assert press(synced, act).headers["Location"] == "/jobs/"
+        assert "Done:" in page(synced)
+
+    assert Job.objects.get().next_run_at <= timezone.now()
+    written = AuditEvent.objects.filter(object="customers").order_by("pk").values_list("action", flat=True)
+    assert list(written)[-3:] == ["sync.asked", "job.paused", "job.resumed"]
+
+
+def test_a_button_of_an_old_page_changes_nothing_and_says_so(synced):
+    press(synced, "release")
+
+    assert "Nothing was changed" in page(synced)
+
+
+@pytest.mark.parametrize("act", ["", "kill", "stop"])
+def test_what_the_page_does_not_offer_is_not_there(synced, act):
+    assert press(synced, act).status_code == 404
+    assert synced.portal.post("/jobs/nonsense/act", {"act": "run"}).status_code == 404
+
+
+def test_a_reader_sees_and_has_no_button(synced):
+    Member.objects.update(role="reader")
+
+    html = page(synced)
+
+    assert buttons(html) == []
+    assert "3" in re.findall(r'data-label="Read"><span>(\d+)', html)
+    assert press(synced, "run").status_code == 404
+
+
+def test_who_is_limited_to_some_customers_sees_no_numbers_of_all(synced):
+    Member.objects.update(role="operator", limited_at=timezone.now())
+    set_job(**NOW)
+    ListState.objects.update(held_at=timezone.now(), missing=2)
+
+    html = page(synced)
+
+    assert 'data-label="Read"' not in html
+    assert "read</p>" not in html
+    assert "missing at Microsoft" not in html
+    assert synced.portal.post("/jobs/customers/removals").status_code == 404
+    assert not ChosenCustomer.objects.exists()
+
+
+def test_a_page_of_work_under_way_asks_for_itself_and_one_at_rest_does_not(synced):
+    assert "hx-get" not in page(synced)
+    set_job(**NOW)
+
+    assert 'hx-get="/jobs/" hx-trigger="every 2s" hx-select="#jobs"' in page(synced)
+
+
+def test_so_many_missing_that_a_person_must_look_have_a_button_of_their_own(synced):
+    ListState.objects.update(held_at=timezone.now(), missing=7)
+
+    assert "7 of them are missing" in text_of(page(synced))
+    synced.portal.post("/jobs/customers/removals")
+
+    assert "7 of them are missing" not in text_of(page(synced))
+    assert ListState.objects.get().accepted_missing == 7
+
+
+def test_the_page_costs_the_same_however_much_there_is(synced, django_assert_max_num_queries):
+    partner = Job.objects.get().partner
+    for kind in jobs.kinds():
+        jobs.ensure(partner, kind)
+    job = Job.objects.get(kind="customers")
+    Run.objects.bulk_create([Run(partner=partner, job=job, fence=1, outcome="done") for _ in range(50)])
+
+    with django_assert_max_num_queries(10):
+        html = page(synced)
+    assert html.count('class="cpv-card cpv-state') == len(jobs.kinds())
