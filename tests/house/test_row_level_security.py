@@ -103,7 +103,7 @@ def _value(field: models.Field[Any, Any], name: str, row_of: Callable[[type[mode
             return psycopg.types.json.Json({})
         case models.BinaryField():
             return uuid.uuid4().bytes
-        case models.IntegerField():
+        case models.IntegerField() | models.FloatField():
             return 1
     fixed = {"cloud": "global", "role": "owner", "staff_role": "", "refusal": "", "actor_kind": "system"}
     return fixed.get(field.name, f"canary-{name}-{uuid.uuid4().hex}"[: field.max_length])
@@ -508,6 +508,19 @@ def test_rights_that_a_login_got_otherwise_are_a_fault_and_the_next_migrate_take
 
     assert len(found) == 1
     assert "has rights of its own" in found[0]
+    assert rls.faults(login) == ()
+
+
+def test_without_temporary_tables_nobody_serves_and_the_next_migrate_allows_them(walled, login):
+    with psycopg.connect(walled.superuser_url) as behind:
+        [database] = behind.execute("SELECT current_database()").fetchone()
+        behind.execute(sql.SQL("REVOKE TEMPORARY ON DATABASE {} FROM cpv_tenant").format(sql.Identifier(database)))
+
+    found = rls.faults(login)
+    migrate(walled)
+
+    assert len(found) == 1
+    assert "temporary tables" in found[0]
     assert rls.faults(login) == ()
 
 
