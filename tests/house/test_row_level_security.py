@@ -103,7 +103,7 @@ def _value(field: models.Field[Any, Any], name: str, row_of: Callable[[type[mode
             return psycopg.types.json.Json({})
         case models.BinaryField():
             return uuid.uuid4().bytes
-        case models.IntegerField():
+        case models.IntegerField() | models.FloatField():
             return 1
     fixed = {"cloud": "global", "role": "owner", "staff_role": "", "refusal": "", "actor_kind": "system"}
     return fixed.get(field.name, f"canary-{name}-{uuid.uuid4().hex}"[: field.max_length])
