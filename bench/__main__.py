@@ -8,18 +8,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from statistics import median, quantiles
-from typing import Any
+from statistics import median
 
-from bench import dispatches, lanes, stopping, syncs
+from bench import dispatches, lanes, lists, stopping, syncs
 from bench.ground import POSTGRES, Broken, a_certificate, ground, tenant_of
 from bench.servers import a_postgres
 from bench.standin import CERTIFICATE
 from bench.table import ROW, Gate, Strategy, in_turns, print_gates, print_table, say, title
 
-GOAL = 1.3  # p95 of the list at the largest size, against the smallest
-WALLS_GOAL = 1.2
-FULL = {"sizes": [10_000, 100_000, 1_000_000], "rows": [1_000, 1_000_000]}
+FULL = {"sizes": [10_000, 100_000, 1_000_000], "rows": [1_000, 1_000_000, 10_000_000]}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -82,46 +79,6 @@ def _a_server(options: argparse.Namespace) -> Iterator[None]:
         yield
 
 
-def pages(options: argparse.Namespace) -> None:
-    """The customer list at two sizes; the figure is the ratio between them."""
-    few, many = options.rows
-    tenants = {str(size): tenant_of(size) for size in options.rows}
-    with ground({}) as where:
-        for size in options.rows:
-            where.measure("fill", tenant=tenant_of(size), size=size)
-        title("Customer list", where)
-        same: dict[str, Any] = {"tenants": tenants, "requests_each": options.requests}
-        rounds, bare = [], []
-        for _ in range(options.rounds):
-            rounds.append(where.measure("pages", **same))
-            if where.superuser_url:
-                bare.append(where.without_walls().measure("pages", **same, walls=False))
-    say(ROW.format("ms, p50 / p95", f"{few:,}", f"{many:,}", "p50 ratio", "p95 ratio"))
-    for page in rounds[0]:
-        small, large = ([_percentiles(one[page][str(size)]) for one in rounds] for size in (few, many))
-        words = ["{:.1f} / {:.1f}".format(*map(median, zip(*sized, strict=True))) for sized in (small, large)]
-        p50, p95 = (median(b[i] / a[i] for a, b in zip(small, large, strict=True)) for i in (0, 1))
-        judged = "" if p95 <= GOAL else " !"
-        say(ROW.format(page, *words, f"{p50:.2f}", f"{p95:.2f}{judged}"))
-    say(f"The goal is a p95 ratio of at most {GOAL}.")
-    if bare:
-        _overhead(rounds, bare, str(many))
-
-
-def _overhead(rounds: list[Any], bare: list[Any], size: str) -> None:
-    """What row level security and its guard add to a page: medians with it over medians without."""
-    say(ROW.format(f"walls, p50 at {int(size):,}", "with, ms", "without", "ratio", ""))
-    for page in rounds[0]:
-        within, without = (median(median(one[page][size]) for one in some) for some in (rounds, bare))
-        judged = "" if within / without <= WALLS_GOAL else " !"
-        say(ROW.format(page, f"{within:.1f}", f"{without:.1f}", f"{within / without:.2f}{judged}", ""))
-    say(f"The goal is a ratio of at most {WALLS_GOAL}.")
-
-
-def _percentiles(values: list[float]) -> tuple[float, float]:
-    return median(values), quantiles(values, n=20)[-1]
-
-
 def tokens(options: argparse.Namespace) -> None:
     """An access token from the cache, from Entra, and by the broker with everything."""
     size = 1
@@ -176,7 +133,7 @@ def kill(options: argparse.Namespace) -> None:
 
 
 BENCHES: dict[str, Callable[[argparse.Namespace], list[Gate] | None]] = {
-    "list": pages,
+    "list": lists.measure,
     "tokens": tokens,
     "sync": syncs.measure,
     "lanes": lanes.measure,

@@ -9,35 +9,26 @@ from __future__ import annotations
 import functools
 import json
 import os
-import random
 import sys
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import quote
 
 import django
 import msal
-import psycopg
 import requests
 
 django.setup()
 
 from django.conf import settings  # noqa: E402
-from django.core import signing  # noqa: E402
-from django.db import connection  # noqa: E402
-from django.db.backends.signals import connection_created  # noqa: E402
-from django.test import Client  # noqa: E402
-from django.utils import timezone  # noqa: E402
 
 from bench.clock import clock  # noqa: E402
 from bench.standin import CERTIFICATE, TLS, TLS_URL, name_of  # noqa: E402
 from cpvpanel import demo  # noqa: E402
-from partners import jobs, listing  # noqa: E402
-from partners.models import Customer, Job, Member, Partner, Run, User  # noqa: E402
+from partners import jobs  # noqa: E402
+from partners.models import Partner  # noqa: E402
 from partners.standing import current_token  # noqa: E402
-from sandbox.customers import Customers  # noqa: E402
 from tokens import actors, broker, custody, outside, permissions  # noqa: E402
 from tokens.access_cache import AccessCache, Key  # noqa: E402
 from tokens.clouds import Audience, cloud_named  # noqa: E402
@@ -48,10 +39,9 @@ from tokens.minting import Wish  # noqa: E402
 from tokens.models import RefreshToken  # noqa: E402
 from tokens.secret import Secret  # noqa: E402
 from tokens.sessions import ApiSession  # noqa: E402
-from tokens.tenancy import mirrored_tables, partner_scope, system_scope, tenant_tables  # noqa: E402
+from tokens.tenancy import mirrored_tables, system_scope, tenant_tables  # noqa: E402
 
-WARM_UP = 15  # requests or tokens before the clock starts
-PLACES = 20  # deep pages that are looked at
+WARM_UP = 15  # tokens before the clock starts
 WHO = actors.command("bench")
 JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
@@ -88,102 +78,6 @@ def _session(partner: Partner) -> ApiSession:
     token = current_token(partner)
     assert token
     return broker.session(token, Audience.PARTNER_CENTER, purpose="sync.customers", actor=WHO)
-
-
-def fill(tenant: str, size: int) -> None:
-    """A partner with this many customers in the mirror, one complete sync, and a member who may look."""
-    partner = Partner.objects.create(cloud="global", tenant_id=tenant, name=f"Bench{size}")
-    user = User.objects.create_user(f"member of {size}")
-    Member.objects.create(user=user, partner=partner, role=Member.Role.OWNER)
-    described = [
-        Customer(
-            partner=partner,
-            tenant_id=one.tenant_id,
-            name=one.company_name,
-            name_key=one.company_name.casefold(),
-            domain=one.domain,
-            relationship=one.relationship,
-            content_hash=bytes(16),
-        )
-        for one in Customers(1, tenant, size)
-    ]
-    with partner_scope(partner):
-        Customer.objects.bulk_create(described, batch_size=5_000)
-    job = jobs.ensure(partner, "customers")
-    Run.objects.create(
-        partner=partner, job=job, fence=1, outcome=Run.Outcome.DONE, seen=size, finished_at=timezone.now()
-    )
-    Job.objects.update(next_run_at=None)  # as after a sync: nothing is due
-    tidy()
-
-
-def tidy() -> None:
-    """Statistics and visibility as the server's own housekeeping leaves them sooner or later."""
-    if connection.vendor == "postgresql":
-        with psycopg.connect(os.environ["DATABASE_OWNER_URL"], autocommit=True) as owner:
-            owner.execute("VACUUM ANALYZE partners_customer")
-    else:
-        with connection.cursor() as cursor:
-            cursor.execute("ANALYZE")
-
-
-# --- Customer list --------------------------------------------------------------------------------------------------
-def pages(tenants: dict[str, str], requests_each: int, walls: bool = True) -> dict[str, dict[str, list[float]]]:
-    """
-    Milliseconds of every request: page → size → values. Sizes take turns, so the machine's moods meet all.
-
-    Without `walls` nothing guards a statement, and the login is one that no policy binds: what they cost is the rest.
-    """
-    if not walls:
-        connection_created.disconnect(dispatch_uid="tenancy")
-        connection.execute_wrappers.clear()
-    visitors = {size: Visitor(tenant) for size, tenant in tenants.items()}
-    found: dict[str, dict[str, list[float]]] = {page: {size: [] for size in tenants} for page in PAGES}
-    for turn in range(WARM_UP + requests_each):
-        for page, address in PAGES.items():
-            for size, visitor in visitors.items():
-                milliseconds = visitor.look(address(visitor))
-                if turn >= WARM_UP:
-                    found[page][size].append(milliseconds)
-    return found
-
-
-class Visitor:
-    """A signed-in member of one partner, who knows a few of its customers."""
-
-    def __init__(self, tenant: str) -> None:
-        partner = Partner.objects.get(tenant_id=tenant)
-        self._client = Client()
-        self._client.force_login(partner.members.get().user)
-        session = self._client.session
-        session["partner_id"] = partner.pk
-        session.save()
-        with partner_scope(partner):
-            keys = list(partner.customers.order_by("name_key", "id").values_list("name_key", "id", "domain"))
-        some = random.Random(7).choices(keys[: -listing.PAGE_SIZE] or keys, k=PLACES)  # noqa: S311 - any places will do
-        self.marks = [signing.dumps([name, pk], salt=listing.SALT, compress=True) for name, pk, _ in some]
-        self.domains = [domain for *_, domain in some]
-        self._turn = 0
-
-    def look(self, query: str) -> float:
-        self._turn += 1
-        began = time.perf_counter()
-        answer = self._client.get(f"/customers/{query}")
-        milliseconds = (time.perf_counter() - began) * 1000
-        assert answer.status_code == 200, answer.status_code
-        assert b"data-label" in answer.content, query
-        return milliseconds
-
-    def one_of(self, some: list[str]) -> str:
-        return quote(some[self._turn % len(some)])
-
-
-PAGES: dict[str, Callable[[Visitor], str]] = {
-    "first page": lambda visitor: "",
-    "deep page": lambda visitor: f"?after={visitor.one_of(visitor.marks)}",
-    "search, many found": lambda visitor: "?q=group",
-    "search, one found": lambda visitor: f"?q={visitor.one_of(visitor.domains)}",
-}
 
 
 def _each(step: Callable[[], object], number: int) -> dict[str, Any]:

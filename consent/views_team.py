@@ -203,7 +203,7 @@ def customers(request: PartnerRequest, member_id: int) -> HttpResponse:
         rows = member.chosen_customers.select_related("customer").order_by("customer__name_key", "customer")
         chosen = [row.customer for row in rows]
         free = request.member.customers.exclude(pk__in=[customer.pk for customer in chosen])
-        others = customer_page(free, text=text, after=request.GET.get("after", ""))
+        others = customer_page(free, text=text, after=request.GET.get("after", ""), left_out=len(chosen))
     context = {"whose": member, "chosen": chosen, "page": others, "q": text}
     return render(request, "consent/team_customers.html", context)
 

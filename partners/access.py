@@ -78,21 +78,26 @@ def partner_required(
     @never_cache  # also once somebody has signed out and goes back
     @wraps(view)
     def checked(request: Any, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
-        member = borrowed.stand_in(request) or membership(request)
-        if member is None and _may_choose(request):
-            return redirect("switch")
-        if member is None or not member.may(getattr(view, "power", None)):
-            raise Http404
-        request.partner, request.member = member.partner, member
-        with partner_scope(member.partner), _one_transaction(request):
-            return borrowed.noted(request, view(request, *args, **kwargs))
+        with _one_transaction(request):
+            member = borrowed.stand_in(request) or membership(request)
+            if member is None and _may_choose(request):
+                return redirect("switch")
+            if member is None or not member.may(getattr(view, "power", None)):
+                raise Http404
+            request.partner, request.member = member.partner, member
+            with partner_scope(member.partner):
+                return borrowed.noted(request, view(request, *args, **kwargs))
 
     checked.partner_required = True  # type: ignore[attr-defined] # the sweep of the walls looks for it
     return checked
 
 
 def _one_transaction(request: HttpRequest) -> AbstractContextManager[Any]:
-    """A page that only reads takes on its partner's role once; SQLite has no roles, and would make writers wait."""
+    """
+    A page that only reads is one transaction, which takes on the system's role once, and then its partner's.
+
+    SQLite has no roles, and would make writers wait.
+    """
     is_reading = request.method in ("GET", "HEAD") and connection.vendor == "postgresql"
     return transaction.atomic() if is_reading else nullcontext()
 
@@ -109,6 +114,8 @@ def membership(request: HttpRequest) -> Member | None:
         return None
     mine = borrowed.with_news(places(request.user.pk))
     member: Member | None = mine.filter(partner_id=chosen_partner(request)).first()
+    if member is not None:
+        borrowed.add_news(member)
     return member
 
 

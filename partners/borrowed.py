@@ -241,8 +241,18 @@ def _what_is_opened(request: Any) -> str:
     return f"{page} {match.kwargs['tenant_id']}" if "tenant_id" in match.kwargs else str(page)
 
 
-def with_news(members: QuerySet[Member]) -> QuerySet[Member]:
+def with_news(members: QuerySet[Any]) -> QuerySet[Any]:
+    """Note whether any look or request of the partner's tells of no end yet: for most there is none (`add_news`)."""
+    unsaid = AccessGrant.objects.filter(partner=OuterRef("partner")).unsaid()
+    noted: QuerySet[Any] = members.annotate(has_looks=Exists(unsaid))
+    return noted
+
+
+def add_news(member: Any) -> None:
     """What every page of theirs tells: until when staff may look (`lent_until`), and whether a request waits."""
-    now, of_it = timezone.now(), AccessGrant.objects.filter(partner=OuterRef("partner"))
-    lent = of_it.in_force(now).order_by("-ends_at").values("ends_at")[:1]
-    return members.annotate(lent_until=Subquery(lent), is_asked=Exists(of_it.waiting(now)))
+    member.lent_until, member.is_asked = None, False
+    if member.has_looks:
+        now, of_it = timezone.now(), AccessGrant.objects.filter(partner=member.partner_id)
+        lent = of_it.in_force(now).order_by("-ends_at").values("ends_at")[:1]
+        told = Member.objects.filter(pk=member.pk).annotate(until=Subquery(lent), asks=Exists(of_it.waiting(now)))
+        member.lent_until, member.is_asked = told.values_list("until", "asks").get()

@@ -28,14 +28,22 @@ class CustomerPage:
         return len(self.customers)
 
 
-def customer_page(customers: CustomerQuerySet, *, text: str, after: str) -> CustomerPage:
-    """One page; `after` is the opaque mark of the last row seen. A mark that isn't ours starts from the beginning."""
-    found = customers.present().matching(text).order_by("name_key", "id")
+def customer_page(customers: CustomerQuerySet, *, text: str, after: str, left_out: int | None = 0) -> CustomerPage:
+    """
+    One page; `after` is the opaque mark of the last row seen. A mark that isn't ours starts from the beginning.
+
+    `customers` are all of a partner's but `left_out`; None says that they are few, which a search reads through.
+    """
     mark = _read(after)
+    found = customers.present()
+    if text and left_out is not None:
+        found = found.first_found(text, after=mark, most=PAGE_SIZE + 1 + left_out)
+    else:
+        found = found.matching(text)
     if mark:
         name, pk = mark
         found = found.filter(Q(name_key__gt=name) | Q(name_key=name, id__gt=pk), name_key__gte=name)
-    rows = list(found[: PAGE_SIZE + 1])
+    rows = list(found.order_by("name_key", "id")[: PAGE_SIZE + 1])
     more = len(rows) > PAGE_SIZE
     rows = rows[:PAGE_SIZE]
     return CustomerPage(

@@ -6,14 +6,14 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import Case, Count, Exists, IntegerField, QuerySet, Subquery, When
-from django.db.models.functions import Coalesce
+from django.db.models import Exists, IntegerField, QuerySet, Subquery
 from django.utils import timezone
 
 from partners.models import Job, Member, Partner, Run
 from tokens.models import RefreshToken
 
 RECENT = 5
+KIND = "customers"  # the runs that are meant; what else is mirrored has runs of its own
 COUNTED = 1_000  # customers; a page that counts more of them costs the more, the more there are
 WORDS = {
     "done": "done",
@@ -78,8 +78,17 @@ class Overview:
         return Progress(newest, not done_before, is_live, self.with_numbers)
 
 
+class HowMany(Subquery):
+    """How many rows a sliced query finds: its end is the end of what it costs, which COUNT's is not."""
+
+    template = "COALESCE((SELECT SUM(1) FROM (%(subquery)s) AS counted), 0)"
+    output_field = IntegerField()
+    empty_result_set_value = 0
+
+
 def _done(partner: Partner) -> QuerySet[Run]:
-    return Run.objects.filter(partner=partner.pk, outcome=Run.Outcome.DONE).order_by("-finished_at")
+    done = Run.objects.filter(partner=partner.pk, job__kind=KIND, outcome=Run.Outcome.DONE)
+    return done.order_by("-finished_at")
 
 
 def as_of(partner: Partner) -> Subquery:
@@ -90,33 +99,31 @@ def as_of(partner: Partner) -> Subquery:
 def overview(member: Member) -> Overview:
     """The newest runs with freshness and the count of this member's customers, in one query."""
     partner, sees_all = member.partner, member.sees_every_customer
-    due = Job.objects.filter(partner=partner.pk, paused_at=None, next_run_at__lte=timezone.now())
-    present = member.customers.present().order_by()
-    counted = present.values("partner").annotate(n=Count("pk")).values("n")
+    due = Job.objects.filter(partner=partner.pk, kind=KIND, paused_at=None, next_run_at__lte=timezone.now())
+    present = member.customers.present().order_by().values("pk")
+    done = _done(partner)
     runs: list[Any] = list(
         partner.runs.annotate(
             is_due=Exists(due),
             as_of=as_of(partner),
-            done_earlier=Subquery(_done(partner).values("pk")[1:2]),
-            listed=Subquery(_done(partner).values("seen")[:1]),
-            counted=Case(  # None: more than we count
-                When(Exists(present[COUNTED : COUNTED + 1]), then=None),
-                default=Coalesce(Subquery(counted), 0),
-                output_field=IntegerField(),
-            ),
-        ).order_by("-started_at", "-pk")[:RECENT]
+            times_done=HowMany(done.order_by().values("pk")[:2]),
+            listed=Subquery(done.values("seen")[:1]),
+            counted=HowMany(present[: COUNTED + 1]),
+        )
+        .filter(job__kind=KIND)
+        .order_by("-started_at", "-pk")[:RECENT]
     )
     if not runs:
         return Overview([], False, 0, None, 0, has_more=False, with_numbers=sees_all)
     newest = runs[0]
-    number, has_more = _customers(newest) if sees_all or newest.counted is not None else (COUNTED, True)
-    times_done = bool(newest.as_of) + bool(newest.done_earlier)
-    return Overview(runs, newest.is_due, times_done, newest.as_of, number, has_more, sees_all)
+    is_whole = newest.counted <= COUNTED
+    number, has_more = _customers(newest) if sees_all or is_whole else (COUNTED, True)
+    return Overview(runs, newest.is_due, newest.times_done, newest.as_of, number, has_more, sees_all)
 
 
 def _customers(newest: Any) -> tuple[int, bool]:
     """How many customers there are, and whether even more."""
-    if newest.counted is not None:
+    if newest.counted <= COUNTED:
         return newest.counted, False
     number = newest.seen if newest.listed is None else newest.listed
     return max(number, COUNTED), number <= COUNTED

@@ -95,14 +95,15 @@ def progress(request: PartnerRequest) -> HttpResponse:
 @needs(Power.CUSTOMERS)
 def customers(request: PartnerRequest) -> HttpResponse:
     """The partner's customers by name, 50 a page, with search."""
-    partner = request.partner
+    partner, member = request.partner, request.member
     text = request.GET.get("q", "").replace("\x00", "").strip()[:200]  # PostgreSQL takes no NUL in a text
     token = current_token(partner)
     stands = standing(partner, token)
-    view = overview(request.member)
+    view = overview(member)
+    after, left_out = request.GET.get("after", ""), 0 if member.sees_every_customer else None
     context = {
         "q": text,
-        "page": customer_page(request.member.customers, text=text, after=request.GET.get("after", "")),
+        "page": customer_page(request.member.customers, text=text, after=after, left_out=left_out),
         "customer_count": view.customer_count,
         "has_more_customers": view.has_more,
         "as_of": view.as_of,

@@ -2,13 +2,46 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from functools import cached_property
+from typing import Any, ClassVar
 
 from django.contrib import admin
-from django.db.models import Model
+from django.contrib.admin.views.main import ChangeList
+from django.core.paginator import Paginator
+from django.db.models import CharField, Model, QuerySet
 from django.http import HttpRequest
 
 from tokens.models import Alarm, AuditEvent, Halt, RefreshToken, SecretVersion, TokenUse, UnknownAnswer
+
+MOST = 10_000  # rows that a list counts, leafs through and knows the values of; whoever wants others searches
+
+
+class FewPages(Paginator):  # type: ignore[type-arg] # not subscriptable at run time
+    """Counts no further than anybody leafs: a table of millions of rows costs what one of thousands does."""
+
+    @cached_property
+    def count(self) -> int:
+        rows: QuerySet[Any] = self.object_list  # type: ignore[assignment]
+        return rows.order_by()[:MOST].count()
+
+
+class FewPagesList(ChangeList):
+    """Says where it ends."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.result_count >= MOST:
+            self.title = f"{self.title} (of the first {MOST:,}; filter or search for others)"
+
+
+class NewestValues(admin.AllValuesFieldListFilter):
+    """Offers the values that the newest rows have: for those of all rows, all would be read."""
+
+    def __init__(self, field: Any, request: HttpRequest, params: Any, model: Any, *others: Any, **named: Any) -> None:
+        super().__init__(field, request, params, model, *others, **named)
+        newest = model._default_manager.order_by("-pk").values("pk")[:MOST]
+        known = model._default_manager.filter(pk__in=newest).values_list(field.name, flat=True)
+        self.lookup_choices = known.distinct().order_by(field.name)
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # not subscriptable at run time
@@ -16,6 +49,18 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # not subscript
 
     list_per_page = 50
     show_full_result_count = False
+    paginator = FewPages
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return FewPagesList
+
+    def get_list_filter(self, request: HttpRequest) -> list[Any]:
+        return [(name, NewestValues) if self._is_open(name) else name for name in super().get_list_filter(request)]
+
+    def _is_open(self, name: Any) -> bool:
+        """Whether it is a text of which no list says what it can be."""
+        field = self.opts.get_field(name) if isinstance(name, str) else None
+        return isinstance(field, CharField) and not field.choices
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

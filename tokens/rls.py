@@ -8,6 +8,8 @@ touch no partner's row at all. Roles belong to the whole server; policies and gr
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.conf import settings
@@ -20,6 +22,7 @@ from django.db.migrations.state import ProjectState
 
 from tokens.tenancy import SETTING, SYSTEM, TENANT, tenant_tables
 
+SEARCH = "cpv_search"  # owns and executes what searches beneath the policies; nobody's login may become it
 ALL = "SELECT, INSERT, UPDATE, DELETE"
 APPEND = "SELECT, INSERT"
 READ = "SELECT"
@@ -32,6 +35,7 @@ SELECT session_user, rolsuper, rolbypassrls, rolinherit,
     EXISTS (SELECT FROM pg_class WHERE relname = ANY(%(tables)s) AND pg_has_role(session_user, relowner, 'MEMBER')),
     EXISTS (SELECT FROM pg_class WHERE relname = ANY(%(tables)s)
         AND has_table_privilege(session_user, oid, 'SELECT, INSERT, UPDATE, DELETE')),
+    EXISTS (SELECT FROM pg_roles s WHERE s.rolname = %(search)s AND pg_has_role(session_user, s.oid, 'MEMBER')),
     pg_has_role(session_user, %(tenant)s, 'MEMBER') AND pg_has_role(session_user, %(system)s, 'MEMBER')
 FROM pg_roles WHERE rolname = session_user
 """
@@ -167,6 +171,33 @@ def make_roles(connection: BaseDatabaseWrapper) -> None:
             _let_become(cursor, connection.ops.quote_name(owner))
 
 
+@contextmanager
+def acting_as_search(editor: BaseDatabaseSchemaEditor) -> Iterator[None]:
+    """
+    Have a migration make, as the search's role, what shall be that role's; then whoever migrates is nothing of it.
+
+    Who may become it reads every partner's rows, and the tables' owner shall not, either.
+    """
+    with editor.connection.cursor() as cursor:
+        cursor.execute(_MAKE_ROLE.format(role=SEARCH))
+        # From PostgreSQL 16 on, whoever makes a role is a member who may pass it on, and not become it.
+        cursor.execute(
+            "SELECT current_user, pg_has_role(current_user, %s,"
+            " CASE WHEN current_setting('server_version_num')::int < 160000 THEN 'MEMBER' ELSE 'SET' END)",
+            [SEARCH],
+        )
+        owner, is_member = cursor.fetchone()
+        name = editor.connection.ops.quote_name(owner)
+        if not is_member:
+            cursor.execute(f"GRANT {SEARCH} TO {name}")
+        cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {SEARCH} AUTHORIZATION {SEARCH}")
+        cursor.execute(f"SET LOCAL ROLE {SEARCH}")
+        yield
+        cursor.execute("RESET ROLE")
+        if not is_member:
+            cursor.execute(f"REVOKE {SEARCH} FROM {name}")
+
+
 def _let_become(cursor: Any, login: str) -> None:
     for role in (TENANT, SYSTEM):
         cursor.execute("SELECT pg_has_role(%s, %s, 'MEMBER')", [login.strip('"'), role])
@@ -207,14 +238,16 @@ def faults(connection: BaseDatabaseWrapper) -> tuple[str, ...]:
     if connection.vendor != "postgresql":
         return ()
     with connection.cursor() as cursor:
-        cursor.execute(_WHO_AM_I, {"tenant": TENANT, "system": SYSTEM, "tables": sorted(tenant_tables())})
-        login, is_superuser, bypasses, inherits, owns, reaches, may_become = cursor.fetchone()
+        who: dict[str, Any] = {"tenant": TENANT, "system": SYSTEM, "search": SEARCH, "tables": sorted(tenant_tables())}
+        cursor.execute(_WHO_AM_I, who)
+        login, is_superuser, bypasses, inherits, owns, reaches, may_search, may_become = cursor.fetchone()
     way_out = {
         "it is a superuser, whom no policy binds: use a login of its own": is_superuser,
         "it bypasses row level security: ALTER ROLE … NOBYPASSRLS": bypasses,
         "it inherits its roles' rights: ALTER ROLE … NOINHERIT": inherits,
         "it owns tables of partners: migrate with DATABASE_OWNER_URL": owns,
         "it has rights of its own to tables of partners: run migrate, which takes them": reaches,
+        f"it may become {SEARCH}, who reads all partners: REVOKE {SEARCH} FROM it": may_search and not is_superuser,
         f"it may not become {TENANT} and {SYSTEM}: run migrate, which lets it": not may_become,
     }
     return tuple(f"The database login {login!r} is refused, for {why}." for why, wrong in way_out.items() if wrong)

@@ -9,7 +9,7 @@ from tokens.rls import EnableRLS, SamePartner
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("partners", "0012_chosen_customers_of_one_partner"),
+        ("partners", "0013_search_behind_the_walls"),
     ]
 
     operations = [

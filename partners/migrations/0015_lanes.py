@@ -2,7 +2,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("partners", "0012_chosen_customers_of_one_partner")]
+    dependencies = [("partners", "0014_more_is_mirrored")]
 
     operations = [
         migrations.AddField("job", "lane", models.PositiveSmallIntegerField(default=0)),

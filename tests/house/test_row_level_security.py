@@ -85,7 +85,9 @@ def _fill(behind: psycopg.Connection[dict[str, Any]], name: str) -> dict[str, di
 
 def _value(field: models.Field[Any, Any], name: str, row_of: Callable[[type[models.Model]], dict[str, Any]]) -> Any:
     """Something the column takes; texts are canaries, and what may be empty without harm is."""
-    if field.name in ("limited_at", "approved_at", "approved_by", "ends_at", "ended_at", "refused_at", "closed_at"):
+    if field.name in (
+        "limited_at", "approved_at", "approved_by", "ends_at", "ended_at", "refused_at", "closed_at", "removed_at"
+    ):  # fmt: skip
         return None
     if field.is_relation:
         there: Any = field.related_model
@@ -398,6 +400,97 @@ def test_every_pointer_between_rows_of_partners_is_held_within_one_partner(walle
     assert pointers >= 13
 
 
+# --- What searches beneath the policies -----------------------------------------------------------------------------
+SEARCH = "SELECT cpv_search.customers(%s, %s, %s, %s, %s, %s, 1000)"
+
+
+def searches(row: dict[str, Any]) -> list[list[Any]]:
+    """Every way to ask for somebody's customer: all, by name, domain and tenant id, and after a place in the list."""
+    name, domain = f"%{row['name_key']}%", f"%{row['domain']}%"
+    return [
+        ["%", "%", "", None, None, None],
+        [name, None, None, None, None, None],
+        [None, domain, row["domain"], None, None, None],
+        [None, None, None, row["tenant_id"], None, None],
+        [name, domain, row["domain"], row["tenant_id"], "", 0],
+        [name, domain, row["domain"], row["tenant_id"], row["name_key"], 0],
+    ]
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["from the first look", "from the indexes"])
+def test_the_search_finds_nothing_of_another_partner_whenever_it_is_asked(login, rows, walled, many):
+    own, other = rows["b"]["partners.Partner"]["id"], rows["a"]["partners.Partner"]["id"]
+    victim, mine = rows["a"]["partners.Customer"], rows["b"]["partners.Customer"]
+    if many:  # more than its first look reads
+        with psycopg.connect(walled.superuser_url) as behind:
+            behind.execute(
+                "INSERT INTO partners_customer (partner_id, tenant_id, name, name_key, domain, relationship,"
+                " content_hash, first_seen_at, changed_at, removed_reason) SELECT %s, gen_random_uuid(), '', 'a' || n,"
+                " '', '', '', now(), now(), '' FROM generate_series(1, 1100) AS n",
+                [own],
+            )
+    for when in (*WHENS, in_the_systems_scope):
+        for number, asked in enumerate(searches(victim)):
+
+            def run(connection: Any, asked: list[Any] = asked) -> object:
+                with connection.cursor() as cursor:
+                    cursor.execute(SEARCH, asked)
+                    return {found for (found,) in cursor.fetchall()}
+
+            came = attempt(lambda: when(login, own, other, run))
+            refuses = when in (*WITHOUT_A_SCOPE, in_the_systems_scope)
+            assert came == "refused" if refuses else victim["id"] not in came, (when.__name__, number)
+    with partner_scope(own), login.cursor() as cursor:
+        for asked in searches(mine)[1:-1]:
+            cursor.execute(SEARCH, asked)
+            assert (mine["id"],) in cursor.fetchall(), asked
+
+
+def test_the_search_says_itself_whose_rows_it_looks_through(walled, rows):
+    """As if somebody came to it without any of our code."""
+    everything = searches(rows["a"]["partners.Customer"])[0]
+    with psycopg.connect(walled.login_url) as bare, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        bare.execute(SEARCH, everything)
+    for setting, refused in (("", False), ("0", False), ("1 OR true", True), (None, False)):
+        with psycopg.connect(walled.login_url) as bare:
+            bare.execute("SELECT set_config('role', 'cpv_tenant', true)")
+            if setting is not None:
+                bare.execute("SELECT set_config('app.partner_id', %s, true)", [setting])
+            bare.execute("CREATE TEMP TABLE partners_customer (id bigint)")  # what it reads cannot be put in its way
+            if refused:
+                with pytest.raises(psycopg.errors.InvalidTextRepresentation):
+                    bare.execute(SEARCH, everything)
+            else:
+                assert bare.execute(SEARCH, everything).fetchall() == [], setting
+
+
+def test_nobody_may_become_the_one_who_searches_and_it_reads_no_more_than_it_needs(walled, login):
+    for url in (walled.login_url, walled.owner_url):
+        with psycopg.connect(url) as bare, pytest.raises(psycopg.errors.InsufficientPrivilege):
+            bare.execute("SET ROLE cpv_search")
+    with psycopg.connect(walled.superuser_url) as behind:
+        of_tables, of_columns = (
+            behind.execute(sql.SQL("SELECT {} FROM information_schema.{} WHERE grantee = 'cpv_search'").format(*asked))
+            for asked in (
+                (sql.SQL("table_name, privilege_type"), sql.Identifier("table_privileges")),
+                (sql.SQL("table_name, privilege_type, column_name"), sql.Identifier("column_privileges")),
+            )
+        )
+        columns = of_columns.fetchall()
+        name = psycopg.conninfo.conninfo_to_dict(walled.login_url)["user"]
+        assert of_tables.fetchall() == []
+        assert {(table, kind) for table, kind, _ in columns} == {("partners_customer", "SELECT")}
+        assert not {"name", "relationship"} & {column for *_, column in columns}
+        behind.execute(sql.SQL("GRANT cpv_search TO {}").format(sql.Identifier(name)))
+        behind.commit()
+        try:
+            assert "may become cpv_search" in " ".join(rls.faults(login))
+        finally:
+            behind.execute(sql.SQL("REVOKE cpv_search FROM {}").format(sql.Identifier(name)))
+            behind.commit()
+    assert rls.faults(login) == ()
+
+
 # --- Every table has its wall ---------------------------------------------------------------------------------------
 def test_every_table_of_partners_is_closed_by_force_and_has_both_policies(walled):
     with psycopg.connect(walled.superuser_url) as behind:
@@ -513,6 +606,7 @@ def test_rights_that_a_login_got_otherwise_are_a_fault_and_the_next_migrate_take
 
 def test_the_walls_can_be_taken_down_and_put_up_again(walled, login):
     """One step back and forth, as an operator who must return to the release before."""
+    migrate(walled, "partners", "0012")
     migrate(walled, "tokens", "0012")
     with psycopg.connect(walled.superuser_url) as behind:
         asked = "SELECT relrowsecurity FROM pg_class WHERE relname = 'tokens_refreshtoken'"
