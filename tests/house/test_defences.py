@@ -8,6 +8,7 @@ import inspect
 import io
 import random
 import re
+import uuid
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from typing import Any
@@ -32,9 +33,10 @@ from consent.models import ConsentAttempt
 from cpvpanel import signing
 from cpvpanel.celery import app as workers
 from partners import activity, jobs, lookups, presence
-from partners.models import Customer, Job, Lookup, Member, Partner, Run, User
+from partners.models import Change, Customer, Job, Lookup, Member, Partner, Run, User
 from tests.conftest import SERVICE
 from tests.house.test_walls import portal_patterns
+from tests.house.victim import make_change
 from tests.pem import pair
 from tests.pretend import Person
 from tokens import actors, audit
@@ -50,16 +52,20 @@ def unhurried(settings):
 
 
 def addresses(*, link: str = "x") -> Iterator[str]:
-    """Every address of the portal, with a customer that is there."""
-    customer = Customer.objects.order_by("pk").first()
+    """Every address of the portal, with a customer and a change that are there."""
+    customer, change = Customer.objects.order_by("pk").first(), Change.objects.first()
     for route, _ in portal_patterns():
         tenant_id = str(customer.tenant_id if customer else Partner.objects.get().tenant_id)
         address = route.replace("<uuid:tenant_id>", tenant_id).replace("<str:link>", link)
+        address = address.replace("<uuid:change_id>", str(change.pk if change else uuid.UUID(int=1)))
+        address = address.replace("<slug:kind>", "customers")
         yield "/" + re.sub(r"<int:\w+>", "1", address)
 
 
 def synced(member: Person) -> Person:
-    jobs.run_job(Job.objects.get().pk)
+    jobs.run_job(Job.objects.get(kind="customers").pk)
+    owner = Member.objects.get()
+    make_change(owner.partner, owner, Customer.objects.order_by("pk")[0])
     return member
 
 
@@ -364,6 +370,7 @@ def test_a_signed_body_under_another_tasks_name_does_nothing(member, signed, wor
     bodies: dict[str, dict[str, Any]] = {
         "partners.run_job": {"job_id": Job.objects.get().pk},
         "partners.look_up": {"lookup_id": str(lookup.pk)},
+        "partners.make_change": {"change_id": str(Change.objects.get().pk)},
         "consent.send_notice": {"notice_id": 1},
         "tokens.rotate": {"token_id": RefreshToken.objects.get().pk},
     }

@@ -33,7 +33,7 @@ def test_ready_means_a_database_with_every_migration():
 @pytest.mark.django_db
 def test_the_message_broker_is_judged_by_the_ticks_that_reach_a_worker():
     never = Client().get("/readyz").json()["broker"]
-    tasks.dispatch.apply()
+    tasks.pulse.apply()
     now = Client().get("/readyz").json()["broker"]
     Pulse.objects.update(at=timezone.now() - dt.timedelta(seconds=90))
     silent = Client().get("/readyz")
