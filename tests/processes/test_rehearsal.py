@@ -287,7 +287,55 @@ def test_a_message_that_nobody_signed_is_refused(stack, connected):
     assert len(runs(stack, "Fabrikam")) == before[1]
 
 
+FLOOD = """
+import json
+from celery import current_app
+for _ in range(300):
+    current_app.send_task("partners.work_off", ignore_result=True)
+print(json.dumps("sent"))
+"""
+LANES = """
+INSERT INTO partners_job
+    (partner_id, kind, lane, next_run_at, turn, lease_message, fence, "cursor", failures, wait_code)
+SELECT id, 'customers', lane, now(), 1, '', 0, '{}', 0, '' FROM partners_partner, generate_series(1, 12) lane
+WHERE name = 'Contoso'
+"""
+
+
+def test_a_flood_of_work_delays_no_question_of_a_member(stack, connected):
+    """Every thread of every worker for `work` is taken, and hundreds of messages wait before them."""
+    visitor = connected["Contoso"]
+    customer = re.findall(r'<a href="(/customers/[0-9a-f-]{36}/)"', visitor.get("/customers/").text)[0]
+    running = "SELECT 1 FROM partners_job WHERE leased_until > now() AND lane > 0"
+    stack.rows(LANES)
+    stack.python(FLOOD)
+    until(lambda: len(stack.rows(running)) >= 8, what="all threads of both workers are taken")
+
+    asked = time.monotonic()
+    answer = visitor.post(f"{customer}users", read_at=customer)
+    page = answer.headers["Location"].partition("#")[0]
+    until(lambda: "Asking Microsoft" not in visitor.get(page).text, what="the answer comes")
+    took, left = time.monotonic() - asked, len(stack.rows(running))
+
+    stack.rows("UPDATE partners_job SET paused_at = now() WHERE lane > 0")
+    until(lambda: not stack.rows(running), 60, what="the flood is over")
+    stack.rows("DELETE FROM partners_run WHERE job_id IN (SELECT id FROM partners_job WHERE lane > 0)")
+    stack.rows("DELETE FROM partners_job WHERE lane > 0")
+    assert left, "the flood lasted longer than the question"
+    assert took < 10
+
+
 def test_a_wiped_message_broker_costs_a_tick(stack, connected, kind):
+    wipe_in_the_middle(stack, kind)
+
+
+@pytest.mark.soak
+def test_a_message_broker_wiped_ten_times_loses_no_job(stack, connected, kind):
+    for _ in range(10):
+        wipe_in_the_middle(stack, kind)
+
+
+def wipe_in_the_middle(stack: Rehearsal, kind: str) -> None:
     before = {name: newest(stack, name)[0] for name in CUSTOMERS}
     make_due(stack, "Contoso")
     until(lambda: newest(stack, "Contoso")[0] > before["Contoso"], what="work is under way")
