@@ -37,6 +37,8 @@ def a_walled_database(server: str) -> Iterator[Walled]:
             f"CREATE ROLE {owner} LOGIN CREATEROLE PASSWORD '{mark}'",
             f"CREATE ROLE {login} LOGIN NOINHERIT PASSWORD '{mark}'",
             f"CREATE DATABASE {name} OWNER {owner}",
+            f"REVOKE ALL ON DATABASE {name} FROM PUBLIC",
+            f"GRANT CONNECT ON DATABASE {name} TO {login}",
         ):
             admin.execute(sql.SQL(statement))
         try:

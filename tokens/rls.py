@@ -32,7 +32,8 @@ SELECT session_user, rolsuper, rolbypassrls, rolinherit,
     EXISTS (SELECT FROM pg_class WHERE relname = ANY(%(tables)s) AND pg_has_role(session_user, relowner, 'MEMBER')),
     EXISTS (SELECT FROM pg_class WHERE relname = ANY(%(tables)s)
         AND has_table_privilege(session_user, oid, 'SELECT, INSERT, UPDATE, DELETE')),
-    pg_has_role(session_user, %(tenant)s, 'MEMBER') AND pg_has_role(session_user, %(system)s, 'MEMBER')
+    pg_has_role(session_user, %(tenant)s, 'MEMBER') AND pg_has_role(session_user, %(system)s, 'MEMBER'),
+    has_database_privilege(%(tenant)s, current_database(), 'TEMP')
 FROM pg_roles WHERE rolname = session_user
 """
 
@@ -190,6 +191,11 @@ def admit(*, using: str = "default", **_signal: Any) -> None:
         cursor.execute("SELECT current_user <> %s AND EXISTS (SELECT FROM pg_roles WHERE rolname = %s)", [login, login])
         to = [SYSTEM, *([quote(login)] if login and cursor.fetchone()[0] else [])]
         cursor.execute(f"GRANT USAGE ON SCHEMA public TO {TENANT}, {', '.join(to)}")
+        # Rows of the mirror come into a temporary table first: COPY into one with policies is refused.
+        cursor.execute("SELECT current_database(), has_database_privilege(%s, current_database(), 'TEMP')", [TENANT])
+        database, may_make_tables = cursor.fetchone()
+        if not may_make_tables:
+            cursor.execute(f"GRANT TEMPORARY ON DATABASE {quote(database)} TO {TENANT}")
         there = set(connection.introspection.table_names(cursor))
         for table in sorted(there - tenant_tables()):
             rights = FEWER_RIGHTS.get(table, ALL)
@@ -208,7 +214,7 @@ def faults(connection: BaseDatabaseWrapper) -> tuple[str, ...]:
         return ()
     with connection.cursor() as cursor:
         cursor.execute(_WHO_AM_I, {"tenant": TENANT, "system": SYSTEM, "tables": sorted(tenant_tables())})
-        login, is_superuser, bypasses, inherits, owns, reaches, may_become = cursor.fetchone()
+        login, is_superuser, bypasses, inherits, owns, reaches, may_become, may_make_tables = cursor.fetchone()
     way_out = {
         "it is a superuser, whom no policy binds: use a login of its own": is_superuser,
         "it bypasses row level security: ALTER ROLE … NOBYPASSRLS": bypasses,
@@ -216,6 +222,7 @@ def faults(connection: BaseDatabaseWrapper) -> tuple[str, ...]:
         "it owns tables of partners: migrate with DATABASE_OWNER_URL": owns,
         "it has rights of its own to tables of partners: run migrate, which takes them": reaches,
         f"it may not become {TENANT} and {SYSTEM}: run migrate, which lets it": not may_become,
+        f"{TENANT} may make no temporary tables: run migrate as the owner of the database": not may_make_tables,
     }
     return tuple(f"The database login {login!r} is refused, for {why}." for why, wrong in way_out.items() if wrong)
 

@@ -511,6 +511,19 @@ def test_rights_that_a_login_got_otherwise_are_a_fault_and_the_next_migrate_take
     assert rls.faults(login) == ()
 
 
+def test_without_temporary_tables_nobody_serves_and_the_next_migrate_allows_them(walled, login):
+    with psycopg.connect(walled.superuser_url) as behind:
+        [database] = behind.execute("SELECT current_database()").fetchone()
+        behind.execute(sql.SQL("REVOKE TEMPORARY ON DATABASE {} FROM cpv_tenant").format(sql.Identifier(database)))
+
+    found = rls.faults(login)
+    migrate(walled)
+
+    assert len(found) == 1
+    assert "temporary tables" in found[0]
+    assert rls.faults(login) == ()
+
+
 def test_the_walls_can_be_taken_down_and_put_up_again(walled, login):
     """One step back and forth, as an operator who must return to the release before."""
     migrate(walled, "tokens", "0012")

@@ -208,6 +208,26 @@ def counts_nothing(listing: Listing, dice: Dice) -> None:
     listing.says_total = lambda total: None
 
 
+def lags(*, and_ends: bool) -> Fault:
+    """The second page lists somebody of the first again as they were long ago; the third may not come at all."""
+
+    def fault(listing: Listing, dice: Dice) -> None:
+        def spoil(now: Listing, page: int, was: requests.Response) -> requests.Response:
+            if page == 1:
+                body = json.loads(was.content)
+                again = dice.choice(list(now.rows)[: now.size])
+                now.listed = {*now.listed, again}
+                return answer(body | {"items": [*body["items"], now.make(again, "long ago")]})
+            if page == 2 and and_ends:
+                now.listed = set()
+                return answer(body={"code": 2000}, status=400)
+            return was
+
+        listing.spoil = spoil
+
+    return fault
+
+
 FAULTS: tuple[Fault, ...] = (
     moves,
     shifts,
@@ -225,6 +245,8 @@ FAULTS: tuple[Fault, ...] = (
     _spoiled(_anywhere, _cut),
     _spoiled(_anywhere, _circle),
     _spoiled(_anywhere, _foreign),
+    lags(and_ends=False),
+    lags(and_ends=True),
 )
 
 

@@ -108,7 +108,7 @@ def tell(work: jobs.Work, seed: int) -> int:
         at += dt.timedelta(hours=dice.choice((1, 13, 25, 49)))
         rows = changes(rows, dice)
         listing = Listing(dict(rows))
-        if dice.random() < 0.85:
+        if dice.random() < 0.9:
             dice.choice(FAULTS)(listing, dice)
         with time_machine.travel(at, tick=False):
             story.run(listing, at)

@@ -75,7 +75,7 @@ def runs(stack: Rehearsal, partner: str) -> list[tuple[int, str, int]]:
     """The partner's runs in their order: (id, outcome, customers seen)."""
     query = (
         "SELECT r.id, r.outcome, r.seen FROM partners_run r JOIN partners_partner p ON p.id = r.partner_id "
-        "WHERE p.name = %s ORDER BY r.id"
+        "JOIN partners_job j ON j.id = r.job_id WHERE p.name = %s AND j.kind = 'customers' AND j.lane = 0 ORDER BY r.id"
     )
     return stack.rows(query, partner)
 
@@ -93,6 +93,7 @@ def endings(stack: Rehearsal, partner: str, *, after: int) -> list[str]:
     """
     query = (
         "SELECT r.outcome FROM partners_run r JOIN partners_partner p ON p.id = r.partner_id "
+        "JOIN partners_job j ON j.id = r.job_id AND j.kind = 'customers' "
         "WHERE p.name = %s AND r.id > %s AND r.error_code <> 'turn_over' ORDER BY r.id"
     )
     return [outcome for (outcome,) in stack.rows(query, partner, after)]
@@ -109,7 +110,7 @@ def mirror(stack: Rehearsal, partner: str) -> set[tuple[object, ...]]:
 def make_due(stack: Rehearsal, *partners: str) -> None:
     query = (
         "UPDATE partners_job SET next_run_at = now(), claimed_until = NULL "
-        "WHERE partner_id IN (SELECT id FROM partners_partner WHERE name = ANY(%s))"
+        "WHERE kind = 'customers' AND partner_id IN (SELECT id FROM partners_partner WHERE name = ANY(%s))"
     )
     stack.rows(query, list(partners))
 
@@ -130,7 +131,8 @@ def worker_logs(stack: Rehearsal) -> str:
 def holder(stack: Rehearsal, partner: str) -> str:
     """The worker that runs the partner's job, as its log says."""
     query = (
-        "SELECT j.lease_message FROM partners_job j JOIN partners_partner p ON p.id = j.partner_id WHERE p.name = %s"
+        "SELECT j.lease_message FROM partners_job j JOIN partners_partner p ON p.id = j.partner_id "
+        "WHERE p.name = %s AND j.kind = 'customers'"
     )
     message = stack.rows(query, partner)[0][0]
     return next((name for name in WORKERS if message and message in stack.logs()[f"{name}.log"]), "")
@@ -235,7 +237,7 @@ SEND_MANY = """
 import json, random
 from celery import current_app
 from partners.models import Job
-jobs = list(Job.objects.values_list("pk", flat=True))
+jobs = list(Job.objects.filter(kind="customers").values_list("pk", flat=True))
 ids = jobs * 6 + [10**6, 10**6 + 1]
 random.Random(7).shuffle(ids)
 send = lambda number: current_app.send_task("partners.run_job", kwargs={"job_id": number}, ignore_result=True)
@@ -268,7 +270,7 @@ FORGE = """
 import json
 from celery import current_app
 from partners.models import Job
-job = Job.objects.get(partner__name="Fabrikam")
+job = Job.objects.get(partner__name="Fabrikam", kind="customers")
 options = {"ignore_result": True, "serializer": "json"}
 current_app.send_task("partners.run_job", kwargs={"job_id": job.pk}, **options)
 print(json.dumps(job.pk))
