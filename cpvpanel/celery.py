@@ -46,6 +46,7 @@ app.conf.update(
             }
             for queue in QUEUES
         },
+        "plan what is new": {"task": "partners.plan", "schedule": 300.0, "options": {"expires": 290}},
         "tell partners what changed": {"task": "consent.notify", "schedule": 10.0, "options": {"expires": 9}},
         "write down which looks of staff are over": {
             "task": "partners.end_access",

@@ -16,10 +16,11 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.urls import URLPattern, path, reverse, reverse_lazy
 
-from partners import jobs, lifecycle, lifting, presence
+from partners import lifecycle, lifting, presence
 from partners.desk_access import borrowed_access
 from partners.desk_acts import Doer, NotDone, Page, PartnersReason, Reason, confirmed
 from partners.desk_roles import Act, may
+from partners.job_admin import JobAdmin, RunAdmin
 from partners.models import Job, LiftRequest, Member, Partner, Run, User
 from partners.staff_admin import UserAdmin
 from partners.standing import current_token, standing, with_tokens
@@ -209,51 +210,6 @@ AGREES = [
 ]
 
 
-@admin.register(Run)
-class RunAdmin(ReadOnlyAdmin):
-    list_display = ("started_at", "partner", "kind", "outcome", "pages", "seen", "created", "updated", "error_code")
-    list_select_related = ("partner", "job")
-    list_filter = ("outcome",)
-    search_fields = ("partner__name", "=partner__tenant_id", "error_code", "=correlation_id")
-    ordering = ("-id",)
-
-    @admin.display(description="kind")
-    def kind(self, run: Run) -> str:
-        return run.job.kind
-
-
-@admin.register(Job)
-class JobAdmin(ReadOnlyAdmin):
-    change_form_template = "admin/partners/job.html"
-    list_display = ("partner", "kind", "next_run_at", "leased_until", "failures", "paused_at")
-    list_select_related = ("partner",)
-    list_filter = ("kind",)
-    search_fields = ("partner__name", "=partner__tenant_id")
-    ordering = ("-id",)
-
-    def get_urls(self) -> list[URLPattern]:
-        own = [path("<int:pk>/again/", self.admin_site.admin_view(try_again), name="try_again")]
-        return own + super().get_urls()
-
-
-def try_again(request: HttpRequest, pk: int) -> HttpResponse:
-    """Have a job that waits or failed run as soon as possible."""
-    job = get_object_or_404(Job.objects.select_related("partner"), pk=pk)
-    partner = job.partner
-
-    def do(user: User, said: dict[str, Any]) -> str:
-        stands = standing(partner, current_token(partner))
-        if not stands.is_live:
-            raise NotDone(f"{partner.name}: {stands.title}. {stands.action}")
-        if job.paused_at or not jobs.try_again(job, by=user.as_actor(), reason=said["reason"]):
-            raise NotDone("It runs already, or it is paused.")
-        return f"A worker takes up {job} now."
-
-    back = reverse("admin:partners_job_change", args=[pk])
-    what = [f"A worker runs “{job.kind}” for {partner.name} as soon as possible; one that waits goes on where it was."]
-    return confirmed(request, Page(Act.TRY_AGAIN, "Try again now", what, back, PartnersReason), do)
-
-
 @admin.register(Member)
 class MemberAdmin(ReadOnlyAdmin):
     list_display = ("user", "partner", "role", "created_at")
@@ -271,3 +227,5 @@ class LiftRequestAdmin(ReadOnlyAdmin):
 
 
 admin.site.register(User, UserAdmin)
+admin.site.register(Job, JobAdmin)
+admin.site.register(Run, RunAdmin)

@@ -26,6 +26,12 @@ def dispatch(**_future: Any) -> None:
         look_up.delay(lookup_id=str(lookup_id))
 
 
+@shared_task(name="partners.plan", ignore_result=True)
+def plan(**_future: Any) -> None:
+    """Have jobs for partners and kinds that are new."""
+    jobs.plan()
+
+
 @shared_task(name="partners.pulse", bind=True, ignore_result=True)
 def pulse(self: Task[..., None], **_future: Any) -> None:
     """Note that a message of the clock came to this worker; one goes to each queue."""

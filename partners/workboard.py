@@ -110,6 +110,13 @@ def board(member: Member, stands: Standing) -> Board:
     return Board(lines, recent, member.sees_every_customer)
 
 
+def state_at_the_desk(job: Any) -> State:
+    """The same of one lane, whose newest run the desk's query brought along; where the partner stands is told there."""
+    run = Run(outcome=job.run_outcome, error=job.run_error, error_code=job.run_error_code) if job.run_outcome else None
+    now = timezone.now()
+    return _state([job], [run] if run else [], Standing("active", since=now), now)
+
+
 def act(partner: Partner, kind: str, what: str, *, by: Actor, reason: str = "") -> bool:
     """Do what a button says; False when there is no such job, or it changes nothing any more."""
     job = partner.jobs.filter(kind=kind).select_related("partner").order_by("lane").first()
@@ -174,7 +181,7 @@ def _state(lanes: list[Any], runs: list[Run], stands: Standing, now: dt.datetime
     if is_running:
         return State("Running", "ok", button=PAUSE)
     held = [job for job in lanes if job.quarantined_at]
-    worst = max(runs, key=lambda run: (_WORSE.get(str(run.outcome), 0), run.pk), default=None)
+    worst = max(runs, key=lambda run: (_WORSE.get(str(run.outcome), 0), run.pk or 0), default=None)
     if held:
         why = f"It failed {held[0].failures} times in a row, and is held so that it disturbs nobody."
         said = f" The last time: {worst.error}" if worst and worst.error else ""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 
 from django.db import transaction
-from django.db.models import OuterRef, Q, Subquery
+from django.db.models import Exists, OuterRef, Q, Subquery
 from django.utils import timezone
 
 from partners import messages
@@ -19,6 +19,7 @@ from tokens import audit
 from tokens.actors import Actor
 from tokens.tenancy import system_scope
 
+FIRST = "customers"  # the kind that all others need
 KEEP_RUNS = dt.timedelta(days=90)
 A_WHILE = dt.timedelta(hours=6)  # until a job of a kind that this release does not know is looked at again
 
@@ -36,6 +37,27 @@ def ensure(partner: Partner, kind: str, *, due_now: bool = False) -> Job:
     if due_now and known:
         make_due(partner, kind=kind)
     return partner.jobs.get(kind=kind, lane=0)
+
+
+@system_scope("what is to be done for whom")
+def plan(limit: int = 1_000) -> int:
+    """
+    Have a job for each kind and partner whose customers were read once; returns how many lanes are new.
+
+    At most `limit` of each are new at a time, so that a release with a new kind does not make everything due at once.
+    """
+    read = Run.objects.filter(job=OuterRef("pk"), outcome=Run.Outcome.DONE)
+    ready = Job.objects.filter(Exists(read), kind=FIRST, lane=0, partner__offboarded_at=None)
+    new = 0
+    for kind in kinds().values():
+        if kind.opt_in or kind.name == FIRST:
+            continue
+        for lane in range(kind.lanes):
+            there = Job.objects.filter(partner=OuterRef("partner"), kind=kind.name, lane=lane)
+            lacking = ready.exclude(Exists(there)).values_list("partner", flat=True)[:limit]
+            rows = [Job(partner_id=pk, kind=kind.name, lane=lane, next_run_at=timezone.now()) for pk in lacking]
+            new += len(Job.objects.bulk_create(rows, ignore_conflicts=True))
+    return new
 
 
 def make_due(partner: Partner, *, kind: str | None = None) -> int:

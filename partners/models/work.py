@@ -96,9 +96,9 @@ class Job(models.Model):
         return won == 1
 
     def make_due(self) -> bool:
-        """Let it run as soon as possible; False while it runs already. A run that waits goes on where it stopped."""
+        """Let it run as soon as possible, from where it stopped; False while it runs already, or is paused."""
         now = timezone.now()
-        return Job.objects.idle(now).filter(pk=self.pk).update(next_run_at=now, **AT_LIBERTY) == 1
+        return Job.objects.idle(now).filter(pk=self.pk, paused_at=None).update(next_run_at=now, **AT_LIBERTY) == 1
 
     def mark_paused(self) -> bool:
         """Stop it until somebody lets it go on; False when it is paused already. A run under way sees it soon."""

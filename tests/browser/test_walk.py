@@ -118,6 +118,19 @@ def test_pressing_sync_now_shows_at_once_that_something_happens(live, arrived):
     expect(arrived.get_by_role("button", name="Sync now")).to_be_visible()  # it ended, and the page read itself again
 
 
+def test_the_jobs_are_told_in_words_in_whatever_state_they_are(live, arrived, looks):
+    live.python(JOBS_IN_EVERY_STATE)
+    arrived.goto(f"{live.url}/jobs/")
+    for state in ("Running", "Paused", "Waiting", "Held", "Failed"):
+        expect(arrived.get_by_text(state, exact=True).first).to_be_visible()
+    looks.at(arrived, "jobs")
+
+    arrived.get_by_role("button", name="Resume Subscriptions").click()
+    expect(arrived.get_by_text("It goes on from where it was.")).to_be_visible()
+    live.python("from partners.models import Job; Job.objects.exclude(kind='customers').delete()")
+    live.python("from partners.models import Job; Job.objects.update(leased_until=None)")
+
+
 def test_going_red_and_reconnecting(live, arrived, looks):
     live.scenario("mfa-missing", "Contoso")
     red = arrived.get_by_role("heading", name="Connection: MFA missing")
@@ -229,4 +242,21 @@ for number, name in enumerate(names):
         name_key=name.casefold(), domain="" if number == 2 else f"zznasty{{number}}" + "-long" * 30 + ".example",
         content_hash=bytes(16), relationship=["reseller", "", "none", "something_new"][number],
     )
+"""
+JOBS_IN_EVERY_STATE = f"""
+import datetime as dt
+from django.utils import timezone
+from partners.models import Job, ListState, Partner, Run
+partner, now = Partner.objects.get({ITS_ROW}), timezone.now()
+later = now + dt.timedelta(hours=3)
+def has(kind, outcome, error="", code="", **fields):
+    job, _ = Job.objects.update_or_create(partner=partner, kind=kind, lane=0, defaults=fields)
+    counts = {{"pages": 3, "seen": 1100, "expected": 1200}}
+    Run.objects.create(partner=partner, job=job, fence=9, outcome=outcome, error=error, error_code=code, **counts)
+has("customers", "running", next_run_at=now, leased_until=later)
+has("subscriptions", "waiting", "Somebody paused it.", "paused", next_run_at=later, paused_at=now)
+has("licences", "waiting", next_run_at=later, wait_code="asked_to_wait")
+has("users", "waiting", "Partner Center asks to wait or is down.", "http_500", quarantined_at=now, failures=10)
+has("mfa", "failed", "The list of customers leads in a circle.", "cyclic_link", next_run_at=later)
+ListState.objects.update_or_create(partner=partner, kind="mfa", lane="", defaults={{"held_at": now, "missing": 213}})
 """

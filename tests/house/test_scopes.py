@@ -30,6 +30,7 @@ ACROSS = {
     "tidying the strong-room": "tokens/tasks.py",
     "watching for stops": "tokens/watch.py",
     "what all calls share": "partners/circuits.py",
+    "what is to be done for whom": "partners/jobs/schedule.py",
     "what our own people are told": "partners/alarm_mails.py",
     "what is ours to repair": "tokens/alarms.py",
     "whether staff were lent a look": "partners/borrowed.py",

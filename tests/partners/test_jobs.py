@@ -188,3 +188,24 @@ def test_without_a_message_broker_queue_now_leaves_it_to_the_tick(
         jobs.queue_now(job)
 
     assert jobs.claim_due() == [job.pk]
+
+
+# --- Planning -------------------------------------------------------------------------------------------------------
+def test_once_its_customers_were_read_a_partner_has_jobs_of_all_kinds_but_those_it_must_ask_for() -> None:
+    ready, new = a_job(a_partner(1), "customers"), a_job(a_partner(2), "customers")
+    Run.objects.create(partner=ready.partner, job=ready, fence=1, outcome=Run.Outcome.DONE)
+    kinds = [kind for kind in jobs.kinds().values() if kind.name != "customers" and not kind.opt_in]
+
+    assert jobs.plan() == sum(kind.lanes for kind in kinds)
+    assert jobs.plan() == 0
+    assert set(ready.partner.jobs.values_list("kind", flat=True)) == {"customers", *(kind.name for kind in kinds)}
+    assert new.partner.jobs.count() == 1
+
+
+def test_a_new_kind_does_not_make_everything_due_at_once() -> None:
+    for number in range(1, 5):
+        job = a_job(a_partner(number), "customers")
+        Run.objects.create(partner=job.partner, job=job, fence=1, outcome=Run.Outcome.DONE)
+    lanes = sum(kind.lanes for kind in jobs.kinds().values() if kind.name != "customers" and not kind.opt_in)
+
+    assert [jobs.plan(limit=3) for _ in range(3)] == [3 * lanes, lanes, 0]

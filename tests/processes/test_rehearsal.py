@@ -75,7 +75,7 @@ def runs(stack: Rehearsal, partner: str) -> list[tuple[int, str, int]]:
     """The partner's runs in their order: (id, outcome, customers seen)."""
     query = (
         "SELECT r.id, r.outcome, r.seen FROM partners_run r JOIN partners_partner p ON p.id = r.partner_id "
-        "WHERE p.name = %s ORDER BY r.id"
+        "JOIN partners_job j ON j.id = r.job_id WHERE p.name = %s AND j.kind = 'customers' AND j.lane = 0 ORDER BY r.id"
     )
     return stack.rows(query, partner)
 
@@ -93,6 +93,7 @@ def endings(stack: Rehearsal, partner: str, *, after: int) -> list[str]:
     """
     query = (
         "SELECT r.outcome FROM partners_run r JOIN partners_partner p ON p.id = r.partner_id "
+        "JOIN partners_job j ON j.id = r.job_id AND j.kind = 'customers' "
         "WHERE p.name = %s AND r.id > %s AND r.error_code <> 'turn_over' ORDER BY r.id"
     )
     return [outcome for (outcome,) in stack.rows(query, partner, after)]
@@ -109,7 +110,7 @@ def mirror(stack: Rehearsal, partner: str) -> set[tuple[object, ...]]:
 def make_due(stack: Rehearsal, *partners: str) -> None:
     query = (
         "UPDATE partners_job SET next_run_at = now(), claimed_until = NULL "
-        "WHERE partner_id IN (SELECT id FROM partners_partner WHERE name = ANY(%s))"
+        "WHERE kind = 'customers' AND partner_id IN (SELECT id FROM partners_partner WHERE name = ANY(%s))"
     )
     stack.rows(query, list(partners))
 
@@ -130,7 +131,8 @@ def worker_logs(stack: Rehearsal) -> str:
 def holder(stack: Rehearsal, partner: str) -> str:
     """The worker that runs the partner's job, as its log says."""
     query = (
-        "SELECT j.lease_message FROM partners_job j JOIN partners_partner p ON p.id = j.partner_id WHERE p.name = %s"
+        "SELECT j.lease_message FROM partners_job j JOIN partners_partner p ON p.id = j.partner_id "
+        "WHERE p.name = %s AND j.kind = 'customers'"
     )
     message = stack.rows(query, partner)[0][0]
     return next((name for name in WORKERS if message and message in stack.logs()[f"{name}.log"]), "")
@@ -235,7 +237,7 @@ SEND_MANY = """
 import json, random
 from celery import current_app
 from partners.models import Job
-jobs = list(Job.objects.values_list("pk", flat=True))
+jobs = list(Job.objects.filter(kind="customers").values_list("pk", flat=True))
 ids = jobs * 6 + [10**6, 10**6 + 1]
 random.Random(7).shuffle(ids)
 send = lambda number: current_app.send_task("partners.run_job", kwargs={"job_id": number}, ignore_result=True)
@@ -268,7 +270,7 @@ FORGE = """
 import json
 from celery import current_app
 from partners.models import Job
-job = Job.objects.get(partner__name="Fabrikam")
+job = Job.objects.get(partner__name="Fabrikam", kind="customers")
 options = {"ignore_result": True, "serializer": "json"}
 current_app.send_task("partners.run_job", kwargs={"job_id": job.pk}, **options)
 print(json.dumps(job.pk))
@@ -287,7 +289,55 @@ def test_a_message_that_nobody_signed_is_refused(stack, connected):
     assert len(runs(stack, "Fabrikam")) == before[1]
 
 
+FLOOD = """
+import json
+from celery import current_app
+for _ in range(300):
+    current_app.send_task("partners.work_off", ignore_result=True)
+print(json.dumps("sent"))
+"""
+LANES = """
+INSERT INTO partners_job
+    (partner_id, kind, lane, next_run_at, turn, lease_message, fence, "cursor", failures, wait_code)
+SELECT id, 'customers', lane, now(), 1, '', 0, '{}', 0, '' FROM partners_partner, generate_series(1, 12) lane
+WHERE name = 'Contoso'
+"""
+
+
+def test_a_flood_of_work_delays_no_question_of_a_member(stack, connected):
+    """Every thread of every worker for `work` is taken, and hundreds of messages wait before them."""
+    visitor = connected["Contoso"]
+    customer = re.findall(r'<a href="(/customers/[0-9a-f-]{36}/)"', visitor.get("/customers/").text)[0]
+    running = "SELECT 1 FROM partners_job WHERE leased_until > now() AND lane > 0"
+    stack.rows(LANES)
+    stack.python(FLOOD)
+    until(lambda: len(stack.rows(running)) >= 8, what="all threads of both workers are taken")
+
+    asked = time.monotonic()
+    answer = visitor.post(f"{customer}users", read_at=customer)
+    page = answer.headers["Location"].partition("#")[0]
+    until(lambda: "Asking Microsoft" not in visitor.get(page).text, what="the answer comes")
+    took, left = time.monotonic() - asked, len(stack.rows(running))
+
+    stack.rows("UPDATE partners_job SET paused_at = now() WHERE lane > 0")
+    until(lambda: not stack.rows(running), 60, what="the flood is over")
+    stack.rows("DELETE FROM partners_run WHERE job_id IN (SELECT id FROM partners_job WHERE lane > 0)")
+    stack.rows("DELETE FROM partners_job WHERE lane > 0")
+    assert left, "the flood lasted longer than the question"
+    assert took < 10
+
+
 def test_a_wiped_message_broker_costs_a_tick(stack, connected, kind):
+    wipe_in_the_middle(stack, kind)
+
+
+@pytest.mark.soak
+def test_a_message_broker_wiped_ten_times_loses_no_job(stack, connected, kind):
+    for _ in range(10):
+        wipe_in_the_middle(stack, kind)
+
+
+def wipe_in_the_middle(stack: Rehearsal, kind: str) -> None:
     before = {name: newest(stack, name)[0] for name in CUSTOMERS}
     make_due(stack, "Contoso")
     until(lambda: newest(stack, "Contoso")[0] > before["Contoso"], what="work is under way")
