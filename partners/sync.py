@@ -64,6 +64,7 @@ def read_on(work: jobs.Work, mirror: Mirror[Any], client: PartnerCenter, progres
     with fetched_ahead(pages) as coming:
         for batch in batches(coming):
             _store(work, mirror, batch, progress, known)
+            del batch  # before the next one comes
             if progress.next is not None:
                 work.pause()
 
@@ -118,6 +119,7 @@ def walk(work: jobs.Work, mirror: Mirror[Any], client: PartnerCenter) -> None:
             with fetched_ahead(way.lists) as coming:
                 for batch in batches(coming):
                     _store_lists(work, mirror, batch, progress, known, dict(customers))
+                    del batch
                     work.pause()
         except Transient:
             if way.broken_at is not None:

@@ -55,7 +55,7 @@ class Progress:
         """What an earlier turn left, or the start."""
         kept = work.job.cursor
         if "is_whole" in kept:
-            progress = cls(**kept)
+            progress = cls(**{name: value for name, value in kept.items() if name in cls.__dataclass_fields__})
             progress.is_whole &= list(progress.consent) == consent_of(work)
             return progress
         return cls.start(work, mirror)
@@ -64,7 +64,9 @@ class Progress:
     def start(cls, work: jobs.Work, mirror: Mirror[Any]) -> Progress:
         state = state_of(work, mirror)
         is_first = not mirror.rows(work.partner.pk).exists()
-        return cls(consent=consent_of(work), is_trusted=state.is_settled and not is_first, is_first=is_first)
+        # Rows that are gone although the last whole list had some were taken by somebody else.
+        is_trusted = state.is_settled and not (is_first and state.present)
+        return cls(consent=consent_of(work), is_trusted=is_trusted, is_first=is_first)
 
     def kept(self) -> dict[str, Any]:
         return asdict(self)

@@ -124,7 +124,9 @@ def test_what_is_not_used_yet_says_so(member):
 
 
 def test_the_ledger_of_everything_we_do_matches_what_the_page_says(member):
-    jobs.run_job(Job.objects.get().pk)
+    for kind in jobs.kinds():
+        broker.forget()  # or one access token would serve them all
+        assert jobs.run_job(jobs.ensure(Partner.objects.get(), kind, due_now=True).pk)
     member.portal.post(f"/customers/{Customer.objects.all()[0].tenant_id}/users")
     broker.forget()
     lookups.answer(Lookup.objects.get().pk)

@@ -50,7 +50,7 @@ class Listing:
     root: str = ROOT
     path: str = "customers"
     make: Callable[[int, str], dict[str, Any]] = item
-    served: list[set[int]] = field(default_factory=list)  # of each page that was answered well
+    served: Any = field(default_factory=list)  # of each page that was answered well
     calls: int = 0
     says_total: Callable[[int], int | None] = lambda total: total
 
