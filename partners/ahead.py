@@ -11,6 +11,8 @@ from typing import Any, Generic, TypeVar
 
 from django.db import connection, connections
 
+from tokens import outside
+
 PAGES = 6  # as many wait for the writer at most
 T = TypeVar("T")
 _END = object()
@@ -46,6 +48,8 @@ class _Reading(Generic[T]):
 
     def __iter__(self) -> Iterator[T]:
         while True:
+            if self._waiting.empty():
+                outside.give_back_connections()  # it may take a while
             found, failure = self._waiting.get()
             if failure is not None:
                 raise failure
@@ -70,7 +74,6 @@ class _Reading(Generic[T]):
             for page in pages:
                 self._waiting.put((page, None))
                 del page
-                connections.close_all()  # the gate's, which it asks four times a second at most
                 if self._stopped.is_set():
                     return
             self._waiting.put((_END, None))

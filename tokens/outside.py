@@ -40,6 +40,24 @@ def refuse_inside_transactions() -> None:
             )
 
 
+def give_back_connections() -> None:
+    """
+    Return this thread's database connections to the pool: a request takes a while, and others have use for them.
+
+    What a transaction holds stays, and so does a connection that belongs to no pool: opening it anew would cost more.
+    """
+    for connection in connections.all(initialized_only=True):
+        if connection.settings_dict["OPTIONS"].get("pool") and not connection.in_atomic_block:
+            connection.close()
+
+
+def before_each_request() -> None:
+    """What each request through the door has to pass."""
+    if settings.CPV_GUARD_TRANSACTIONS:
+        refuse_inside_transactions()
+    give_back_connections()
+
+
 @functools.cache
 def network(cloud: str) -> Network:
     """The door to one cloud: whatever would leave through it for a host of another is refused."""
@@ -47,12 +65,7 @@ def network(cloud: str) -> Network:
     if settings.CPV_SANDBOX_URL:
         adapter = import_string(settings.CPV_SANDBOX_ADAPTER)(settings.CPV_SANDBOX_URL)
     verify: str | bool = next((bundle for bundle in SYSTEM_CA_BUNDLES if Path(bundle).exists()), True)
-    before_send = refuse_inside_transactions if settings.CPV_GUARD_TRANSACTIONS else _nothing
-    return Network(clouds=[cloud_named(cloud)], adapter=adapter, verify=verify, before_send=before_send)
-
-
-def _nothing() -> None:
-    pass
+    return Network(clouds=[cloud_named(cloud)], adapter=adapter, verify=verify, before_send=before_each_request)
 
 
 @functools.cache

@@ -637,3 +637,17 @@ def test_work_for_one_partner_cannot_reach_for_another(login, rows):
         assert Partner.objects.using(WALLED).get().pk == own
     with owner_scope(), pytest.raises(DatabaseError, match="permission denied"):
         list(Customer.objects.using(WALLED))
+
+
+def test_whoever_waits_for_microsoft_holds_no_connection(login, rows):
+    """The pool has one, and whoever had it is waiting: the next one gets it all the same."""
+    own = rows.own if hasattr(rows, "own") else None
+    with partner_scope(own or 1):
+        Job.objects.using(WALLED).exists()
+        outside.give_back_connections()
+
+        assert login.connection is None
+        with transaction.atomic(using=WALLED):
+            Job.objects.using(WALLED).exists()
+            outside.give_back_connections()
+            assert login.connection is not None, "what a transaction holds stays"
