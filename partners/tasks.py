@@ -43,7 +43,7 @@ def pulse(self: Task[..., None], **_future: Any) -> None:
 @shared_task(name="partners.work_off", bind=True, acks_late=True, ignore_result=True)
 def work_off(self: Task[..., None], **_future: Any) -> None:
     """Run what is due until nothing is, or until this worker should listen to other messages."""
-    Pulse.beat(self.request.hostname or "")
+    jobs.works_as(self.request.hostname or "")
     jobs.work_off(message=self.request.id or "", redelivered=_was_given_back(self))
 
 
@@ -70,6 +70,7 @@ def end_access(**_future: Any) -> None:
 @shared_task(name="partners.run_job", bind=True, acks_late=True, ignore_result=True)
 def run_job(self: Task[..., None], *, job_id: int, **_future: Any) -> None:
     """Begin a job that somebody waits for, if it is due and nobody else has it."""
+    jobs.works_as(self.request.hostname or "")
     jobs.run_first(job_id, message=self.request.id or "", redelivered=_was_given_back(self))
 
 

@@ -6,7 +6,7 @@ is claimed (so that it has its turn), leased (so that one process works), and en
 """
 
 from partners.jobs.catalogue import Kind, UnknownKind, kind_named, kinds
-from partners.jobs.claiming import AT_ONCE, MOST_AT_ONCE, PER_CLAIM, claim_due, is_any_claimed, next_due_at
+from partners.jobs.claiming import AT_ONCE, MOST_AT_ONCE, PER_CLAIM, claim_due, is_any_claimed, next_due_at, works_as
 from partners.jobs.running import note_missing_mfa, run_first, run_job, work_off
 from partners.jobs.schedule import (
     cancel,
@@ -53,4 +53,5 @@ __all__ = [
     "run_job",
     "try_again",
     "work_off",
+    "works_as",
 ]

@@ -16,7 +16,7 @@ from typing import Any
 from django.db import connection
 from django.utils import timezone
 
-from partners.models import LEASE, Job
+from partners.models import LEASE, Job, Pulse
 from tokens.tenancy import system_scope
 
 CLAIM = dt.timedelta(seconds=60)  # a claimed job that nobody took is offered again after this
@@ -24,6 +24,7 @@ AT_ONCE = 2  # jobs of one partner that go on while others wait
 MOST_AT_ONCE = 64  # jobs of one partner under way at the same time, when nobody else waits
 PER_CLAIM = 10_000  # jobs
 LOOK_EVERY = 0.1  # seconds between two looks of one process at who waits
+ALIVE_EVERY = 15.0  # seconds between two signs of life of a worker whose threads are all taken
 LOOKED_AT = 200  # due jobs: enough to see whether they are all of one partner
 
 # Of two dispatchers at the same moment the second passes over the rows that the first has locked, and what the first
@@ -147,8 +148,26 @@ def forget() -> None:
     _seen = (float("-inf"), frozenset())
 
 
+_worker, _alive_at = "", float("-inf")
+
+
+def works_as(worker: str) -> None:
+    """Note the name under which this process shows that it lives: ticks do not reach a worker without a free thread."""
+    global _worker
+    _worker = worker
+    _show_life()
+
+
+def _show_life() -> None:
+    global _alive_at
+    if _worker and time.monotonic() - _alive_at > ALIVE_EVERY:
+        _alive_at = time.monotonic()
+        Pulse.beat(_worker)
+
+
 @system_scope("who else waits")
 def _who_waits() -> frozenset[int]:
+    _show_life()
     now = timezone.now()
     due = Job.objects.idle(now).filter(paused_at=None, next_run_at__lte=now).order_by("next_run_at")
     return frozenset(due.values_list("partner", flat=True)[:LOOKED_AT])

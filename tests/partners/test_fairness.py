@@ -13,7 +13,7 @@ from django.utils import timezone
 from partners import jobs
 from partners.jobs import claiming, running
 from partners.jobs.running import Ending
-from partners.models import Job, Run
+from partners.models import Job, Pulse, Run
 from tests.partners.test_runs import a_job, a_partner
 
 pytestmark = pytest.mark.django_db
@@ -107,3 +107,20 @@ def test_a_job_that_always_waited_its_turn_is_not_left_behind_for_ever() -> None
 
     second.refresh_from_db()
     assert second.turn == 1
+
+
+def test_a_worker_whose_threads_are_all_taken_for_long_shows_that_it_lives(monkeypatch: Any) -> None:
+    monkeypatch.setattr(claiming, "_worker", "")  # and what is noted here is this test's
+    monkeypatch.setattr(claiming, "_alive_at", float("-inf"))
+    a_job(a_partner(1), "a")
+    jobs.works_as("worker-1@here")
+    Pulse.objects.all().delete()
+    slot = Slot({Job.objects.get().pk: 3})
+    slot.step()
+    assert slot.work
+    slot.work.begun -= 11
+    monkeypatch.setattr(claiming, "_alive_at", claiming._alive_at - claiming.ALIVE_EVERY)
+
+    slot.step()
+
+    assert Pulse.objects.get().worker == "worker-1@here"
