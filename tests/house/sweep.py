@@ -95,7 +95,7 @@ class Route:
         def value(match: re.Match[str]) -> str:
             parameter = match[1] or match[2]
             there = self.known(parameter, ids)
-            if not missing or parameter in ("app_label", "content_type_id", "url"):
+            if not missing or parameter in ("app_label", "content_type_id", "url", "kind"):
                 return str(there)
             return str(_nobodys(there))
 
@@ -111,6 +111,8 @@ class Route:
                 return ids["uid"]
             case "token":
                 return "a-token"
+            case "kind":
+                return "customers"
             case "app_label":
                 return "partners"
             case "content_type_id":

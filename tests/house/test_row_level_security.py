@@ -22,7 +22,7 @@ from psycopg import sql
 from bench.walled import Walled, a_walled_database
 from partners.models import Customer, Job, Partner
 from tests.live import OURS, ROOT
-from tokens import rls, tenancy
+from tokens import outside, rls, tenancy
 from tokens.rls import EnableRLS, SamePartner
 from tokens.tenancy import NoScope, NotForSystem, OtherPartner, no_scope, owner_scope, partner_scope, system_scope
 
@@ -641,8 +641,7 @@ def test_work_for_one_partner_cannot_reach_for_another(login, rows):
 
 def test_whoever_waits_for_microsoft_holds_no_connection(login, rows):
     """The pool has one, and whoever had it is waiting: the next one gets it all the same."""
-    own = rows.own if hasattr(rows, "own") else None
-    with partner_scope(own or 1):
+    with partner_scope(rows["a"]["partners.Partner"]["id"]):
         Job.objects.using(WALLED).exists()
         outside.give_back_connections()
 
