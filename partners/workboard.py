@@ -7,16 +7,15 @@ Derived from the rows of the jobs, their newest runs and where the partner stand
 from __future__ import annotations
 
 import datetime as dt
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import F, OuterRef, QuerySet, Subquery
+from django.db.models import F, OuterRef, Q, QuerySet, Subquery, Sum
 from django.utils import timezone
 
 from partners import jobs
-from partners.models import Job, Member, Partner, Run
+from partners.models import Job, ListState, Member, Partner, Run
 from partners.standing import Standing
 from tokens.actors import Actor
 
@@ -92,19 +91,13 @@ class Board:
 def board(member: Member, stands: Standing) -> Board:
     """Everything the page shows, in a handful of queries however much there is."""
     partner, now = member.partner, timezone.now()
-    by_kind: dict[str, list[Job]] = {}
-    for job in partner.jobs.annotate(**_newest()).order_by("kind", "lane"):
+    by_kind: dict[str, list[Any]] = {}
+    for job in partner.jobs.annotate(**_newest(), held=_held()).order_by("kind", "lane"):
         by_kind.setdefault(job.kind, []).append(job)
-    newest = {run.job_id: run for run in _runs(partner, by_kind)}
-    held: Counter[str] = Counter()
-    for state in partner.list_states.filter(held_at__isnull=False).exclude(accepted_missing__gte=F("missing")):
-        held[state.kind] += state.missing
-    lines = [
-        _line(kind, by_kind[name], newest, stands, now, held[name])
-        for name, kind in jobs.kinds().items()
-        if name in by_kind
-    ]
-    recent: list[Any] = list(partner.runs.select_related("job").order_by("-started_at", "-pk")[:RECENT])
+    runs = {run.pk: run for run in _runs(partner, by_kind)}
+    newest = {run.job_id: run for run in runs.values() if run.pk in _newest_of(by_kind)}
+    lines = [_line(kind, by_kind[name], newest, stands, now) for name, kind in jobs.kinds().items() if name in by_kind]
+    recent = sorted(runs.values(), key=lambda run: (run.started_at, run.pk), reverse=True)[:RECENT]
     for run in recent:
         run.title = jobs.kinds()[run.job.kind].title if run.job.kind in jobs.kinds() else run.job.kind
     return Board(lines, recent, member.sees_every_customer)
@@ -129,13 +122,24 @@ def _newest() -> dict[str, Any]:
     return {"newest": Subquery(of_job.values("pk")[:1]), "done_at": Subquery(done.values("finished_at")[:1])}
 
 
-def _runs(partner: Partner, by_kind: dict[str, list[Any]]) -> QuerySet[Run]:
-    return partner.runs.filter(pk__in=[job.newest for lanes in by_kind.values() for job in lanes if job.newest])
+def _held() -> Subquery:
+    """How many rows of the job's kind wait for a person before they are removed."""
+    held = ListState.objects.filter(partner=OuterRef("partner"), kind=OuterRef("kind"), held_at__isnull=False)
+    unanswered = held.exclude(accepted_missing__gte=F("missing")).order_by().values("kind")
+    return Subquery(unanswered.annotate(rows=Sum("missing")).values("rows"))
 
 
-def _line(
-    kind: jobs.Kind, lanes: list[Any], newest: dict[int, Run], stands: Standing, now: dt.datetime, missing: int
-) -> Line:
+def _newest_of(by_kind: dict[str, list[Any]]) -> set[int]:
+    return {job.newest for lanes in by_kind.values() for job in lanes if job.newest}
+
+
+def _runs(partner: Partner, by_kind: dict[str, list[Any]]) -> QuerySet[Any]:
+    """The newest run of each lane, and the newest of all."""
+    recent = partner.runs.order_by("-started_at", "-pk").values("pk")[:RECENT]
+    return partner.runs.filter(Q(pk__in=_newest_of(by_kind)) | Q(pk__in=recent)).select_related("job")
+
+
+def _line(kind: jobs.Kind, lanes: list[Any], newest: dict[int, Run], stands: Standing, now: dt.datetime) -> Line:
     runs = [newest[job.pk] for job in lanes if job.pk in newest]
     running = [newest[job.pk] for job in lanes if job.is_running and job.pk in newest and newest[job.pk].is_running]
     done = [job.done_at for job in lanes]
@@ -151,7 +155,7 @@ def _line(
         next_at=min((job.next_run_at for job in lanes if job.next_run_at and not job.paused_at), default=None),
         as_of=as_of,
         is_stale=as_of is None or now - as_of > kind.fresh_for,
-        missing=missing,
+        missing=lanes[0].held or 0,
     )
 
 

@@ -16,7 +16,7 @@ from partners import jobs, writing
 from partners.mirrored_kinds import MIRRORS
 from partners.mirrors import lane_bounds
 from partners.models import CustomerUser, ListPage, ListRefusal, Partner, Run, SubscribedSku, Subscription
-from sandbox import licences, subscriptions
+from sandbox import changes, licences
 from sandbox.directory import Tenant
 from sandbox.world import World
 from tests.statements import asked
@@ -50,7 +50,7 @@ def test_every_customers_subscriptions_are_mirrored(partner: Partner, world: Wor
     expected = {
         (uuid.UUID(customer.tenant_id), one["id"], one["quantity"], one["status"], one["autoRenewEnabled"])
         for customer in tenant.customers
-        for one in subscriptions.every(tenant, customer)
+        for one in changes.listed(world, tenant, customer)
     }
     columns = ("customer__tenant_id", "subscription_id", "quantity", "status", "auto_renew")
     assert set(Subscription.objects.values_list(*columns)) == expected
