@@ -218,7 +218,7 @@ def test_a_worker_killed_in_the_middle_is_resumed_in_time_and_nothing_differs(st
 def test_a_worker_that_is_told_to_end_hands_its_sync_on(stack, connected, kind):
     before = newest(stack, "Contoso")[0]
     make_due(stack, "Contoso")
-    until(lambda: newest(stack, "Contoso")[0] > before and newest(stack, "Contoso")[2] >= 500, what="a page is read")
+    until(lambda: newest(stack, "Contoso")[0] > before, what="it begins to read")
     ending = holder(stack, "Contoso")
 
     process = stack.running.pop(ending)
@@ -299,7 +299,7 @@ print(json.dumps("sent"))
 LANES = """
 INSERT INTO partners_job
     (partner_id, kind, lane, next_run_at, turn, lease_message, fence, "cursor", failures, wait_code)
-SELECT id, 'customers', lane, now(), 1, '', 0, '{}', 0, '' FROM partners_partner, generate_series(1, 12) lane
+SELECT id, 'customers', lane, now(), 1, '', 0, '{}', 0, '' FROM partners_partner, generate_series(1, 48) lane
 WHERE name = 'Contoso'
 """
 
@@ -323,7 +323,7 @@ def test_a_flood_of_work_delays_no_question_of_a_member(stack, connected):
     until(lambda: not stack.rows(running), 60, what="the flood is over")
     stack.rows("DELETE FROM partners_run WHERE job_id IN (SELECT id FROM partners_job WHERE lane > 0)")
     stack.rows("DELETE FROM partners_job WHERE lane > 0")
-    assert left, "the flood lasted longer than the question"
+    assert left >= 8, "the flood lasted longer than the question"
     assert took < 10
 
 
