@@ -7,16 +7,15 @@ Derived from the rows of the jobs, their newest runs and where the partner stand
 from __future__ import annotations
 
 import datetime as dt
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import F, OuterRef, QuerySet, Subquery
+from django.db.models import F, OuterRef, Q, Subquery, Sum
 from django.utils import timezone
 
 from partners import jobs
-from partners.models import Job, Member, Partner, Run
+from partners.models import Job, ListState, Member, Partner, Run
 from partners.standing import Standing
 from tokens.actors import Actor
 
@@ -95,18 +94,8 @@ def board(member: Member, stands: Standing) -> Board:
     by_kind: dict[str, list[Job]] = {}
     for job in partner.jobs.annotate(**_newest()).order_by("kind", "lane"):
         by_kind.setdefault(job.kind, []).append(job)
-    newest = {run.job_id: run for run in _runs(partner, by_kind)}
-    held: Counter[str] = Counter()
-    for state in partner.list_states.filter(held_at__isnull=False).exclude(accepted_missing__gte=F("missing")):
-        held[state.kind] += state.missing
-    lines = [
-        _line(kind, by_kind[name], newest, stands, now, held[name])
-        for name, kind in jobs.kinds().items()
-        if name in by_kind
-    ]
-    recent: list[Any] = list(partner.runs.select_related("job").order_by("-started_at", "-pk")[:RECENT])
-    for run in recent:
-        run.title = jobs.kinds()[run.job.kind].title if run.job.kind in jobs.kinds() else run.job.kind
+    newest, recent = _runs(partner, by_kind)
+    lines = [_line(kind, by_kind[name], newest, stands, now) for name, kind in jobs.kinds().items() if name in by_kind]
     return Board(lines, recent, member.sees_every_customer)
 
 
@@ -126,16 +115,28 @@ def act(partner: Partner, kind: str, what: str, *, by: Actor, reason: str = "") 
 def _newest() -> dict[str, Any]:
     of_job = Run.objects.filter(job=OuterRef("pk")).order_by("-pk")
     done = of_job.filter(outcome=Run.Outcome.DONE)
-    return {"newest": Subquery(of_job.values("pk")[:1]), "done_at": Subquery(done.values("finished_at")[:1])}
+    held = ListState.objects.filter(partner=OuterRef("partner"), kind=OuterRef("kind"), held_at__isnull=False)
+    missing = held.exclude(accepted_missing__gte=F("missing")).values("kind").annotate(n=Sum("missing")).values("n")
+    return {
+        "newest": Subquery(of_job.values("pk")[:1]),
+        "done_at": Subquery(done.values("finished_at")[:1]),
+        "missing": Subquery(missing),
+    }
 
 
-def _runs(partner: Partner, by_kind: dict[str, list[Any]]) -> QuerySet[Run]:
-    return partner.runs.filter(pk__in=[job.newest for lanes in by_kind.values() for job in lanes if job.newest])
+def _runs(partner: Partner, by_kind: dict[str, list[Any]]) -> tuple[dict[int, Run], list[Any]]:
+    """The newest run of each lane by its job, and those that began last, in one query."""
+    wanted = {job.newest for lanes in by_kind.values() for job in lanes if job.newest}
+    last = partner.runs.order_by("-started_at", "-pk").values("pk")[:RECENT]
+    found: list[Any] = list(
+        partner.runs.filter(Q(pk__in=wanted) | Q(pk__in=last)).select_related("job").order_by("-started_at", "-pk")
+    )
+    for run in found:
+        run.title = jobs.kinds()[run.job.kind].title if run.job.kind in jobs.kinds() else run.job.kind
+    return {run.job_id: run for run in found if run.pk in wanted}, found[:RECENT]
 
 
-def _line(
-    kind: jobs.Kind, lanes: list[Any], newest: dict[int, Run], stands: Standing, now: dt.datetime, missing: int
-) -> Line:
+def _line(kind: jobs.Kind, lanes: list[Any], newest: dict[int, Run], stands: Standing, now: dt.datetime) -> Line:
     runs = [newest[job.pk] for job in lanes if job.pk in newest]
     running = [newest[job.pk] for job in lanes if job.is_running and job.pk in newest and newest[job.pk].is_running]
     done = [job.done_at for job in lanes]
@@ -151,7 +152,7 @@ def _line(
         next_at=min((job.next_run_at for job in lanes if job.next_run_at and not job.paused_at), default=None),
         as_of=as_of,
         is_stale=as_of is None or now - as_of > kind.fresh_for,
-        missing=missing,
+        missing=lanes[0].missing or 0,
     )
 
 

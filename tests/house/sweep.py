@@ -104,6 +104,8 @@ class Route:
         match parameter:
             case "tenant_id" | "member_id" | "invitation_id":
                 return ids[parameter]
+            case "kind":
+                return "customers"
             case "link":
                 return ids["join_link" if self.pattern.startswith("join/") else "connect_link"]
             case "uid":

@@ -55,6 +55,7 @@ def addresses(*, link: str = "x") -> Iterator[str]:
     for route, _ in portal_patterns():
         tenant_id = str(customer.tenant_id if customer else Partner.objects.get().tenant_id)
         address = route.replace("<uuid:tenant_id>", tenant_id).replace("<str:link>", link)
+        address = address.replace("<slug:kind>", "customers")
         yield "/" + re.sub(r"<int:\w+>", "1", address)
 
 

@@ -45,7 +45,12 @@ def portal_patterns(resolver: URLResolver | None = None, prefix: str = "") -> It
 
 def closed_addresses(tenant_id: uuid.UUID, *, member_id: int = 1) -> list[str]:
     """The address of every page for members, with the id of a customer or a member where one is asked for."""
-    known = {"<uuid:tenant_id>": tenant_id, "<int:member_id>": member_id, "<int:invitation_id>": 1}
+    known = {
+        "<uuid:tenant_id>": tenant_id,
+        "<int:member_id>": member_id,
+        "<int:invitation_id>": 1,
+        "<slug:kind>": "customers",
+    }
     addresses = ["/" + route for route, pattern in portal_patterns() if pattern.name not in OPEN]
     for parameter, value in known.items():
         addresses = [address.replace(parameter, str(value)) for address in addresses]
