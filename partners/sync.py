@@ -62,7 +62,7 @@ def read_on(work: jobs.Work, mirror: Mirror[Any], client: PartnerCenter, progres
         known=known if progress.is_trusted else {},
     )  # fmt: skip
     with fetched_ahead(pages) as coming:
-        for batch in batches(coming):
+        for batch in batches(coming, is_watched=progress.is_first and not progress.seen):
             _store(work, mirror, batch, progress, known)
             del batch  # before the next one comes
             if progress.next is not None:
@@ -298,19 +298,24 @@ def expected(page: ReadPage, seen: int, earlier: int | None) -> int | None:
     return page.total
 
 
-def batches(coming: Iterator[T]) -> Iterator[list[T]]:
-    """What comes, together until there is enough to write or it has waited long; at a failure what came before it."""
+def batches(coming: Iterator[T], *, is_watched: bool = False) -> Iterator[list[T]]:
+    """
+    What comes, together until there is enough to write or it has waited long; at a failure what came before it.
+
+    Where somebody watches for the first number, what comes first is written at once.
+    """
     batch: list[T] = []
+    enough = 1 if is_watched else HEAVY
     weight, begun = 0, time.monotonic()
     try:
         for one in coming:
             batch.append(one)
             if isinstance(one, ReadPage) and not one.is_clean:
                 weight += A_PAGE + len(one.rows)
-            if weight >= HEAVY or time.monotonic() - begun >= SECONDS:
+            if weight >= enough or time.monotonic() - begun >= SECONDS:
                 del one
                 yield batch
-                batch, weight, begun = [], 0, time.monotonic()
+                batch, weight, begun, enough = [], 0, time.monotonic(), HEAVY
     except Exception:
         if batch:
             yield batch

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import F, OuterRef, Q, QuerySet, Subquery, Sum
+from django.db.models import F, OuterRef, Q, Subquery, Sum
 from django.utils import timezone
 
 from partners import jobs
@@ -91,15 +91,11 @@ class Board:
 def board(member: Member, stands: Standing) -> Board:
     """Everything the page shows, in a handful of queries however much there is."""
     partner, now = member.partner, timezone.now()
-    by_kind: dict[str, list[Any]] = {}
-    for job in partner.jobs.annotate(**_newest(), held=_held()).order_by("kind", "lane"):
+    by_kind: dict[str, list[Job]] = {}
+    for job in partner.jobs.annotate(**_newest()).order_by("kind", "lane"):
         by_kind.setdefault(job.kind, []).append(job)
-    runs = {run.pk: run for run in _runs(partner, by_kind)}
-    newest = {run.job_id: run for run in runs.values() if run.pk in _newest_of(by_kind)}
+    newest, recent = _runs(partner, by_kind)
     lines = [_line(kind, by_kind[name], newest, stands, now) for name, kind in jobs.kinds().items() if name in by_kind]
-    recent = sorted(runs.values(), key=lambda run: (run.started_at, run.pk), reverse=True)[:RECENT]
-    for run in recent:
-        run.title = jobs.kinds()[run.job.kind].title if run.job.kind in jobs.kinds() else run.job.kind
     return Board(lines, recent, member.sees_every_customer)
 
 
@@ -119,24 +115,25 @@ def act(partner: Partner, kind: str, what: str, *, by: Actor, reason: str = "") 
 def _newest() -> dict[str, Any]:
     of_job = Run.objects.filter(job=OuterRef("pk")).order_by("-pk")
     done = of_job.filter(outcome=Run.Outcome.DONE)
-    return {"newest": Subquery(of_job.values("pk")[:1]), "done_at": Subquery(done.values("finished_at")[:1])}
-
-
-def _held() -> Subquery:
-    """How many rows of the job's kind wait for a person before they are removed."""
     held = ListState.objects.filter(partner=OuterRef("partner"), kind=OuterRef("kind"), held_at__isnull=False)
-    unanswered = held.exclude(accepted_missing__gte=F("missing")).order_by().values("kind")
-    return Subquery(unanswered.annotate(rows=Sum("missing")).values("rows"))
+    missing = held.exclude(accepted_missing__gte=F("missing")).values("kind").annotate(n=Sum("missing")).values("n")
+    return {
+        "newest": Subquery(of_job.values("pk")[:1]),
+        "done_at": Subquery(done.values("finished_at")[:1]),
+        "missing": Subquery(missing),
+    }
 
 
-def _newest_of(by_kind: dict[str, list[Any]]) -> set[int]:
-    return {job.newest for lanes in by_kind.values() for job in lanes if job.newest}
-
-
-def _runs(partner: Partner, by_kind: dict[str, list[Any]]) -> QuerySet[Any]:
-    """The newest run of each lane, and the newest of all."""
-    recent = partner.runs.order_by("-started_at", "-pk").values("pk")[:RECENT]
-    return partner.runs.filter(Q(pk__in=_newest_of(by_kind)) | Q(pk__in=recent)).select_related("job")
+def _runs(partner: Partner, by_kind: dict[str, list[Any]]) -> tuple[dict[int, Run], list[Any]]:
+    """The newest run of each lane by its job, and those that began last, in one query."""
+    wanted = {job.newest for lanes in by_kind.values() for job in lanes if job.newest}
+    last = partner.runs.order_by("-started_at", "-pk").values("pk")[:RECENT]
+    found: list[Any] = list(
+        partner.runs.filter(Q(pk__in=wanted) | Q(pk__in=last)).select_related("job").order_by("-started_at", "-pk")
+    )
+    for run in found:
+        run.title = jobs.kinds()[run.job.kind].title if run.job.kind in jobs.kinds() else run.job.kind
+    return {run.job_id: run for run in found if run.pk in wanted}, found[:RECENT]
 
 
 def _line(kind: jobs.Kind, lanes: list[Any], newest: dict[int, Run], stands: Standing, now: dt.datetime) -> Line:
@@ -155,7 +152,7 @@ def _line(kind: jobs.Kind, lanes: list[Any], newest: dict[int, Run], stands: Sta
         next_at=min((job.next_run_at for job in lanes if job.next_run_at and not job.paused_at), default=None),
         as_of=as_of,
         is_stale=as_of is None or now - as_of > kind.fresh_for,
-        missing=lanes[0].held or 0,
+        missing=lanes[0].missing or 0,
     )
 
 
