@@ -135,7 +135,9 @@ def test_going_red_and_reconnecting(live, arrived, looks):
     live.scenario("mfa-missing", "Contoso")
     red = arrived.get_by_role("heading", name="Connection: MFA missing")
     arrived.goto(live.url)
-    arrived.get_by_role("button", name="Sync now").click()
+    sync_now = arrived.get_by_role("button", name="Sync now")
+    if sync_now.is_visible():  # else other work of this partner was told already
+        sync_now.click()
     until(lambda: arrived.goto(live.url) and red.is_visible(), 15, what="home says that MFA is missing")
     looks.at(arrived, "home-red")
     arrived.goto(f"{live.url}/customers/")

@@ -334,9 +334,9 @@ def test_a_run_that_had_its_time_keeps_what_it_read_and_goes_on_at_once(
     settings.CPV_TURN_SECONDS = 60
     second = run(job)
 
-    assert (first.outcome, first.error_code, first.pages) == ("waiting", "turn_over", 10)
+    assert (first.outcome, first.error_code, first.pages) == ("waiting", "turn_over", 1)
     assert job.failures == 0
-    assert (second.outcome, second.pages, second.seen) == ("done", 1, BATCH + 1)
+    assert (second.outcome, second.pages, second.seen) == ("done", 10, BATCH + 1)
     assert job.partner.customers.present().count() == BATCH + 1
 
 
@@ -358,5 +358,5 @@ def test_a_worker_that_shuts_down_lets_its_runs_end_when_what_they_read_is_kept(
     finally:
         work._closing.clear()  # a process has one end; this one is a test's
 
-    assert (ended.outcome, ended.pages) == ("waiting", 10)
+    assert (ended.outcome, ended.pages) == ("waiting", 1)
     assert "another one goes on" in ended.error
