@@ -214,7 +214,7 @@ class _Step:
         if change.accepted_at:
             return self._wait_for_news(None)
         if change.sent_at and change.sent_at + SAME_ID_LIFE > self.now:
-            return self._send_again(token, client)
+            return self._send_again(token, client) if self._may_still() else self._wait_for_news(None)
         self._end(Change.Outcome.NOT_DONE, "lost", after=stands.facts)
 
     def _wait_for_news(self, failure: Failure | None) -> None:

@@ -315,6 +315,19 @@ def test_whoever_confirmed_and_may_no_longer_has_nothing_sent(here, how):
     assert not here.patches
 
 
+def test_who_may_no_longer_has_nothing_sent_a_second_time_either(here):
+    here.world.fail("partnercenter", "timeout-before", method="PATCH", times=1)
+    opal = add("opal", "operator")
+    change = here.previewed(portal_of(opal))
+    here.confirm(change, portal_of(opal))
+    work()
+    Member.objects.filter(pk=opal.pk).update(role="reader")
+    here.settle(change)
+
+    assert ended(change) == ("not_done", "lost")
+    assert len(here.patches) == 1
+
+
 # --- Two at once ----------------------------------------------------------------------------------------------------
 def test_of_two_who_change_the_same_subscription_one_is_told_to_wait(here):
     first, second = here.previewed(), here.previewed(colleague := portal_of(add("opal", "operator")))
