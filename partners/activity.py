@@ -46,6 +46,8 @@ ACTIONS = {
     "member.confirmed": "Confirmed at Microsoft who they are",
     "sync.asked": "Sync asked for",
     "removals.accepted": "Removal of missing rows accepted",
+    "mirror.asked_for": "Reading asked for",
+    "mirror.ended": "Reading ended, and what was read erased",
     "job.paused": "Job paused",
     "job.resumed": "Job resumed",
     "job.cancelled": "Job cancelled",

@@ -29,6 +29,7 @@ urlpatterns = [
     path("connection/period", views.choose_period, name="choose_period"),
     path("connection/revoke", views.revoke, name="revoke"),
     path("jobs/", views_jobs.job_list, name="jobs"),
+    path("jobs/<slug:kind>/choose", views_jobs.choose_kind, name="choose_kind"),
     path("jobs/<slug:kind>/act", views_jobs.job_act, name="job_act"),
     path("jobs/<slug:kind>/removals", views_jobs.accept_removals, name="accept_removals"),
     path("permissions/", views.permissions, name="permissions"),

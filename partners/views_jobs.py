@@ -7,9 +7,10 @@ from django.http import Http404, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST, require_safe
 
-from partners import removals, workboard
+from partners import jobs, removals, wishes, workboard
 from partners.access import PartnerRequest, needs, partner_required
 from partners.powers import Power
+from partners.presence import freshly_signed_in
 from partners.standing import current_token, standing
 
 DONE = {
@@ -33,6 +34,7 @@ def job_list(request: PartnerRequest) -> HttpResponse:
         "standing": stands,
         "board": workboard.board(request.member, stands),
         "may_act": request.member.may(Power.JOBS),
+        "may_choose": request.member.may(Power.CONSENT),
     }
     return render(request, "partners/jobs.html", context)
 
@@ -63,4 +65,24 @@ def accept_removals(request: PartnerRequest, kind: str) -> HttpResponse:
         messages.success(request, "They are taken away after the next complete reading, and kept for 30 days.")
     else:
         messages.warning(request, UNCHANGED)
+    return redirect("jobs")
+
+
+@require_POST
+@partner_required
+@needs(Power.CONSENT)
+@freshly_signed_in("choose what is read", back="jobs")
+def choose_kind(request: PartnerRequest, kind: str) -> HttpResponse:
+    """Have something read that takes an owner's yes, or read it no more and erase it."""
+    choices = {"yes": wishes.ask_for, "no": wishes.end}
+    choice = choices.get(request.POST.get("wanted", ""))
+    if choice is None or kind not in {one.name for one in wishes.kinds()}:
+        raise Http404
+    title = jobs.kind_named(kind).title
+    if not choice(request.partner, kind, by=request.user.as_actor()):
+        messages.warning(request, UNCHANGED)
+    elif choice is wishes.end:
+        messages.success(request, f"{title}: no longer read, and erased here.")
+    else:
+        messages.success(request, f"{title}: read from now on.")
     return redirect("jobs")

@@ -81,6 +81,7 @@ class Board:
     lines: list[Line]
     runs: list[Any]
     with_numbers: bool  # they tell how many customers there are
+    offered: list[jobs.Kind]  # what an owner may ask for
 
     @property
     def is_active(self) -> bool:
@@ -96,7 +97,8 @@ def board(member: Member, stands: Standing) -> Board:
         by_kind.setdefault(job.kind, []).append(job)
     newest, recent = _runs(partner, by_kind)
     lines = [_line(kind, by_kind[name], newest, stands, now) for name, kind in jobs.kinds().items() if name in by_kind]
-    return Board(lines, recent, member.sees_every_customer)
+    offered = [kind for kind in jobs.kinds().values() if kind.opt_in and kind.name not in by_kind]
+    return Board(lines, recent, member.sees_every_customer, offered if by_kind else [])
 
 
 def state_at_the_desk(job: Any) -> State:

@@ -112,7 +112,7 @@ class Route:
             case "token":
                 return "a-token"
             case "kind":
-                return "customers"
+                return "users" if self.pattern.endswith("/choose") else "customers"
             case "app_label":
                 return "partners"
             case "content_type_id":

@@ -39,6 +39,7 @@ WHO_MAY = {
     ("jobs", "get"): (200, 200, 200, 404),
     ("job_act", "post"): (302, 302, 404, 404),
     ("accept_removals", "post"): (302, 302, 404, 404),
+    ("choose_kind", "post"): (302, 404, 404, 404),
     ("connection", "get"): (200, 200, 404, 200),
     ("permissions", "get"): (200, 200, 404, 200),
     ("activity", "get"): (200, 404, 404, 200),
@@ -66,6 +67,7 @@ WHO_MAY = {
 FORMS = {
     "choose_period": {"days": "180"},
     "job_act": {"act": "run"},
+    "choose_kind": {"wanted": "yes"},
     "export_activity": {"format": "csv"},
     "begin_change": {"subscription": "subscription"},
     "team_invite": {"email": "new@contoso.test", "role": "reader"},
@@ -94,7 +96,11 @@ def ids(member) -> dict[str, dict[str, object]]:
     Subscription.objects.create(**of_it, key="subscription", subscription_id="SUBSCRIPTION", content_hash=b"0" * 16)
     change = Change.objects.create(**of_it, member=owner, subscription_id="OTHER", subscription_key="other")
     known |= {"change_id": change.pk}
-    return {"": known | {"invitation_id": invitation.pk}, "team_remove": {"member_id": removed.pk}}
+    return {
+        "": known | {"invitation_id": invitation.pk},
+        "team_remove": {"member_id": removed.pk},
+        "choose_kind": {"kind": "users"},
+    }
 
 
 def closed(ids: dict[str, dict[str, object]]) -> dict[str, str]:

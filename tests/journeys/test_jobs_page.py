@@ -7,10 +7,12 @@ import re
 from typing import Any
 
 import pytest
+import time_machine
+from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from partners import jobs
-from partners.models import ChosenCustomer, Job, ListState, Member, Run
+from partners.models import ChosenCustomer, CustomerUser, Job, ListState, Member, Run
 from tests.live import text_of
 from tokens.models import AuditEvent
 
@@ -162,3 +164,57 @@ def test_the_page_costs_the_same_however_much_there_is(synced, django_assert_max
     with django_assert_max_num_queries(10):
         html = page(synced)
     assert html.count('class="cpv-card cpv-state') == len(jobs.kinds())
+
+
+# --- What takes a yes ---------------------------------------------------------------------------------------------
+def choose(member: Any, wanted: str) -> Any:
+    return member.portal.post("/jobs/users/choose", {"wanted": wanted}, follow=True)
+
+
+def test_users_are_read_once_an_owner_asks_for_it_and_erased_when_they_say_so(synced):
+    assert "Users: not read" in page(synced)
+    assert "read from now on" in choose(synced, "yes").content.decode()
+    lanes = list(Job.objects.filter(kind="users"))
+    for job in lanes:
+        jobs.run_job(job.pk)
+    assert CustomerUser.objects.exists()
+    assert "Users: not read" not in page(synced)
+
+    assert "no longer read, and erased here" in choose(synced, "no").content.decode()
+
+    assert len(lanes) == 4
+    assert not Job.objects.filter(kind="users").exists()
+    assert not CustomerUser.objects.exists()
+    told = AuditEvent.objects.filter(action__startswith="mirror.").order_by("pk").values_list("action", "object")
+    assert list(told) == [("mirror.asked_for", "users"), ("mirror.ended", "users")]
+    assert "Users: not read" in page(synced)
+
+
+@pytest.mark.parametrize("wanted", ["no", "", "perhaps"])
+def test_what_was_not_asked_for_is_not_ended_and_what_no_form_says_does_nothing(synced, wanted):
+    answer = choose(synced, wanted)
+
+    assert "Nothing was changed" in answer.content.decode() if wanted == "no" else answer.status_code == 404
+    assert not AuditEvent.objects.filter(action__startswith="mirror.").exists()
+
+
+def test_what_takes_no_yes_cannot_be_chosen(synced):
+    for kind in ("customers", "subscriptions", "nothing"):
+        assert synced.portal.post(f"/jobs/{kind}/choose", {"wanted": "no"}).status_code == 404
+    assert Job.objects.filter(kind="customers").exists()
+
+
+def test_choosing_takes_a_fresh_sign_in(synced):
+    with time_machine.travel(timezone.now() + dt.timedelta(minutes=11)):
+        led = synced.portal.post("/jobs/users/choose", {"wanted": "yes"})
+
+    assert led["Location"].startswith("/signin/again")
+    assert not Job.objects.filter(kind="users").exists()
+
+
+def test_the_command_reads_nobodys_users_without_an_owners_yes(synced):
+    with pytest.raises(CommandError, match="one of its owners does, at /jobs/") as ended:
+        call_command("sync", str(Member.objects.get().partner.tenant_id), kind="users")
+
+    assert ended.value.returncode == 2
+    assert not Job.objects.filter(kind="users").exists()

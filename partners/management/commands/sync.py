@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from partners import jobs
+from partners import jobs, wishes
 from partners.commands import PanelCommand
 from partners.models import Job, Run
 
@@ -35,6 +35,8 @@ class Command(PanelCommand):
         self.needs_the_vault()
         partner = self.partner(tenant_id)
         try:
+            if not wishes.is_asked_for(partner, kind):
+                self.wrong_use(f"{partner.name} did not ask for {kind}: one of its owners does, at /jobs/.")
             job = jobs.ensure(partner, kind)
         except jobs.UnknownKind as unknown:
             self.wrong_use(str(unknown))
