@@ -19,7 +19,7 @@ from partners.jobs.schedule import (
     resume,
     try_again,
 )
-from partners.jobs.work import Cancelled, LeaseLost, Paused, TurnOver, Work, end_turns
+from partners.jobs.work import Cancelled, LeaseLost, Paused, TurnOver, Work, end_turns, rest
 
 __all__ = [
     "AT_ONCE",
@@ -46,6 +46,7 @@ __all__ = [
     "pause",
     "queue_now",
     "release",
+    "rest",
     "resume",
     "run_first",
     "run_job",
