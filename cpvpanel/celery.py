@@ -53,6 +53,11 @@ app.conf.update(
             "schedule": 30.0,
             "options": {"expires": 25},
         },
+        "put customers into the index of parts": {
+            "task": "partners.index_customers",
+            "schedule": 30.0,
+            "options": {"expires": 25},
+        },
         "tell our own people of alarms": {
             "task": "partners.tell_alarms",
             "schedule": 15.0,

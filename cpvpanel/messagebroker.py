@@ -22,6 +22,7 @@ ROUTES = {
     "partners.look_up": INTERACTIVE,
     "partners.make_change": INTERACTIVE,
     "partners.work_off": WORK,
+    "partners.index_customers": WORK,
     "consent.send_notice": WORK,
     "tokens.rotate": WORK,
 }  # all else comes from the clock, or is about tokens

@@ -41,6 +41,7 @@ class Statements:
             "assigned": sql.SQL(", ").join(
                 sql.SQL("{0} = t.{0}").format(sql.Identifier(name)) for name in columns[len(key) :]
             ),
+            "indexed": _still_indexed(mirror.indexed_by),
             "key_type": sql.SQL("uuid" if mirror.key_column == "tenant_id" else "text"),
             "of_customer": sql.SQL("AND c.customer_id = u.customer" if mirror.is_of_customers else ""),
             "customers": sql.SQL("%s::bigint[], " if mirror.is_of_customers else ""),
@@ -66,7 +67,7 @@ class Statements:
         self.empty = said("DELETE FROM {temporary}")
         self.copy = said("COPY {temporary} ({columns}, is_new) FROM STDIN")
         self.update = said(
-            "UPDATE {table} c SET {assigned}, changed_at = %(now)s, missing_since = NULL, removed_at = NULL, "
+            "UPDATE {table} c SET {assigned}, {indexed}changed_at = %(now)s, missing_since = NULL, removed_at = NULL, "
             "removed_reason = '', "
             "first_seen_at = CASE WHEN c.removed_at < %(as_new)s THEN %(now)s ELSE c.first_seen_at END "
             "FROM {temporary} t WHERE NOT t.is_new AND c.partner_id = %(partner)s AND {same}"
@@ -81,6 +82,14 @@ class Statements:
 def _listed(columns: Iterable[str], prefix: str = "") -> sql.Composed:
     parts = [prefix] if prefix else []
     return sql.SQL(", ").join(sql.Identifier(*parts, name) for name in columns)
+
+
+def _still_indexed(by: Sequence[str]) -> sql.Composable:
+    """That a row leaves the index which is dear to write, where it would have to be written there anew."""
+    if not by:
+        return sql.SQL("")
+    same = sql.SQL(" AND ").join(sql.SQL("c.{0} = t.{0}").format(sql.Identifier(name)) for name in by)
+    return sql.SQL("is_indexed = c.is_indexed AND {}, ").format(same)
 
 
 @cache

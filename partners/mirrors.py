@@ -59,7 +59,8 @@ class Unfit(Exception):
 
 class Mirror(ABC, Generic[Item]):
     """
-    One kind of mirrored row. `columns` are what `values` gives, in that order, without the key.
+    One kind of mirrored row. `columns` are what `values` gives, in that order, without the key. A row of which one of
+    the `indexed_by` changes leaves the index of parts until the next `search_index.catch_up`.
 
     `version` rises when the same item becomes another row; other changes of the class are noticed. Rows that went are
     erased after `keeps_removed`, where there is a reason not to keep them.
@@ -69,6 +70,7 @@ class Mirror(ABC, Generic[Item]):
     model: ClassVar[type[Mirrored]]
     shape: ClassVar[type[Any]]
     columns: ClassVar[tuple[str, ...]]
+    indexed_by: ClassVar[tuple[str, ...]] = ()
     key_column: ClassVar[str] = "key"
     is_paged: ClassVar[bool] = True
     is_of_customers: ClassVar[bool] = False

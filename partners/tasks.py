@@ -8,7 +8,7 @@ from uuid import UUID
 from celery import Task, shared_task
 from django.conf import settings
 
-from partners import alarm_mails, borrowed, change_steps, changes, jobs, lookups
+from partners import alarm_mails, borrowed, change_steps, changes, jobs, lookups, search_index
 from partners.models import Pulse
 
 HINTS = 16  # messages for one tick; workers that find more than they can do tell others
@@ -65,6 +65,12 @@ def tidy(**_future: Any) -> None:
 def end_access(**_future: Any) -> None:
     """Write down which looks of the vendor's staff are over; what is over opens nothing even before."""
     borrowed.end_what_is_over()
+
+
+@shared_task(name="partners.index_customers", ignore_result=True)
+def index_customers(**_future: Any) -> None:
+    """Put customers of large partners into the index that their searches ask; two at once share the work."""
+    search_index.catch_up()
 
 
 @shared_task(name="partners.run_job", bind=True, acks_late=True, ignore_result=True)

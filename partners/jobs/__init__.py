@@ -20,7 +20,7 @@ from partners.jobs.schedule import (
     resume,
     try_again,
 )
-from partners.jobs.work import Cancelled, LeaseLost, Paused, TurnOver, Work, end_turns
+from partners.jobs.work import Cancelled, LeaseLost, Paused, TurnOver, Work, end_turns, rest
 
 __all__ = [
     "AT_ONCE",
@@ -48,6 +48,7 @@ __all__ = [
     "plan",
     "queue_now",
     "release",
+    "rest",
     "resume",
     "run_first",
     "run_job",

@@ -50,6 +50,11 @@ def is_closing() -> bool:
     return _closing.is_set()
 
 
+def rest(seconds: float) -> bool:
+    """Wait, unless this process is about to end: then True."""
+    return _closing.wait(seconds)
+
+
 KEEP = """
 UPDATE partners_job SET leased_until = %(until)s, "cursor" = %(cursor)s
 WHERE id = %(job)s AND fence = %(fence)s AND leased_until > %(now)s

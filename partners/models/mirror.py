@@ -29,6 +29,10 @@ OFFER = dt.timedelta(seconds=10)  # a question that no worker took is offered ag
 
 
 class CustomerQuerySet(MirroredQuerySet):
+    def not_indexed(self) -> CustomerQuerySet:
+        """Who is present, and read through by every search."""
+        return self.present().filter(is_indexed=False)
+
     def matching(self, text: str) -> CustomerQuerySet:
         """Customers that a text finds, see `Wanted`; all of them for an empty text."""
         return self.filter(Wanted.by(text).condition()) if text.strip() else self
@@ -46,7 +50,11 @@ class CustomerQuerySet(MirroredQuerySet):
 
 
 class Customer(Mirrored):
-    """A partner's customer tenant as Partner Center last described it."""
+    """
+    A partner's customer tenant as Partner Center last described it.
+
+    Where it `is_indexed` a search on PostgreSQL finds it in the index of parts, else by reading it.
+    """
 
     # Neither a check nor an index of its own for each row: the policy lets nobody write another partner's, and the
     # unique constraints begin with the partner.
@@ -56,6 +64,7 @@ class Customer(Mirrored):
     name_key = models.CharField(max_length=400, blank=True)
     domain = models.CharField(max_length=255, blank=True)
     relationship = models.CharField(max_length=40, blank=True)
+    is_indexed = models.BooleanField(db_default=False)
 
     objects = CustomerQuerySet.as_manager()
 

@@ -417,8 +417,12 @@ def searches(row: dict[str, Any]) -> list[list[Any]]:
     ]
 
 
-@pytest.mark.parametrize("many", [False, True], ids=["from the first look", "from the indexes"])
-def test_the_search_finds_nothing_of_another_partner_whenever_it_is_asked(login, rows, walled, many):
+@pytest.mark.parametrize(
+    ("many", "is_indexed"),
+    [(False, False), (True, False), (True, True)],
+    ids=["from the first look", "from what is not indexed", "from the index"],
+)
+def test_the_search_finds_nothing_of_another_partner_whenever_it_is_asked(login, rows, walled, many, is_indexed):
     own, other = rows["b"]["partners.Partner"]["id"], rows["a"]["partners.Partner"]["id"]
     victim, mine = rows["a"]["partners.Customer"], rows["b"]["partners.Customer"]
     if many:  # more than its first look reads
@@ -429,6 +433,7 @@ def test_the_search_finds_nothing_of_another_partner_whenever_it_is_asked(login,
                 " '', '', '', now(), now(), '' FROM generate_series(1, 1100) AS n",
                 [own],
             )
+            behind.execute("UPDATE partners_customer SET is_indexed = %s", [is_indexed])
     for when in (*WHENS, in_the_systems_scope):
         for number, asked in enumerate(searches(victim)):
 

@@ -42,6 +42,7 @@ ACROSS = {
     "who is to be told what": "consent/notices.py",
     "who may enter": "partners/access.py",
     "whose change it is": "partners/change_steps.py",
+    "whose customers are many": "partners/search_index.py",
     "whose notice it is": "consent/notices.py",
     "whose question it is": "partners/lookups.py",
     "work that is due": "partners/jobs/claiming.py",
