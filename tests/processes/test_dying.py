@@ -22,7 +22,7 @@ TENANT = "be7c4000-0000-4000-8000-000000000009"
 @pytest.fixture(scope="module")
 def where() -> Iterator[Ground]:
     with pytest.MonkeyPatch.context() as patch, _on(patch) as there:
-        there.measure("connect", tenant=TENANT, size=2)
+        there.measure("connect", tenant=TENANT)
         yield there
 
 

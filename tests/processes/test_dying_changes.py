@@ -21,7 +21,7 @@ def test_a_worker_that_is_killed_at_any_place_of_a_change_makes_it_once(record_p
     if SERVER:
         monkeypatch.setenv(POSTGRES, SERVER)
     with ground({TENANT: 1}) as where:
-        where.measure("connect", tenant=TENANT, size=1)
+        where.measure("connect", tenant=TENANT)
         ended = subprocess.run(
             [sys.executable, "-m", "tests.processes.dying_changes"],
             cwd=ROOT, env=where.env | {"SUBSCRIPTION": licences()}, capture_output=True, text=True, check=False,

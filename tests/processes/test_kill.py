@@ -20,7 +20,7 @@ TRIALS = 10
 def test_after_every_process_has_seen_a_kill_no_call_and_no_token_request_leaves(monkeypatch, record_property):
     monkeypatch.setenv(POSTGRES, SERVER)
     with ground({TENANT: 2}) as where:
-        where.measure("connect", tenant=TENANT, size=2)
+        where.measure("connect", tenant=TENANT)
         found = trials(where, TENANT, number=TRIALS, senders=4)
 
     assert len(found) == TRIALS
