@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 
 from django.conf import settings
-from django.db import transaction
+from django.db import InterfaceError, OperationalError, connection, transaction
 from django.db.models import Case, DateTimeField, F, Value, When
 from django.utils import timezone
 
@@ -202,6 +202,10 @@ def _perform(taken: Taken, until: float, insists: bool) -> Ending:
     except Failure as failure:
         logger.error("a job failed", extra={"run": run.pk, "code": failure.code}, exc_info=failure)
         return _ending(Run.Outcome.FAILED, failure)
+    except (OperationalError, InterfaceError):  # a failover, a deadlock, no connection to be had: none lasts
+        logger.warning("a job lost its database", extra={"run": run.pk}, exc_info=True)
+        connection.close_if_unusable_or_obsolete()
+        return Ending(Run.Outcome.WAITING, "database", "Our database did not answer; it goes on from here soon.")
     except Exception:  # the outermost frame of a run: whatever it was, the row must say that it ended
         logger.exception("a job broke", extra={"run": run.pk})
         return Ending(Run.Outcome.FAILED, "unexpected", f"Our own mistake; the log of run {run.pk} tells more.")
@@ -245,7 +249,8 @@ def _finish(job: Job, run: Run, ending: Ending) -> None:
             cancelled_at=None,
             wait_code="",
             failures=failures,
-            cursor=job.cursor if ending.outcome == Run.Outcome.WAITING else {},
+            # The row's own: what `Work.keep` noted in memory may have been rolled back since.
+            cursor=F("cursor") if ending.outcome == Run.Outcome.WAITING else {},
         )
         if not ours:
             ending = Ending(Run.Outcome.TAKEN_OVER)
