@@ -89,7 +89,12 @@ def session(
     Who `insists` asks even where Microsoft asked for patience before: a person at a console, who sees the answer.
     """
     traffic = PartnersTraffic(token.partner.cloud, token.partner_id, audience, patience, insists)
-    return broker.session(token, audience, purpose=purpose, actor=actor, traffic=traffic)
+    return broker.session(token, audience, purpose=purpose, actor=actor, traffic=traffic, is_stale=_is_stale)
+
+
+def _is_stale(refused: requests.Response) -> bool:
+    """Whether another token may help; not where Partner Center says what is wrong with the sign-in (900420, 900421)."""
+    return b"90042" not in refused.content
 
 
 def hold_up(partner: Partner, audience: Audience) -> HeldUp | None:

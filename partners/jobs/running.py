@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection, transaction
@@ -23,7 +23,7 @@ from partners.jobs.claiming import PER_CLAIM, claim_due, is_any_claimed, take_ne
 from partners.jobs.schedule import dice, regular_time
 from partners.jobs.work import SHORT_TURN, Cancelled, LeaseLost, Paused, TurnOver, Work, is_closing
 from partners.models import Job, Run
-from partners.partnercenter import AccessRefused, MfaMissing
+from partners.partnercenter import AccessRefused, MfaMissing, SessionRefused
 from partners.standing import current_token, standing
 from tokens import audit
 from tokens.actors import SYSTEM
@@ -167,7 +167,8 @@ def _put_off(taken: Taken, held_up: pacing.HeldUp) -> None:
 class Ending:
     """
     How a run ended. `wait` is the seconds Microsoft asked for; `parked` says that only a reconnect makes it due;
-    `goes_on` that nothing went wrong and it is due again at once, or after the wait.
+    `goes_on` that nothing went wrong and it is due again at once, or after the wait; `keeps` that the next run goes on
+    from where this one stopped, and `is_soon` that it comes as soon as after an outage.
     """
 
     outcome: Run.Outcome
@@ -177,6 +178,8 @@ class Ending:
     wait: float | None = None
     parked: bool = False
     goes_on: bool = False
+    keeps: bool = False
+    is_soon: bool = False
 
 
 def _perform(taken: Taken, until: float, insists: bool) -> Ending:
@@ -197,6 +200,9 @@ def _perform(taken: Taken, until: float, insists: bool) -> Ending:
     except MfaMissing as failure:
         note_missing_mfa(token, failure)
         return _ending(Run.Outcome.REFUSED, failure, parked=True)
+    except SessionRefused as failure:  # of a new token too: a moment of Microsoft's, as a rule
+        ending = _ending(Run.Outcome.REFUSED, failure, parked=_waits_for_a_person(token))
+        return replace(ending, keeps=True, is_soon=True)
     except NEEDS_A_PERSON as failure:
         return _ending(Run.Outcome.REFUSED, failure, parked=_waits_for_a_person(token))
     except Failure as failure:
@@ -250,7 +256,7 @@ def _finish(job: Job, run: Run, ending: Ending) -> None:
             wait_code="",
             failures=failures,
             # The row's own: what `Work.keep` noted in memory may have been rolled back since.
-            cursor=F("cursor") if ending.outcome == Run.Outcome.WAITING else {},
+            cursor=F("cursor") if ending.outcome == Run.Outcome.WAITING or ending.keeps else {},
         )
         if not ours:
             ending = Ending(Run.Outcome.TAKEN_OVER)
@@ -285,7 +291,7 @@ def _next_run_at(job: Job, ending: Ending, now: dt.datetime, failures: int) -> d
     asked = min(ending.wait or 0, LONGEST_RETRY_AFTER)
     if ending.goes_on:
         return now + dt.timedelta(seconds=asked)
-    if ending.outcome == Run.Outcome.WAITING:
+    if ending.outcome == Run.Outcome.WAITING or ending.is_soon:
         pause = min(LONGEST_WAIT, SHORTEST_WAIT * 2 ** min(failures - 1, 20)) * dice.uniform(0.5, 1)
         return now + dt.timedelta(seconds=max(pause, asked))
     return regular_time(job.kind)

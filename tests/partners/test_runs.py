@@ -230,6 +230,34 @@ def test_a_missing_role_is_refused_and_tried_again_because_no_reconnect_will_com
     assert job.next_run_at is not None
 
 
+def test_a_page_that_is_refused_once_is_read_with_a_new_token(connected_partner: Connect, world: World) -> None:
+    job = customers_of(connected_partner(customers=600))
+    world.fail("partnercenter", "unauthorized", times=1)
+    asked = len(world.calls_to("entra", "token"))
+
+    ended = run(job)
+
+    assert (ended.outcome, ended.seen) == ("done", 600)
+    assert len(world.calls_to("entra", "token")) - asked <= 2
+
+
+def test_a_sign_in_that_is_refused_keeps_the_place_and_comes_soon(
+    connected_partner: Connect, world: World, settings: Any
+) -> None:
+    job = customers_of(connected_partner(customers=BATCH + 1))
+    settings.CPV_TURN_SECONDS = -1
+    run(job)
+    kept, settings.CPV_TURN_SECONDS = job.cursor, 60
+    world.fail("partnercenter", "unauthorized")
+
+    ended = run(job)
+
+    assert (ended.outcome, job.cursor) == ("refused", kept)
+    assert kept["next"]
+    assert job.next_run_at
+    assert job.next_run_at - timezone.now() < dt.timedelta(minutes=1)
+
+
 @pytest.mark.parametrize("service", ["entra", "vault", "partnercenter"])
 def test_an_outage_is_waited_out(connected_partner: Connect, world: World, service: str) -> None:
     job = customers_of(connected_partner())
