@@ -26,7 +26,7 @@ from django.utils import timezone
 from partners.circuits import KEEN, Circuit, circuit_of
 from partners.circuits import forget as forget_circuits
 from partners.models import Pace, Partner
-from tokens import broker
+from tokens import broker, outside
 from tokens.actors import Actor
 from tokens.clouds import Audience
 from tokens.errors import Transient
@@ -165,6 +165,7 @@ class PartnersTraffic:
         if held_up.back_in > self.patience:
             raise held_up.raised()
         if held_up.back_in > 0:
+            outside.give_back_connections()
             time.sleep(held_up.back_in)
 
 
