@@ -11,6 +11,7 @@ import datetime as dt
 import logging
 import time
 from dataclasses import dataclass, replace
+from typing import Any
 
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection, transaction
@@ -39,7 +40,7 @@ logger = logging.getLogger(__name__)
 SHORTEST_WAIT, LONGEST_WAIT = 30.0, 6 * 3600.0  # seconds between tries, before jitter
 LONGEST_RETRY_AFTER = 24 * 3600.0  # seconds; what Microsoft asks beyond that is asked again
 TOO_OFTEN = {Run.Outcome.WAITING: 10, Run.Outcome.FAILED: 5}  # in a row: then somebody has to look
-TURN_OVER = "turn_over"
+TURN_OVER, DATABASE = "turn_over", "database"
 LISTENS_AFTER = 30.0  # seconds after which a worker takes no next job, so that it hears other messages
 NEEDS_A_PERSON = (Stopped, ConsentRequired, BlockedByPartner, NoSuchTenant, ChallengedAgain, MfaMissing, AccessRefused)
 
@@ -52,6 +53,7 @@ class Taken:
     token: RefreshToken | None
     run: Run
     held_up: pacing.HeldUp | None
+    place: dict[str, Any]  # the cursor from which the run went on
 
 
 def work_off(*, message: str = "", redelivered: bool = False) -> int:
@@ -136,7 +138,7 @@ def _taken(job: Job, *, insists: bool = False) -> Taken:
     run = Run(partner=job.partner, job=job, fence=job.fence, started_at=now)
     if held_up is None:
         run.save(force_insert=True)
-    return Taken(job, token, run, held_up)
+    return Taken(job, token, run, held_up, job.cursor)
 
 
 def _run(taken: Taken, *, until: float, insists: bool = False) -> Run:
@@ -144,7 +146,7 @@ def _run(taken: Taken, *, until: float, insists: bool = False) -> Run:
         if taken.held_up is not None:
             _put_off(taken, taken.held_up)
         else:
-            _finish(taken.job, taken.run, _perform(taken, until, insists))
+            _finish(taken, _perform(taken, until, insists))
     return taken.run
 
 
@@ -211,7 +213,7 @@ def _perform(taken: Taken, until: float, insists: bool) -> Ending:
     except (OperationalError, InterfaceError):  # a failover, a deadlock, no connection to be had: none lasts
         logger.warning("a job lost its database", extra={"run": run.pk}, exc_info=True)
         connection.close_if_unusable_or_obsolete()
-        return Ending(Run.Outcome.WAITING, "database", "Our database did not answer; it goes on from here soon.")
+        return Ending(Run.Outcome.WAITING, DATABASE, "Our database did not answer; it goes on from here soon.")
     except Exception:  # the outermost frame of a run: whatever it was, the row must say that it ended
         logger.exception("a job broke", extra={"run": run.pk})
         return Ending(Run.Outcome.FAILED, "unexpected", f"Our own mistake; the log of run {run.pk} tells more.")
@@ -236,10 +238,10 @@ def note_missing_mfa(token: RefreshToken, failure: MfaMissing) -> None:
             audit.connection_refused(token, "mfa_missing", code=failure.code)
 
 
-def _finish(job: Job, run: Run, ending: Ending) -> None:
+def _finish(taken: Taken, ending: Ending) -> None:
     """Write how it ended, unless somebody took over meanwhile."""
-    now = timezone.now()
-    failures = _failures(job, run, ending)
+    job, run, now = taken.job, taken.run, timezone.now()
+    failures = _failures(taken, ending)
     is_poison = failures >= TOO_OFTEN.get(ending.outcome, failures + 1)
     next_run_at = None if is_poison else _next_run_at(job, ending, now, failures)
     planned = Value(next_run_at, output_field=DateTimeField())
@@ -275,13 +277,24 @@ def _close(run: Run, ending: Ending, now: dt.datetime) -> None:
     )
 
 
-def _failures(job: Job, run: Run, ending: Ending) -> int:
+def _failures(taken: Taken, ending: Ending) -> int:
     """How often in a row it went wrong; a run that came further before it had to wait starts the count anew."""
+    failures = taken.job.failures
     if ending.outcome in (Run.Outcome.DONE, Run.Outcome.CANCELLED) or ending.code == TURN_OVER:
         return 0
     if ending.goes_on:
-        return job.failures
-    return 1 if run.pages and ending.outcome == Run.Outcome.WAITING else job.failures + 1
+        return failures
+    return 1 if ending.outcome == Run.Outcome.WAITING and _came_further(taken, ending) else failures + 1
+
+
+def _came_further(taken: Taken, ending: Ending) -> bool:
+    """Whether pages were written, or at least some customers' lists were done with."""
+    job, run = taken.job, taken.run
+    if ending.code == DATABASE:  # what we remember may have been rolled back
+        job.refresh_from_db(fields=["cursor"])
+        run.refresh_from_db(fields=["pages"])
+    before, after = ([cursor.get(name) or None for name in ("at", "lists")] for cursor in (taken.place, job.cursor))
+    return run.pages > 0 or before != after
 
 
 def _next_run_at(job: Job, ending: Ending, now: dt.datetime, failures: int) -> dt.datetime | None:
