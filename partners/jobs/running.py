@@ -39,7 +39,11 @@ logger = logging.getLogger(__name__)
 
 SHORTEST_WAIT, LONGEST_WAIT = 30.0, 6 * 3600.0  # seconds between tries, before jitter
 LONGEST_RETRY_AFTER = 24 * 3600.0  # seconds; what Microsoft asks beyond that is asked again
-TOO_OFTEN = {Run.Outcome.WAITING: 10, Run.Outcome.FAILED: 5}  # in a row: then somebody has to look
+TOO_OFTEN = {
+    Run.Outcome.WAITING: 10,
+    Run.Outcome.FAILED: 5,
+    Run.Outcome.TAKEN_OVER: 5,
+}  # in a row: then somebody has to look
 TURN_OVER, DATABASE = "turn_over", "database"
 LISTENS_AFTER = 30.0  # seconds after which a worker takes no next job, so that it hears other messages
 NEEDS_A_PERSON = (Stopped, ConsentRequired, BlockedByPartner, NoSuchTenant, ChallengedAgain, MfaMissing, AccessRefused)
@@ -115,7 +119,10 @@ def _take_next(message: str, *, redelivered: bool) -> Taken | None:
         with transaction.atomic():
             job_id = take_next(message=message, redelivered=redelivered)
             if job_id is not None:
-                return _taken(Job.objects.select_related("partner").get(pk=job_id))
+                taken = _taken(Job.objects.select_related("partner").get(pk=job_id))
+                if taken is None:
+                    continue
+                return taken
         if not claim_due(limit=PER_CLAIM):
             return None
 
@@ -129,16 +136,41 @@ def _take(job_id: int, *, message: str, redelivered: bool, insists: bool) -> Tak
         return _taken(job, insists=insists)
 
 
-def _taken(job: Job, *, insists: bool = False) -> Taken:
+def _taken(job: Job, *, insists: bool = False) -> Taken | None:
+    """The job with what it needs; None when it is held instead, because nobody who took it came far."""
     known, now = kinds().get(job.kind), timezone.now()
+    if not _is_left_well(job, now):
+        return None
     token = current_token(job.partner)
     held_up = pacing.hold_up(job.partner, known.audience) if known and not insists else None
-    left = Run.objects.filter(job=job, outcome=Run.Outcome.RUNNING)
-    left.update(outcome=Run.Outcome.TAKEN_OVER, finished_at=now)
     run = Run(partner=job.partner, job=job, fence=job.fence, started_at=now)
     if held_up is None:
         run.save(force_insert=True)
     return Taken(job, token, run, held_up, job.cursor)
+
+
+def _is_left_well(job: Job, now: dt.datetime) -> bool:
+    """
+    End the run that a worker left behind, if one did; a job whose worker dies each time before a page is written ends
+    up held, as it may well be the reason. False when it is now.
+    """
+    left = Run.objects.filter(job=job, outcome=Run.Outcome.RUNNING)
+    pages = list(left.values_list("pages", flat=True))
+    if not pages:
+        return True
+    lost = {"error_code": "worker_lost", "error": "Its worker ended before it did."}
+    left.update(outcome=Run.Outcome.TAKEN_OVER, finished_at=now, **lost)
+    if any(pages):
+        return True
+    job.failures += 1
+    Job.objects.filter(pk=job.pk).update(failures=job.failures)
+    if job.failures < TOO_OFTEN[Run.Outcome.TAKEN_OVER]:
+        return True
+    Job.objects.filter(pk=job.pk).update(
+        next_run_at=None, quarantined_at=now, claimed_until=None, leased_until=None, lease_message="", wait_code=""
+    )
+    audit.record("job.held", actor=SYSTEM, partner=job.partner, object=job.kind, code=lost["error_code"])
+    return False
 
 
 def _run(taken: Taken, *, until: float, insists: bool = False) -> Run:
