@@ -10,11 +10,11 @@ import pytest
 from django.utils import timezone
 
 from partners import jobs
-from partners.jobs import running
+from partners.jobs import claiming, running
 from partners.jobs.running import TOO_OFTEN
 from partners.models import Job, Partner, Run
 from sandbox.world import World
-from tests.partners.test_runs import a_job, customers_of, during_the_next_call, run
+from tests.partners.test_runs import a_job, a_partner, customers_of, during_the_next_call, run
 from tokens.actors import SYSTEM
 from tokens.http import Unreachable
 from tokens.models import AuditEvent
@@ -111,6 +111,29 @@ def test_cancelling_what_waits_forgets_where_it_stopped(connected_partner: Conne
     job.refresh_from_db()
     assert (job.cursor, job.failures) == ({}, 0)
     assert jobs.claim_due() == []
+
+
+@pytest.mark.parametrize("take", [lambda job: job.lease(), lambda job: jobs.claim_due() and claiming.take_next()])
+def test_a_cancel_counts_even_when_the_runs_worker_died_of_it(take: Callable[[Job], Any]) -> None:
+    job = a_job(a_partner(1), "customers", cursor={"next": 7})
+    assert job.lease()
+    assert jobs.cancel(job, by=SYSTEM)
+    Job.objects.update(leased_until=timezone.now())
+
+    assert take(job)
+
+    job.refresh_from_db()
+    assert (job.cursor, job.cancelled_at) == ({}, None)
+
+
+@pytest.mark.parametrize("take", [lambda job: job.lease(), lambda job: jobs.claim_due() and claiming.take_next()])
+def test_whoever_takes_over_goes_on_from_where_the_dead_one_was(take: Callable[[Job], Any]) -> None:
+    job = a_job(a_partner(1), "customers", cursor={"next": 7})
+
+    assert take(job)
+
+    job.refresh_from_db()
+    assert job.cursor == {"next": 7}
 
 
 def test_a_cancel_that_comes_too_late_does_not_hit_the_next_run(connected_partner: Connect, world: World) -> None:
