@@ -133,7 +133,11 @@ def database(name: str, fallback: Any) -> dict[str, Any]:
         }
     else:
         config["CONN_MAX_AGE"] = 0
-        config.setdefault("OPTIONS", {})["pool"] = {"min_size": 1, "max_size": 16, "timeout": 10}
+        config.setdefault("OPTIONS", {})["pool"] = {
+            "min_size": 1,
+            "max_size": env.int("CPV_DATABASE_POOL", default=16),
+            "timeout": 10,
+        }
     return config
 
 

@@ -20,12 +20,13 @@ from urllib.parse import urlsplit
 import requests
 from django.conf import settings
 from django.db import connection
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from partners.circuits import KEEN, Circuit, circuit_of
 from partners.circuits import forget as forget_circuits
 from partners.models import Pace, Partner
-from tokens import broker
+from tokens import broker, outside
 from tokens.actors import Actor
 from tokens.clouds import Audience
 from tokens.errors import Transient
@@ -89,7 +90,12 @@ def session(
     Who `insists` asks even where Microsoft asked for patience before: a person at a console, who sees the answer.
     """
     traffic = PartnersTraffic(token.partner.cloud, token.partner_id, audience, patience, insists)
-    return broker.session(token, audience, purpose=purpose, actor=actor, traffic=traffic)
+    return broker.session(token, audience, purpose=purpose, actor=actor, traffic=traffic, is_stale=_is_stale)
+
+
+def _is_stale(refused: requests.Response) -> bool:
+    """Whether another token may help; not where Partner Center says what is wrong with the sign-in (900420, 900421)."""
+    return b"90042" not in refused.content
 
 
 def hold_up(partner: Partner, audience: Audience) -> HeldUp | None:
@@ -138,17 +144,18 @@ class PartnersTraffic:
         self._wait(asked_to_wait(theirs) if theirs > ours else too_fast(ours))
 
     def after(self, address: str, response: requests.Response | None) -> None:
-        circuit = circuit_of(self.cloud, self.service)
+        circuit, lane = circuit_of(self.cloud, self.service), _lane(self.partner_id, self.service)
+        asked = None if response is None else retry_after(response)
+        seconds = UNNAMED_WAIT if asked is None else min(asked, LONGEST_WAIT)
         if response is None or response.status_code >= 500:
             code = "unreachable" if response is None else f"http_{response.status_code}"
             circuit.went_wrong(self.partner_id, code)
+            if asked is not None:
+                lane.hold(seconds, _customer_in(address))
             return
         circuit.went_well()
         if response.status_code == 429:
-            seconds = retry_after(response)
-            _lane(self.partner_id, self.service).slow_down(
-                UNNAMED_WAIT if seconds is None else min(seconds, LONGEST_WAIT), _customer_in(address)
-            )
+            lane.slow_down(seconds, _customer_in(address))
 
     def _refuse_while_down(self, circuit: Circuit) -> None:
         if refused := circuit.refuses():
@@ -158,6 +165,7 @@ class PartnersTraffic:
         if held_up.back_in > self.patience:
             raise held_up.raised()
         if held_up.back_in > 0:
+            outside.give_back_connections()
             time.sleep(held_up.back_in)
 
 
@@ -178,13 +186,17 @@ WHERE partners_pace.taken_until <= %(second)s + %(longest)s
 RETURNING taken_until, not_before, rate, slowed_at
 """
 SLOW_DOWN = """
-INSERT INTO partners_pace (partner_id, service, customer, taken_until, not_before, rate, slowed_at)
-VALUES (%(partner)s, %(service)s, %(customer)s, 0, %(not_before)s, %(rate)s, %(now)s)
+INSERT INTO partners_pace (partner_id, service, customer, taken_until, rate, slowed_at)
+VALUES (%(partner)s, %(service)s, '', 0, %(rate)s, %(now)s)
 ON CONFLICT (partner_id, service, customer) DO UPDATE SET
-    not_before = CASE WHEN partners_pace.not_before > %(not_before)s
-        THEN partners_pace.not_before ELSE %(not_before)s END,
     rate = CASE WHEN partners_pace.slowed_at > %(lately)s THEN partners_pace.rate ELSE %(rate)s END,
     slowed_at = %(now)s
+"""
+HOLD = """
+INSERT INTO partners_pace (partner_id, service, customer, taken_until, not_before)
+VALUES (%(partner)s, %(service)s, %(customer)s, 0, %(not_before)s)
+ON CONFLICT (partner_id, service, customer) DO UPDATE SET not_before = %(not_before)s
+WHERE partners_pace.not_before IS NULL OR partners_pace.not_before < %(not_before)s
 """
 
 
@@ -223,30 +235,45 @@ class _Lane:
         if not customer:
             return 0.0
         if time.monotonic() >= self.customers_fresh_until:
-            rows = Pace.objects.in_force(timezone.now()).filter(partner=self.partner_id, service=self.service)
-            found = rows.exclude(customer="").values_list("customer", "not_before")
+            found = self._asked_to_wait().exclude(customer="").values_list("customer", "not_before")
             self.customers = {name: until.timestamp() for name, until in found if until}
             self.customers_fresh_until = time.monotonic() + KEEN
         return self.customers.get(customer, 0.0) - _now()
 
     def slow_down(self, seconds: float, customer: str) -> None:
-        """Microsoft said 429: no call for so long, and half as many afterwards; about one customer where it was."""
+        """
+        Microsoft said 429: no call for so long, and half as many for this partner afterwards.
+
+        Where it was about one customer, only that one is let alone; a second one meanwhile means all of them.
+        """
         now = timezone.now()
         given: dict[str, Any] = {
             "partner": self.partner_id,
             "service": self.service,
-            "customer": customer,
             "rate": max(SLOWEST, min(self.speed(), SLOWED_TO * 2) / 2),
-            **_moments(
-                now=now,
-                not_before=now + dt.timedelta(seconds=seconds),
-                lately=now - dt.timedelta(seconds=SLOWED_ONCE_IN),
-            ),
+            **_moments(now=now, lately=now - dt.timedelta(seconds=SLOWED_ONCE_IN)),
         }
         with connection.cursor() as cursor:
             cursor.execute(SLOW_DOWN, given)
+        self.hold(seconds, customer)
+        if customer and self._asked_to_wait().exclude(customer__in=["", customer]).exists():
+            self.hold(seconds, "")
+
+    def hold(self, seconds: float, customer: str) -> None:
+        """No call for so long: for this partner, or about one customer of it."""
+        given: dict[str, Any] = {
+            "partner": self.partner_id,
+            "service": self.service,
+            "customer": customer,
+            **_moments(not_before=timezone.now() + dt.timedelta(seconds=seconds)),
+        }
+        with connection.cursor() as cursor:
+            cursor.execute(HOLD, given)
         with self.lock:
             self.fresh_until = self.customers_fresh_until = 0.0
+
+    def _asked_to_wait(self) -> QuerySet[Pace]:
+        return Pace.objects.in_force(timezone.now()).filter(partner=self.partner_id, service=self.service)
 
     def speed(self) -> float:
         """Calls a second that this partner may send now."""

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import requests
 from django.utils import timezone
 
 from tokens import audit, gate, ledger, minting, outside, permissions
@@ -74,11 +75,13 @@ def session(
     actor: Actor,
     tenant: UUID | None = None,
     traffic: Traffic | None = None,
+    is_stale: Callable[[requests.Response], bool] | None = None,
 ) -> ApiSession:
     """
     A session for one audience in the partner's name; `tenant` names a customer's tenant instead of the partner's own.
 
     `purpose` is a dotted word for the ledger, such as "sync.customers". `traffic` paces what leaves, tokens included.
+    `is_stale` says of which 401 to reads a new token may help.
     """
     key = Key(token.pk, token.generation, audience, tenant)
 
@@ -97,6 +100,7 @@ def session(
         forget_bearer=lambda: held.drop(key),
         bearer_with=lambda refused, claims: held.replace(key, refused, lambda: _paced_mint(wish(claims), traffic)),
         traffic=traffic,
+        is_stale=is_stale,
     )
 
 

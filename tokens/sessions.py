@@ -51,8 +51,13 @@ class ApiSession:
         forget_bearer: Callable[[], None],
         bearer_with: Callable[[Secret, str], Secret],
         traffic: Traffic | None = None,
+        is_stale: Callable[[requests.Response], bool] | None = None,
     ) -> None:
-        """`bearer_with` gives another token in place of one that an API refused, made with the claims it asked for."""
+        """
+        `bearer_with` gives another token in place of one that an API refused, made with the claims it asked for.
+
+        `is_stale` says of a 401 that a new token may help; what was read is then read once more.
+        """
         self.root = root
         self._cloud = cloud
         self._gate = gate
@@ -60,6 +65,7 @@ class ApiSession:
         self._forget_bearer = forget_bearer
         self._bearer_with = bearer_with
         self._traffic = traffic
+        self._is_stale = is_stale
 
     def get(self, url: str, **options: Any) -> requests.Response:
         return self.request("GET", url, **options)
@@ -69,6 +75,8 @@ class ApiSession:
     ) -> requests.Response:
         """
         Send to a path, or to an absolute address on the audience's own origin; a claims challenge is answered once.
+
+        Where a 401 may be the token's, a GET is sent once more with a new one.
 
         :raises Stopped: the gate is shut
         :raises HostRefused: the address lies elsewhere; nothing was sent
@@ -86,10 +94,15 @@ class ApiSession:
                 with network.last_word(self._gate):
                     return answered(network.request(method, address, headers=authorized, **options))
 
+        def send_again(claims: str = "") -> requests.Response:
+            nonlocal bearer
+            bearer = self._bearer_with(bearer, claims)
+            return send(bearer)
+
         try:
-            response = challenges.answer_once(
-                send(bearer), send_again=lambda claims: send(self._bearer_with(bearer, claims))
-            )
+            response = challenges.answer_once(send(bearer), send_again=send_again)
+            if method == "GET" and response.status_code == 401 and self._is_stale and self._is_stale(response):
+                response = challenges.answer_once(send_again(), send_again=send_again)
         except challenges.ChallengedAgain:
             self._forget_bearer()
             raise

@@ -51,9 +51,11 @@ UPDATE partners_job SET claimed_until = %(until)s, turn = mine.turn FROM mine
 WHERE partners_job.id = mine.job_id RETURNING id, partners_job.turn
 """
 
+# A run that was cancelled and died before it heard of it leaves no place to go on from.
+FORGET = """"cursor" = CASE WHEN cancelled_at IS NULL THEN "cursor" ELSE '{}' END, cancelled_at = NULL,"""
 TAKE = """
 UPDATE partners_job SET leased_until = %(until)s, lease_message = %(message)s, claimed_until = NULL,
-    cancelled_at = NULL, fence = fence + 1
+    {forget} fence = fence + 1
 WHERE id = (
     SELECT id FROM partners_job
     WHERE claimed_until > %(now)s AND paused_at IS NULL AND next_run_at <= %(now)s
@@ -65,7 +67,7 @@ RETURNING id
 
 # The message's own job, which a dead reader left behind.
 TAKE_BACK = """
-UPDATE partners_job SET leased_until = %(until)s, claimed_until = NULL, cancelled_at = NULL, fence = fence + 1
+UPDATE partners_job SET leased_until = %(until)s, claimed_until = NULL, {forget} fence = fence + 1
 WHERE lease_message = %(message)s AND leased_until IS NOT NULL AND paused_at IS NULL AND next_run_at <= %(now)s
 RETURNING id
 """
@@ -104,10 +106,10 @@ def take_next(*, message: str = "", redelivered: bool = False) -> int | None:
     asked = _times(now=now, until=now + LEASE) | {"message": message[:64]}
     with connection.cursor() as cursor:
         if redelivered and message:
-            cursor.execute(TAKE_BACK, asked)
+            cursor.execute(TAKE_BACK.format(forget=FORGET), asked)
             if left := cursor.fetchone():
                 return int(left[0])
-        cursor.execute(TAKE.format(lock=_locked()), asked)
+        cursor.execute(TAKE.format(forget=FORGET, lock=_locked()), asked)
         found = cursor.fetchone()
     return found[0] if found else None
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from django.conf import settings
-from django.db import transaction
+from django.db import InterfaceError, OperationalError, connection, transaction
 from django.db.models import Case, DateTimeField, F, Value, When
 from django.utils import timezone
 
@@ -23,7 +24,7 @@ from partners.jobs.claiming import PER_CLAIM, claim_due, is_any_claimed, take_ne
 from partners.jobs.schedule import dice, regular_time
 from partners.jobs.work import SHORT_TURN, Cancelled, LeaseLost, Paused, TurnOver, Work, is_closing
 from partners.models import Job, Run
-from partners.partnercenter import AccessRefused, MfaMissing
+from partners.partnercenter import AccessRefused, MfaMissing, SessionRefused
 from partners.standing import current_token, standing
 from tokens import audit
 from tokens.actors import SYSTEM
@@ -38,8 +39,12 @@ logger = logging.getLogger(__name__)
 
 SHORTEST_WAIT, LONGEST_WAIT = 30.0, 6 * 3600.0  # seconds between tries, before jitter
 LONGEST_RETRY_AFTER = 24 * 3600.0  # seconds; what Microsoft asks beyond that is asked again
-TOO_OFTEN = {Run.Outcome.WAITING: 10, Run.Outcome.FAILED: 5}  # in a row: then somebody has to look
-TURN_OVER = "turn_over"
+TOO_OFTEN = {
+    Run.Outcome.WAITING: 10,
+    Run.Outcome.FAILED: 5,
+    Run.Outcome.TAKEN_OVER: 5,
+}  # in a row: then somebody has to look
+TURN_OVER, DATABASE = "turn_over", "database"
 LISTENS_AFTER = 30.0  # seconds after which a worker takes no next job, so that it hears other messages
 NEEDS_A_PERSON = (Stopped, ConsentRequired, BlockedByPartner, NoSuchTenant, ChallengedAgain, MfaMissing, AccessRefused)
 
@@ -52,6 +57,7 @@ class Taken:
     token: RefreshToken | None
     run: Run
     held_up: pacing.HeldUp | None
+    place: dict[str, Any]  # the cursor from which the run went on
 
 
 def work_off(*, message: str = "", redelivered: bool = False) -> int:
@@ -113,7 +119,10 @@ def _take_next(message: str, *, redelivered: bool) -> Taken | None:
         with transaction.atomic():
             job_id = take_next(message=message, redelivered=redelivered)
             if job_id is not None:
-                return _taken(Job.objects.select_related("partner").get(pk=job_id))
+                taken = _taken(Job.objects.select_related("partner").get(pk=job_id))
+                if taken is None:
+                    continue
+                return taken
         if not claim_due(limit=PER_CLAIM):
             return None
 
@@ -127,16 +136,41 @@ def _take(job_id: int, *, message: str, redelivered: bool, insists: bool) -> Tak
         return _taken(job, insists=insists)
 
 
-def _taken(job: Job, *, insists: bool = False) -> Taken:
+def _taken(job: Job, *, insists: bool = False) -> Taken | None:
+    """The job with what it needs; None when it is held instead, because nobody who took it came far."""
     known, now = kinds().get(job.kind), timezone.now()
+    if not _is_left_well(job, now):
+        return None
     token = current_token(job.partner)
     held_up = pacing.hold_up(job.partner, known.audience) if known and not insists else None
-    left = Run.objects.filter(job=job, outcome=Run.Outcome.RUNNING)
-    left.update(outcome=Run.Outcome.TAKEN_OVER, finished_at=now)
     run = Run(partner=job.partner, job=job, fence=job.fence, started_at=now)
     if held_up is None:
         run.save(force_insert=True)
-    return Taken(job, token, run, held_up)
+    return Taken(job, token, run, held_up, job.cursor)
+
+
+def _is_left_well(job: Job, now: dt.datetime) -> bool:
+    """
+    End the run that a worker left behind, if one did; a job whose worker dies each time before a page is written ends
+    up held, as it may well be the reason. False when it is now.
+    """
+    left = Run.objects.filter(job=job, outcome=Run.Outcome.RUNNING)
+    pages = list(left.values_list("pages", flat=True))
+    if not pages:
+        return True
+    lost = {"error_code": "worker_lost", "error": "Its worker ended before it did."}
+    left.update(outcome=Run.Outcome.TAKEN_OVER, finished_at=now, **lost)
+    if any(pages):
+        return True
+    job.failures += 1
+    Job.objects.filter(pk=job.pk).update(failures=job.failures)
+    if job.failures < TOO_OFTEN[Run.Outcome.TAKEN_OVER]:
+        return True
+    Job.objects.filter(pk=job.pk).update(
+        next_run_at=None, quarantined_at=now, claimed_until=None, leased_until=None, lease_message="", wait_code=""
+    )
+    audit.record("job.held", actor=SYSTEM, partner=job.partner, object=job.kind, code=lost["error_code"])
+    return False
 
 
 def _run(taken: Taken, *, until: float, insists: bool = False) -> Run:
@@ -144,7 +178,7 @@ def _run(taken: Taken, *, until: float, insists: bool = False) -> Run:
         if taken.held_up is not None:
             _put_off(taken, taken.held_up)
         else:
-            _finish(taken.job, taken.run, _perform(taken, until, insists))
+            _finish(taken, _perform(taken, until, insists))
     return taken.run
 
 
@@ -167,7 +201,8 @@ def _put_off(taken: Taken, held_up: pacing.HeldUp) -> None:
 class Ending:
     """
     How a run ended. `wait` is the seconds Microsoft asked for; `parked` says that only a reconnect makes it due;
-    `goes_on` that nothing went wrong and it is due again at once, or after the wait.
+    `goes_on` that nothing went wrong and it is due again at once, or after the wait; `keeps` that the next run goes on
+    from where this one stopped, and `is_soon` that it comes as soon as after an outage.
     """
 
     outcome: Run.Outcome
@@ -177,6 +212,8 @@ class Ending:
     wait: float | None = None
     parked: bool = False
     goes_on: bool = False
+    keeps: bool = False
+    is_soon: bool = False
 
 
 def _perform(taken: Taken, until: float, insists: bool) -> Ending:
@@ -197,11 +234,18 @@ def _perform(taken: Taken, until: float, insists: bool) -> Ending:
     except MfaMissing as failure:
         note_missing_mfa(token, failure)
         return _ending(Run.Outcome.REFUSED, failure, parked=True)
+    except SessionRefused as failure:  # of a new token too: a moment of Microsoft's, as a rule
+        ending = _ending(Run.Outcome.REFUSED, failure, parked=_waits_for_a_person(token))
+        return replace(ending, keeps=True, is_soon=True)
     except NEEDS_A_PERSON as failure:
         return _ending(Run.Outcome.REFUSED, failure, parked=_waits_for_a_person(token))
     except Failure as failure:
         logger.error("a job failed", extra={"run": run.pk, "code": failure.code}, exc_info=failure)
         return _ending(Run.Outcome.FAILED, failure)
+    except (OperationalError, InterfaceError):  # a failover, a deadlock, no connection to be had: none lasts
+        logger.warning("a job lost its database", extra={"run": run.pk}, exc_info=True)
+        connection.close_if_unusable_or_obsolete()
+        return Ending(Run.Outcome.WAITING, DATABASE, "Our database did not answer; it goes on from here soon.")
     except Exception:  # the outermost frame of a run: whatever it was, the row must say that it ended
         logger.exception("a job broke", extra={"run": run.pk})
         return Ending(Run.Outcome.FAILED, "unexpected", f"Our own mistake; the log of run {run.pk} tells more.")
@@ -226,10 +270,10 @@ def note_missing_mfa(token: RefreshToken, failure: MfaMissing) -> None:
             audit.connection_refused(token, "mfa_missing", code=failure.code)
 
 
-def _finish(job: Job, run: Run, ending: Ending) -> None:
+def _finish(taken: Taken, ending: Ending) -> None:
     """Write how it ended, unless somebody took over meanwhile."""
-    now = timezone.now()
-    failures = _failures(job, run, ending)
+    job, run, now = taken.job, taken.run, timezone.now()
+    failures = _failures(taken, ending)
     is_poison = failures >= TOO_OFTEN.get(ending.outcome, failures + 1)
     next_run_at = None if is_poison else _next_run_at(job, ending, now, failures)
     planned = Value(next_run_at, output_field=DateTimeField())
@@ -245,7 +289,8 @@ def _finish(job: Job, run: Run, ending: Ending) -> None:
             cancelled_at=None,
             wait_code="",
             failures=failures,
-            cursor=job.cursor if ending.outcome == Run.Outcome.WAITING else {},
+            # The row's own: what `Work.keep` noted in memory may have been rolled back since.
+            cursor=F("cursor") if ending.outcome == Run.Outcome.WAITING or ending.keeps else {},
         )
         if not ours:
             ending = Ending(Run.Outcome.TAKEN_OVER)
@@ -264,13 +309,24 @@ def _close(run: Run, ending: Ending, now: dt.datetime) -> None:
     )
 
 
-def _failures(job: Job, run: Run, ending: Ending) -> int:
+def _failures(taken: Taken, ending: Ending) -> int:
     """How often in a row it went wrong; a run that came further before it had to wait starts the count anew."""
+    failures = taken.job.failures
     if ending.outcome in (Run.Outcome.DONE, Run.Outcome.CANCELLED) or ending.code == TURN_OVER:
         return 0
     if ending.goes_on:
-        return job.failures
-    return 1 if run.pages and ending.outcome == Run.Outcome.WAITING else job.failures + 1
+        return failures
+    return 1 if ending.outcome == Run.Outcome.WAITING and _came_further(taken, ending) else failures + 1
+
+
+def _came_further(taken: Taken, ending: Ending) -> bool:
+    """Whether pages were written, or at least some customers' lists were done with."""
+    job, run = taken.job, taken.run
+    if ending.code == DATABASE:  # what we remember may have been rolled back
+        job.refresh_from_db(fields=["cursor"])
+        run.refresh_from_db(fields=["pages"])
+    before, after = ([cursor.get(name) or None for name in ("at", "lists")] for cursor in (taken.place, job.cursor))
+    return run.pages > 0 or before != after
 
 
 def _next_run_at(job: Job, ending: Ending, now: dt.datetime, failures: int) -> dt.datetime | None:
@@ -280,7 +336,7 @@ def _next_run_at(job: Job, ending: Ending, now: dt.datetime, failures: int) -> d
     asked = min(ending.wait or 0, LONGEST_RETRY_AFTER)
     if ending.goes_on:
         return now + dt.timedelta(seconds=asked)
-    if ending.outcome == Run.Outcome.WAITING:
+    if ending.outcome == Run.Outcome.WAITING or ending.is_soon:
         pause = min(LONGEST_WAIT, SHORTEST_WAIT * 2 ** min(failures - 1, 20)) * dice.uniform(0.5, 1)
         return now + dt.timedelta(seconds=max(pause, asked))
     return regular_time(job.kind)

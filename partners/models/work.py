@@ -7,7 +7,7 @@ import uuid
 from typing import ClassVar
 
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import Case, F, Q, Value, When
 from django.utils import timezone
 
 from partners.models.people import Partner
@@ -89,7 +89,13 @@ class Job(models.Model):
         if redelivered and message:
             free |= Q(lease_message=message)
         won = Job.objects.filter(free, pk=self.pk, paused_at=None, next_run_at__lte=now).update(
-            leased_until=now + LEASE, lease_message=message, claimed_until=None, fence=F("fence") + 1
+            leased_until=now + LEASE,
+            lease_message=message,
+            claimed_until=None,
+            fence=F("fence") + 1,
+            # A run that was cancelled and died before it heard of it leaves no place to go on from.
+            cursor=Case(When(cancelled_at=None, then=F("cursor")), default=Value({}, models.JSONField())),
+            cancelled_at=None,
         )
         if won:
             self.refresh_from_db()

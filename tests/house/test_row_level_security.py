@@ -20,6 +20,7 @@ from django.utils import timezone
 from psycopg import sql
 
 from bench.walled import Walled, a_walled_database
+from partners import pacing
 from partners.models import Customer, Job, Partner
 from tests.live import OURS, ROOT
 from tokens import outside, rls, tenancy
@@ -655,3 +656,14 @@ def test_whoever_waits_for_microsoft_holds_no_connection(login, rows):
             Job.objects.using(WALLED).exists()
             outside.give_back_connections()
             assert login.connection is not None, "what a transaction holds stays"
+
+
+def test_whoever_waits_for_its_turn_holds_no_connection(login, rows):
+    partner_id = rows["a"]["partners.Partner"]["id"]
+    with partner_scope(partner_id):
+        Job.objects.using(WALLED).exists()
+        assert login.connection is not None
+
+        pacing.PartnersTraffic("global", partner_id, "partnercenter")._wait(pacing.too_fast(0.01))
+
+        assert login.connection is None

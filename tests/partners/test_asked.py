@@ -10,10 +10,11 @@ import pytest
 from django.utils import timezone
 
 from partners import jobs
-from partners.jobs import running
-from partners.models import Job, Partner
+from partners.jobs import claiming, running
+from partners.jobs.running import TOO_OFTEN
+from partners.models import Job, Partner, Run
 from sandbox.world import World
-from tests.partners.test_runs import a_job, customers_of, during_the_next_call, run
+from tests.partners.test_runs import a_job, a_partner, customers_of, during_the_next_call, run
 from tokens.actors import SYSTEM
 from tokens.http import Unreachable
 from tokens.models import AuditEvent
@@ -26,6 +27,17 @@ BATCH = 5_000  # customers, ten pages: what is written together
 def said(partner: Partner) -> list[str]:
     written = AuditEvent.objects.filter(partner=partner, action__startswith="job.")
     return list(written.order_by("pk").values_list("action", flat=True))
+
+
+def died_with(job: Job) -> bool:
+    """Whether a worker got the job, and then was no more."""
+    Job.objects.filter(pk=job.pk).update(leased_until=None)
+    return running._take(job.pk, message="", redelivered=False, insists=False) is not None
+
+
+def run_after_a_lost_worker(job: Job) -> Run:
+    Job.objects.filter(pk=job.pk).update(leased_until=None)
+    return run(job)
 
 
 # --- Pause and resume -----------------------------------------------------------------------------------------------
@@ -51,11 +63,11 @@ def test_a_run_under_way_stops_when_what_it_read_is_kept_and_goes_on_from_there(
 
     paused = run(job)
 
-    assert (paused.outcome, paused.error_code, paused.pages, job.failures) == ("waiting", "paused", 10, 0)
+    assert (paused.outcome, paused.error_code, paused.pages, job.failures) == ("waiting", "paused", 1, 0)
     assert jobs.claim_due() == []
     jobs.resume(job, by=SYSTEM)
     went_on = run(job)
-    assert (went_on.outcome, went_on.pages, went_on.seen) == ("done", 1, BATCH + 1)
+    assert (went_on.outcome, went_on.pages, went_on.seen) == ("done", 10, BATCH + 1)
 
 
 def test_hearing_of_it_costs_a_page_no_query(
@@ -80,7 +92,7 @@ def test_a_cancelled_run_ends_and_the_next_begins_at_the_beginning(connected_par
 
     ended = run(job)
 
-    assert (ended.outcome, ended.pages, job.cursor, job.cancelled_at) == ("cancelled", 10, {}, None)
+    assert (ended.outcome, ended.pages, job.cursor, job.cancelled_at) == ("cancelled", 1, {}, None)
     assert job.next_run_at
     assert job.next_run_at > timezone.now() + dt.timedelta(hours=5)
     jobs.try_again(job, by=SYSTEM)
@@ -99,6 +111,29 @@ def test_cancelling_what_waits_forgets_where_it_stopped(connected_partner: Conne
     job.refresh_from_db()
     assert (job.cursor, job.failures) == ({}, 0)
     assert jobs.claim_due() == []
+
+
+@pytest.mark.parametrize("take", [lambda job: job.lease(), lambda job: jobs.claim_due() and claiming.take_next()])
+def test_a_cancel_counts_even_when_the_runs_worker_died_of_it(take: Callable[[Job], Any]) -> None:
+    job = a_job(a_partner(1), "customers", cursor={"next": 7})
+    assert job.lease()
+    assert jobs.cancel(job, by=SYSTEM)
+    Job.objects.update(leased_until=timezone.now())
+
+    assert take(job)
+
+    job.refresh_from_db()
+    assert (job.cursor, job.cancelled_at) == ({}, None)
+
+
+@pytest.mark.parametrize("take", [lambda job: job.lease(), lambda job: jobs.claim_due() and claiming.take_next()])
+def test_whoever_takes_over_goes_on_from_where_the_dead_one_was(take: Callable[[Job], Any]) -> None:
+    job = a_job(a_partner(1), "customers", cursor={"next": 7})
+
+    assert take(job)
+
+    job.refresh_from_db()
+    assert job.cursor == {"next": 7}
 
 
 def test_a_cancel_that_comes_too_late_does_not_hit_the_next_run(connected_partner: Connect, world: World) -> None:
@@ -183,3 +218,31 @@ def test_a_job_that_somebody_asks_for_while_it_fails_is_not_held(connected_partn
 
     assert (ended.outcome, job.failures, job.quarantined_at) == ("waiting", 10, None)
     assert jobs.claim_due() == [job.pk]
+
+
+def test_a_job_whose_worker_dies_each_time_is_held(connected_partner: Connect) -> None:
+    job = customers_of(connected_partner())
+    other = a_job(job.partner, "customers", lane=1)
+
+    for _ in range(TOO_OFTEN[Run.Outcome.TAKEN_OVER]):
+        assert died_with(job)
+    assert not died_with(job)
+
+    job.refresh_from_db()
+    assert job.quarantined_at
+    assert (job.next_run_at, job.leased_until) == (None, None)
+    assert said(job.partner) == ["job.held"]
+    assert set(Run.objects.values_list("outcome", "error_code")) == {("taken_over", "worker_lost")}
+    assert jobs.work_off() == 1
+    assert Run.objects.get(job=other).outcome == "done"
+    assert jobs.release(job, by=SYSTEM)
+    assert run(job).outcome == "done"
+
+
+def test_a_worker_that_dies_after_it_wrote_something_is_no_failure_of_the_job(connected_partner: Connect) -> None:
+    job = customers_of(connected_partner())
+    for _ in range(7):
+        assert died_with(job)
+        Run.objects.update(pages=1)
+
+    assert run_after_a_lost_worker(job).outcome == "done"

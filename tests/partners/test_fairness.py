@@ -25,12 +25,13 @@ class Slot:
     """A thread of a worker: it takes the job whose turn it is, and works it off page by page."""
 
     left: dict[int, int]  # pages by job
+    taken: running.Taken | None = None
     work: jobs.Work | None = None
 
     def step(self) -> int | None:
         """Read one page; the job that is done with it, if any."""
         if self.work is None:
-            taken = running._take_next("", redelivered=False)
+            self.taken = taken = running._take_next("", redelivered=False)
             if taken is None:
                 return None
             nobody: Any = None  # no token: nothing is sent
@@ -48,10 +49,10 @@ class Slot:
         return None
 
     def end(self, ending: Ending) -> int:
-        assert self.work
-        running._finish(self.work.job, self.work.run, ending)
-        job, self.work = self.work.job, None
-        return job.pk
+        assert self.taken
+        running._finish(self.taken, ending)
+        self.work = None
+        return self.taken.job.pk
 
 
 def played(left: dict[int, int], *, slots: int) -> dict[int, int]:

@@ -158,6 +158,25 @@ def test_one_list_that_never_comes_does_not_stop_the_others_for_ever(partner: Pa
     assert Subscription.objects.values("customer").distinct().count() == 11
 
 
+def test_many_lists_in_a_row_that_never_come_do_not_hold_the_job(connected_partner: Connect, world: World) -> None:
+    made = connected_partner(customers=40)
+    sync(made, "customers")
+    world.fail("partnercenter", "html", path="/subscriptions")
+    first = jobs.ensure(made, "subscriptions", due_now=True)
+    turns = 2 * made.customers.filter(tenant_id__lte=lane_bounds(0, 4)[1]).count()
+    assert turns > 10
+
+    outcomes = []
+    for _ in range(turns + 1):
+        first.make_due()
+        ended = jobs.run_job(first.pk)
+        outcomes.append(ended and ended.outcome)
+        first.refresh_from_db()
+        assert first.quarantined_at is None
+
+    assert outcomes == ["waiting"] * turns + ["refused"]
+
+
 def test_lanes_share_all_customers_and_none_twice() -> None:
     for of_all in (1, 3, 4):
         bounds = [lane_bounds(index, of_all) for index in range(of_all)]

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import requests
 import time_machine
 from django.db import connections
 from django.utils import timezone
@@ -19,6 +20,7 @@ from partners.models import Job, Pace, Partner, Run, Service
 from sandbox.world import World
 from tests.conftest import CONTOSO, FABRIKAM
 from tests.partners.test_runs import a_job, a_partner, customers_of, run
+from tokens.clouds import Audience
 from tokens.tenancy import partner_scope
 
 pytestmark = pytest.mark.django_db
@@ -125,6 +127,56 @@ def test_a_customer_whom_microsoft_shields_holds_up_no_other(connected_partner: 
     assert answers == ["refused", "refused", "users"]
     assert len([call for call in world.calls_to(SERVICE) if str(first.tenant_id) in call.path]) == 1
     assert run(customers_of(partner)).outcome == "done"
+
+
+def test_what_is_said_about_one_customer_slows_the_partner_down(connected_partner: Connect, world: World) -> None:
+    partner = connected_partner()
+    run(customers_of(partner))
+    customer = partner.customers.order_by("pk")[0]
+    world.fail(SERVICE, "throttled", path=str(customer.tenant_id), times=1, retry_after=60)
+
+    lookups.answer(lookups.ask(member=partner.members.get(), customer=customer).pk)
+
+    lane = pacing._lane(partner.pk, SERVICE)
+    assert lane.known_wait() <= 0
+    assert lane.speed() == pytest.approx(pacing.SLOWED_TO, rel=0.05)
+
+
+def test_a_second_customer_who_is_throttled_meanwhile_holds_up_the_partner(
+    connected_partner: Connect, world: World
+) -> None:
+    partner = connected_partner()
+    run(customers_of(partner))
+    world.fail(SERVICE, "throttled", path="/users", retry_after=60)
+    for customer in partner.customers.order_by("pk")[:2]:
+        lookups.answer(lookups.ask(member=partner.members.get(), customer=customer).pk)
+    another_worker()
+
+    held_up = pacing.hold_up(partner, Audience.PARTNER_CENTER)
+
+    assert held_up
+    assert (held_up.code, 50 < held_up.back_in <= 60) == ("asked_to_wait", True)
+
+
+def test_two_customers_who_are_throttled_one_after_the_other_hold_up_nobody(connected_partner: Connect) -> None:
+    lane = pacing._lane(connected_partner().pk, SERVICE)
+    lane.slow_down(60, "a")
+
+    with later(seconds=61):
+        lane.slow_down(60, "b")
+        assert lane.known_wait() <= 0
+
+
+def test_a_wait_that_comes_with_an_outage_is_kept_too(connected_partner: Connect) -> None:
+    traffic = pacing.PartnersTraffic("global", connected_partner().pk, SERVICE)
+    answer = requests.Response()
+    answer.status_code, answer.headers["Retry-After"] = 503, "60"
+
+    traffic.after("https://api.partnercenter.microsoft.com/v1/customers", answer)
+
+    lane = pacing._lane(traffic.partner_id, SERVICE)
+    assert 50 < lane.known_wait() <= 60
+    assert lane.speed() == 500
 
 
 def test_after_a_wait_a_partner_goes_slower_and_ever_faster_again(connected_partner: Connect, world: World) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import time_machine
 from celery.signals import worker_shutting_down
+from django.db import InterfaceError, OperationalError, connection
 from django.utils import timezone
 
 from partners import jobs
@@ -229,6 +230,34 @@ def test_a_missing_role_is_refused_and_tried_again_because_no_reconnect_will_com
     assert job.next_run_at is not None
 
 
+def test_a_page_that_is_refused_once_is_read_with_a_new_token(connected_partner: Connect, world: World) -> None:
+    job = customers_of(connected_partner(customers=600))
+    world.fail("partnercenter", "unauthorized", times=1)
+    asked = len(world.calls_to("entra", "token"))
+
+    ended = run(job)
+
+    assert (ended.outcome, ended.seen) == ("done", 600)
+    assert len(world.calls_to("entra", "token")) - asked <= 2
+
+
+def test_a_sign_in_that_is_refused_keeps_the_place_and_comes_soon(
+    connected_partner: Connect, world: World, settings: Any
+) -> None:
+    job = customers_of(connected_partner(customers=BATCH + 1))
+    settings.CPV_TURN_SECONDS = -1
+    run(job)
+    kept, settings.CPV_TURN_SECONDS = job.cursor, 60
+    world.fail("partnercenter", "unauthorized")
+
+    ended = run(job)
+
+    assert (ended.outcome, job.cursor) == ("refused", kept)
+    assert kept["next"]
+    assert job.next_run_at
+    assert job.next_run_at - timezone.now() < dt.timedelta(minutes=1)
+
+
 @pytest.mark.parametrize("service", ["entra", "vault", "partnercenter"])
 def test_an_outage_is_waited_out(connected_partner: Connect, world: World, service: str) -> None:
     job = customers_of(connected_partner())
@@ -295,6 +324,44 @@ def test_our_own_mistake_ends_the_run_and_is_logged(
     assert (ended.outcome, ended.error_code) == ("failed", "unexpected")
     assert "bottom" not in ended.error
     assert any(record.levelname == "ERROR" and record.exc_info for record in caplog.records)
+
+
+@pytest.mark.parametrize("lost", [OperationalError, InterfaceError])
+def test_a_database_that_is_away_for_a_moment_is_waited_out(
+    connected_partner: Connect, world: World, lost: type[Exception]
+) -> None:
+    job = customers_of(connected_partner())
+
+    def fail_over() -> None:
+        raise lost("the connection is lost")
+
+    during_the_next_call(world, fail_over)
+    ended = run(job)
+
+    assert (ended.outcome, ended.error_code, job.failures) == ("waiting", "database", 1)
+    assert job.next_run_at
+    assert 10 < (job.next_run_at - timezone.now()).total_seconds() <= 30
+
+
+def test_after_a_deadlock_the_run_goes_on_from_what_was_committed(connected_partner: Connect, settings: Any) -> None:
+    job = customers_of(connected_partner(customers=BATCH + 1))
+    settings.CPV_TURN_SECONDS = -1
+    run(job)
+    kept, settings.CPV_TURN_SECONDS = job.cursor, 60
+    assert kept["next"]
+
+    def deadlock(execute: Any, sql: str, *how: Any) -> Any:
+        if "partners_job" in sql and '"cursor" =' in sql and "RETURNING" in sql:
+            execute(sql, *how)
+            raise OperationalError("deadlock detected")
+        return execute(sql, *how)
+
+    with connection.execute_wrapper(deadlock):
+        ended = run(job)
+
+    assert (ended.error_code, job.cursor) == ("database", kept)
+    job.make_due()
+    assert (run(job).outcome, job.partner.customers.present().count()) == ("done", BATCH + 1)
 
 
 def test_a_kind_this_release_does_not_know_fails_by_name(connected_partner: Connect) -> None:
