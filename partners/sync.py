@@ -15,8 +15,9 @@ from django.db.models import QuerySet
 
 from partners import jobs, removals, writing
 from partners.ahead import fetched_ahead
+from partners.following import Start, expected, read_list
 from partners.mirrored_kinds import CUSTOMERS, LICENCES, MFA, SUBSCRIPTIONS, USERS
-from partners.mirrors import Known, Mirror, ReadPage, Unfit, lane_bounds
+from partners.mirrors import Mirror, ReadPage, lane_bounds
 from partners.models import Customer
 from partners.partnercenter import (
     AccessRefused,
@@ -24,10 +25,8 @@ from partners.partnercenter import (
     CursorRejected,
     PartnerCenter,
     SessionRefused,
-    Trail,
     Untrustworthy,
 )
-from partners.reading import Cursor
 from partners.writing import Pages, Progress
 from tokens.errors import Failure, Transient
 
@@ -57,10 +56,8 @@ def sync(work: jobs.Work, mirror: Mirror[Any]) -> None:
 
 def read_on(work: jobs.Work, mirror: Mirror[Any], client: PartnerCenter, progress: Progress) -> None:
     known = writing.known_pages(work, mirror)
-    pages = partial(
-        read_list, client, mirror, mirror.path(None), place=progress.next, number=progress.number,
-        known=known if progress.is_trusted else {},
-    )  # fmt: skip
+    start = Start(progress.next, progress.number, progress.seen, progress.expected, tuple(progress.mark))
+    pages = partial(read_list, client, mirror, mirror.path(None), start, known=known if progress.is_trusted else {})
     with fetched_ahead(pages) as coming:
         for batch in batches(coming, is_watched=progress.is_first and not progress.seen):
             _store(work, mirror, batch, progress, known)
@@ -74,7 +71,7 @@ def _store(work: jobs.Work, mirror: Mirror[Any], batch: list[ReadPage], progress
     """A batch, and after the last one what follows from the whole list."""
     for page in batch:
         progress.pages, progress.number, progress.next = progress.pages + 1, page.number, page.cursor
-        progress.seen += page.count
+        progress.seen, progress.mark = progress.seen + page.count, page.mark
         progress.expected = expected(page, progress.seen, progress.expected)
     writing.store(work, mirror, batch, progress, known)
     if progress.next is None:
@@ -165,29 +162,26 @@ class Walk:
     ) -> None:
         self._client, self._mirror, self._customers = client, mirror, customers
         self._known = known if progress.is_trusted else {}
-        self._start = (progress.within, progress.next, progress.number)
+        self._within = progress.within
+        self._start = Start(progress.next, progress.number, mark=tuple(progress.mark))
         self._stuck = progress.stuck_at if progress.stuck >= PATIENCE else ""
         self.broken_at: UUID | None = None
 
     def lists(self) -> Iterator[ReadPage | Ended]:
         for customer_id, tenant_id in self._customers:
-            within, place, number = self._start
-            if str(tenant_id) != within:
-                place, number = None, 0
-            yield from self._list(customer_id, tenant_id, place, number)
+            is_under_way = str(tenant_id) == self._within
+            yield from self._list(customer_id, tenant_id, self._start if is_under_way else Start())
 
-    def _list(self, customer_id: int, tenant_id: UUID, place: Cursor | None, number: int) -> Iterator[ReadPage | Ended]:
-        total = seen = 0
+    def _list(self, customer_id: int, tenant_id: UUID, start: Start) -> Iterator[ReadPage | Ended]:
+        number, total, seen = start.number, 0, 0
         path = self._mirror.path(tenant_id)
         try:
-            for page in read_list(
-                self._client, self._mirror, path, place=place, number=number, known=self._known, collection=customer_id
-            ):
+            for page in read_list(self._client, self._mirror, path, start, known=self._known, collection=customer_id):
                 number, total, seen = page.number, max(total, page.total or 0), seen + page.count
                 yield page
         except CursorRejected:
-            if place is not None:  # Microsoft forgot where we were
-                yield from self._list(customer_id, tenant_id, None, 0)
+            if start.place is not None:  # Microsoft forgot where we were
+                yield from self._list(customer_id, tenant_id, Start())
                 return
             yield Ended(customer_id, tenant_id, code="cursor")
         except SessionRefused:
@@ -201,7 +195,7 @@ class Walk:
                 raise
             yield self._without(customer_id, tenant_id, failure)
         else:
-            is_short = place is None and seen < total
+            is_short = start.place is None and seen < total
             yield Ended(customer_id, tenant_id, number, code="incomplete" if is_short else "")
 
     def _without(self, customer_id: int, tenant_id: UUID, failure: Failure) -> Ended:
@@ -224,6 +218,7 @@ def _store_lists(
         if isinstance(one, ReadPage):
             progress.pages, progress.seen = progress.pages + 1, progress.seen + one.count
             progress.within, progress.number, progress.next = str(tenants[one.collection]), one.number, one.cursor
+            progress.mark = one.mark
         else:
             _end_list(work, mirror, one, progress, known, refused)
     writing.store(work, mirror, [one for one in batch if isinstance(one, ReadPage)], progress, known)
@@ -233,6 +228,7 @@ def _end_list(
     work: jobs.Work, mirror: Mirror[Any], one: Ended, progress: Progress, known: Pages, refused: dict[int, str]
 ) -> None:
     progress.at, progress.within, progress.next, progress.number = str(one.tenant_id), "", None, 0
+    progress.mark = ()
     progress.lists += 1
     if one.code:
         progress.refused, progress.code = progress.refused + 1, one.code
@@ -248,56 +244,6 @@ def _end_list(
 
 
 # --- Any list --------------------------------------------------------------------------------------------------------
-def read_list(
-    client: PartnerCenter,
-    mirror: Mirror[Any],
-    path: str,
-    *,
-    place: Cursor | None = None,
-    number: int = 0,
-    known: Pages,
-    collection: int = 0,
-) -> Iterator[ReadPage]:
-    """The pages of one list, from a place on that has `number` pages before it; raises as `PartnerCenter.listed`."""
-    trail = Trail(place or client.first(path, is_paged=mirror.is_paged))
-    while True:
-        number += 1
-        page = _read(client, mirror, path, place, trail, number, collection, known.get((collection, number)))
-        place = page.cursor
-        yield page
-        if place is None:
-            return
-        del page  # before the next one comes
-
-
-def _read(
-    client: PartnerCenter,
-    mirror: Mirror[Any],
-    path: str,
-    place: Cursor | None,
-    trail: Trail,
-    number: int,
-    collection: int,
-    known: Known | None,
-) -> ReadPage:
-    listed = client.listed(path, place, is_paged=mirror.is_paged)
-    try:
-        page = client.understood(
-            listed, lambda found: mirror.take(found, collection=collection, number=number, known=known)
-        )
-    except Unfit as unfit:
-        raise client.untrustworthy(str(unfit), unfit.code) from unfit
-    trail.follow(listed, page.digest)
-    return page
-
-
-def expected(page: ReadPage, seen: int, earlier: int | None) -> int | None:
-    """How many there are in all; None while totalCount can as well mean this page only, as on some lists."""
-    if page.total is None or page.total < seen or (page.cursor and page.total == seen):
-        return earlier
-    return page.total
-
-
 def batches(coming: Iterator[T], *, is_watched: bool = False) -> Iterator[list[T]]:
     """
     What comes, together until there is enough to write or it has waited long; at a failure what came before it.

@@ -33,6 +33,7 @@ class Progress:
 
     next: Cursor | None = None
     number: int = 0
+    mark: tuple[Any, ...] | list[Any] = ()  # of `following.Trail`
     pages: int = 0
     seen: int = 0
     expected: int | None = None

@@ -265,6 +265,19 @@ def test_a_place_microsoft_forgot_means_the_first_page(connected_partner: Connec
     assert (ended.outcome, ended.pages, ended.expected, ended.seen) == ("done", 2, 600, 600)
 
 
+@pytest.mark.parametrize(("kind", "code"), [("endless-next", "endless_list"), ("circle-next", "cyclic_link")])
+def test_a_list_without_end_ends_by_name_though_no_turn_reads_far(
+    connected_partner: Connect, world: World, settings: Any, kind: str, code: str
+) -> None:
+    partner = connected_partner(customers=1000)
+    world.fail("partnercenter", kind)
+    settings.CPV_TURN_SECONDS = -1  # a turn is one batch
+
+    ended = next(run for run in (sync(partner) for _ in range(12)) if run.error_code != "turn_over")
+
+    assert (ended.outcome, ended.error_code) == ("failed", code)
+
+
 # --- How much it takes ----------------------------------------------------------------------------------------------
 def test_a_page_is_one_short_transaction_whatever_the_mirror_holds(connected_partner: Connect) -> None:
     partner = connected_partner(customers=1000)
