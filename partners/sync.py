@@ -19,12 +19,14 @@ from partners.following import Start, expected, read_list
 from partners.mirrored_kinds import CUSTOMERS, LICENCES, MFA, SUBSCRIPTIONS, USERS
 from partners.mirrors import Mirror, ReadPage, lane_bounds
 from partners.models import Customer
+from partners.pacing import Paced
 from partners.partnercenter import (
     AccessRefused,
     CallRejected,
     CursorRejected,
     PartnerCenter,
     SessionRefused,
+    Throttled,
     Untrustworthy,
 )
 from partners.writing import Pages, Progress
@@ -188,9 +190,11 @@ class Walk:
             raise
         except (AccessRefused, CallRejected, Untrustworthy) as failure:
             yield self._without(customer_id, tenant_id, failure)
+        except (Paced, Throttled):  # nothing is wrong with this customer: it is we who come too fast
+            raise
         except Transient as failure:
             # It is waited for, as any outage; but one customer whose list never comes must not stop all others.
-            if self._stuck != str(tenant_id) or failure.code == "http_429":
+            if self._stuck != str(tenant_id):
                 self.broken_at = tenant_id
                 raise
             yield self._without(customer_id, tenant_id, failure)

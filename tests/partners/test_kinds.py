@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import uuid
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 import pytest
+import time_machine
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from partners import jobs, writing
+from partners import jobs, pacing, writing
 from partners.mirrored_kinds import MIRRORS
 from partners.mirrors import lane_bounds
 from partners.models import CustomerUser, ListPage, ListRefusal, Partner, Run, SubscribedSku, Subscription
@@ -156,6 +158,20 @@ def test_one_list_that_never_comes_does_not_stop_the_others_for_ever(partner: Pa
     assert [one.count("waiting") for one in outcomes] == [1, 1, 0]
     assert ListRefusal.objects.get().code == "html"
     assert Subscription.objects.values("customer").distinct().count() == 11
+
+
+def test_a_customer_whose_calls_we_hold_back_is_not_refused(partner: Partner, world: World) -> None:
+    some = of(world, partner).customers.at(3).tenant_id
+    world.fail("partnercenter", "throttled", times=1, path=f"/v1/customers/{some}/subscriptions", retry_after=60)
+
+    codes = [{run.error_code for run in sync(partner, "subscriptions")} - {""} for _ in range(4)]
+
+    assert codes == [{"http_429"}, {"asked_to_wait"}, {"asked_to_wait"}, {"asked_to_wait"}]
+    assert not ListRefusal.objects.exists()
+    with time_machine.travel(timezone.now() + dt.timedelta(seconds=61)):
+        pacing.forget()
+        assert {run.outcome for run in sync(partner, "subscriptions")} == {"done"}
+    assert Subscription.objects.values("customer").distinct().count() == 12
 
 
 def test_lanes_share_all_customers_and_none_twice() -> None:
