@@ -43,6 +43,7 @@ ACROSS = {
     "who may enter": "partners/access.py",
     "whose change it is": "partners/change_steps.py",
     "whose notice it is": "consent/notices.py",
+    "whose rows are old": "partners/removals.py",
     "whose question it is": "partners/lookups.py",
     "work that is due": "partners/jobs/claiming.py",
 }

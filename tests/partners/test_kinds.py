@@ -14,7 +14,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from partners import jobs, pacing, writing
+from partners import jobs, pacing, tasks, writing
 from partners.mirrored_kinds import MIRRORS
 from partners.mirrors import lane_bounds
 from partners.models import CustomerUser, ListPage, ListRefusal, Partner, Run, SubscribedSku, Subscription
@@ -104,7 +104,7 @@ def test_a_second_run_writes_no_row_and_asks_little(partner: Partner, kind: str)
 
     table = MIRRORS[kind].model._meta.db_table
     on_rows = [sql for sql in asked(queries) if f'"{table}"' in sql]
-    assert all(sql.startswith(("SELECT", "DELETE")) for sql in on_rows)  # of rows that are gone for a month
+    assert all(sql.startswith("SELECT") for sql in on_rows)
     assert {run.created + run.updated + run.removed for run in runs} == {0}
     assert len(asked(queries)) <= 60 * len(runs)  # whatever the number of customers is
 
@@ -192,15 +192,72 @@ def test_what_a_partner_no_longer_wants_is_erased(partner: Partner) -> None:
     assert not ListPage.objects.filter(kind="users").exists()
 
 
-def test_users_who_are_gone_for_a_month_are_erased(partner: Partner) -> None:
+# --- What is not kept -----------------------------------------------------------------------------------------------
+def kept_after(days: int) -> int:
+    """How many users are left when it was tidied up for a day, so much later."""
+    for hour in range(24):
+        with time_machine.travel(timezone.now() + dt.timedelta(days=days, hours=hour - 23)):
+            tasks.tidy()
+    return CustomerUser.objects.count()
+
+
+def test_users_who_are_gone_for_a_month_are_erased_though_nothing_runs_any_more(partner: Partner) -> None:
     sync(partner, "users")
-    user = CustomerUser.objects.earliest("pk")
-    long_ago = timezone.now() - MIRRORS["users"].keeps_removed  # type: ignore[operator]
-    CustomerUser.objects.filter(pk=user.pk).update(removed_at=long_ago, user_id="gone", key="gone")
+    before, gone = CustomerUser.objects.count(), CustomerUser.objects.earliest("pk").pk
+    CustomerUser.objects.filter(pk=gone).update(removed_at=timezone.now())
+
+    assert [kept_after(29), kept_after(31)] == [before, before - 1]
+
+
+def test_what_is_of_a_removed_customer_goes_with_it_and_comes_back_with_it(partner: Partner) -> None:
+    sync(partner, "users")
+    sync(partner, "subscriptions")
+    some = CustomerUser.objects.earliest("pk").customer_id
+    before, its = CustomerUser.objects.count(), CustomerUser.objects.filter(customer=some).count()
+    subscriptions = Subscription.objects.filter(customer=some)
+    listed = set(subscriptions.values_list("key", flat=True))
+    partner.customers.filter(pk=some).update(removed_at=timezone.now(), removed_reason="absent")
+
+    assert kept_after(29) == before
+    assert not subscriptions.present().exists()
+    assert set(subscriptions.values_list("removed_reason", flat=True)) == {"customer_removed"}
+    assert kept_after(31) == before - its
+    assert set(subscriptions.values_list("key", flat=True)) == listed, "they are nobody's personal data"
+
+    partner.customers.filter(pk=some).update(removed_at=None, removed_reason="")
+    sync(partner, "users")
+    sync(partner, "subscriptions")
+
+    assert CustomerUser.objects.count() == before
+    assert set(subscriptions.present().values_list("key", flat=True)) == listed
+
+
+def test_users_of_a_list_that_was_refused_for_a_month_are_erased(partner: Partner, world: World) -> None:
+    sync(partner, "users")
+    some = CustomerUser.objects.earliest("pk").customer
+    before, its = CustomerUser.objects.count(), CustomerUser.objects.filter(customer=some).count()
+    path = f"/v1/customers/{some.tenant_id}/users"
+    world.fail("partnercenter", "forbidden", times=1, path=path)
+    sync(partner, "users")
+    ListRefusal.objects.update(code="another_reason", since=timezone.now() - dt.timedelta(days=2))
+    world.fail("partnercenter", "forbidden", times=1, path=path)
+    sync(partner, "users")
+
+    assert ListRefusal.objects.get().code == "2032"
+    assert [kept_after(27), kept_after(29)] == [before, before - its]
 
     sync(partner, "users")
+    assert CustomerUser.objects.count() == before
 
-    assert not CustomerUser.objects.filter(key="gone").exists()
+
+@pytest.mark.parametrize("how", ["killed_at", "withdrawn_at", "offboarded_at"])
+def test_of_a_partner_whose_access_ended_no_user_is_kept(partner: Partner, how: str) -> None:
+    sync(partner, "users")
+    before = CustomerUser.objects.count()
+    Partner.objects.filter(pk=partner.pk).update(**{how: timezone.now()})
+
+    assert [kept_after(29), kept_after(31)] == [before, 0]
+    assert not ListPage.objects.filter(kind="users").exists()
 
 
 def test_a_row_that_somebody_else_wrote_is_put_right_after_they_said_so(partner: Partner, world: World) -> None:
