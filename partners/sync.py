@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from partners.ahead import fetched_ahead
 from partners.following import Start, expected, read_list
 from partners.mirrored_kinds import CUSTOMERS, LICENCES, MFA, SUBSCRIPTIONS, USERS
 from partners.mirrors import Mirror, ReadPage, lane_bounds
-from partners.models import Customer
+from partners.models import Customer, Run
 from partners.pacing import Paced
 from partners.partnercenter import (
     AccessRefused,
@@ -32,12 +33,20 @@ from partners.partnercenter import (
 from partners.writing import Pages, Progress
 from tokens.errors import Failure, Transient
 
+logger = logging.getLogger(__name__)
+
 HEAVY = 5_000  # rows to look at together, at most: ten pages of customers
 A_PAGE = 25  # rows: what a page weighs beside them
 SECONDS = 2.0  # and so long they wait at most
 AT_ONCE = 200  # customers whose pages are known at the same time
 PATIENCE = 2  # turns that ended at the same customer's list before it is left out
+AGAIN_IN, SELDOM_IN = 3600.0, 6 * 3600.0  # seconds until a list that came short is read again; when it often did
+OFTEN = 5  # times since a list was whole
 T = TypeVar("T")
+
+
+class Incomplete(Transient):
+    """A list ended before it had as many entries as Microsoft says; what came is kept, and nobody counts as gone."""
 
 
 def sync(work: jobs.Work, mirror: Mirror[Any]) -> None:
@@ -66,6 +75,21 @@ def read_on(work: jobs.Work, mirror: Mirror[Any], client: PartnerCenter, progres
             del batch  # before the next one comes
             if progress.next is not None:
                 work.pause()
+    if progress.expected is not None and progress.seen < progress.expected:
+        work.keep({})  # it begins anew
+        raise _incomplete(work, progress.seen, progress.expected)
+
+
+def _incomplete(work: jobs.Work, seen: int, told: int) -> Incomplete:
+    runs = Run.objects.filter(job=work.job)
+    whole = runs.filter(outcome=Run.Outcome.DONE).order_by("-pk").values_list("pk", flat=True).first() or 0
+    times = runs.filter(pk__gt=whole, error_code="incomplete").count() + 1
+    words = f"Microsoft listed {seen:,} and says that there are {told:,}. What came is kept, and nothing is taken away."
+    if times < OFTEN:
+        return Incomplete(words, code="incomplete", retry_after=AGAIN_IN)
+    logger.error("a list comes short again and again", extra={"run": work.run.pk, "times": times})
+    words += f" That was so {times} times in a row: support has to look into it."
+    return Incomplete(words, code="incomplete", retry_after=SELDOM_IN)
 
 
 @transaction.atomic

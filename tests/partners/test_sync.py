@@ -214,6 +214,26 @@ def test_a_refused_sign_in_shows_on_the_partner(connected_partner: Connect, worl
     assert standing(partner, current_token(partner)).state == "mfa_missing"
 
 
+def test_a_list_that_came_short_is_not_called_done_and_comes_again(connected_partner: Connect, world: World) -> None:
+    partner = connected_partner(customers=600)
+    world.fail("partnercenter", "wrong-total", times=6 * 2)
+
+    short = [sync(partner) for _ in range(6)]
+    waits_until = job_of(partner).next_run_at
+    whole = sync(partner)
+
+    assert {(run.outcome, run.error_code, run.seen, run.expected) for run in short} == {
+        ("waiting", "incomplete", 600, 601)
+    }
+    assert [run.retry_after for run in short] == [3600.0] * 4 + [6 * 3600.0] * 2
+    assert ["support" in run.error for run in short] == [False] * 4 + [True] * 2
+    assert "listed 600 and says that there are 601" in short[0].error
+    assert waits_until
+    assert waits_until > timezone.now() + dt.timedelta(hours=5)
+    assert (whole.outcome, whole.seen, job_of(partner).quarantined_at) == ("done", 600, None)
+    assert mirrored(partner) == at_microsoft(world, partner)
+
+
 # --- Going on -------------------------------------------------------------------------------------------------------
 def test_after_a_retry_after_it_goes_on_where_it_stopped(connected_partner: Connect, world: World) -> None:
     partner = connected_partner(customers=1200)
