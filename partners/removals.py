@@ -105,9 +105,9 @@ def erase_old(*, hour: int | None = None) -> int:
     """
     Erase personal data that there is no reason to keep, and let what is of removed customers go; how many rows.
 
-    That is what was removed, what is of a list that can't be read, and all of a partner whose access ended, each for
-    longer than the kind keeps removed rows. Their pages go as well, so that they are read anew if need be. Where an
-    `hour` (0 to 23) is given it is about those partners whose hour of the day it is.
+    That is what was removed, what is of a list that can't be read, all of a partner whose access ended, and all of a
+    kind that is not read any more, each for longer than the kind keeps removed rows. Their pages go as well, so that
+    they are read anew if need be. Where an `hour` (0 to 23) is given it is about the partners whose hour it is.
     """
     now = timezone.now()
     with system_scope("whose rows are old"):
@@ -129,7 +129,9 @@ def erase_old(*, hour: int | None = None) -> int:
 def _old(partner_id: int, mirror: Mirror[Any], before: dt.datetime) -> QuerySet[Any]:
     rows: QuerySet[Any] = mirror.rows(partner_id)
     ended = Q(killed_at__lt=before) | Q(withdrawn_at__lt=before) | Q(offboarded_at__lt=before)
-    if Partner.objects.filter(ended, pk=partner_id).exists():
+    states = ListState.objects.filter(partner=partner_id, kind=mirror.kind, completed_at__isnull=False)
+    is_read = states.filter(completed_at__gte=before).exists() or not states.exists()
+    if not is_read or Partner.objects.filter(ended, pk=partner_id).exists():
         return rows
     is_old = Q(removed_at__lt=before)
     if mirror.is_of_customers:
