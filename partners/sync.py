@@ -39,6 +39,7 @@ HEAVY = 5_000  # rows to look at together, at most: ten pages of customers
 A_PAGE = 25  # rows: what a page weighs beside them
 SECONDS = 2.0  # and so long they wait at most
 AT_ONCE = 200  # customers whose pages are known at the same time
+HOPELESS = 50  # lists, the lane's first, and each denied: then the role is missing, and not for one customer
 PATIENCE = 2  # turns that ended at the same customer's list before it is left out
 AGAIN_IN, SELDOM_IN = 3600.0, 6 * 3600.0  # seconds until a list that came short is read again; when it often did
 OFTEN = 5  # times since a list was whole
@@ -117,6 +118,7 @@ class Ended:
     number: int = 0
     code: str = ""
     correlation_id: str = ""
+    is_denied: bool = False  # for want of a role or permission
     is_clean: bool = True
 
 
@@ -144,6 +146,8 @@ def walk(work: jobs.Work, mirror: Mirror[Any], client: PartnerCenter) -> None:
                     _store_lists(work, mirror, batch, progress, known, dict(customers))
                     del batch
                     work.pause()
+            if way.is_hopeless:
+                raise _denied(progress)
         except Transient:
             if way.broken_at is not None:
                 progress.stuck = progress.stuck + 1 if progress.stuck_at == str(way.broken_at) else 1
@@ -153,8 +157,12 @@ def walk(work: jobs.Work, mirror: Mirror[Any], client: PartnerCenter) -> None:
     with transaction.atomic():
         work.keep(progress.kept())
         removals.conclude(work, mirror, progress)
-    if progress.refused and progress.refused == progress.lists:
-        raise AccessRefused("Not one customer's list could be read.", code=progress.code)
+    if progress.denied and progress.denied == progress.lists:
+        raise _denied(progress)
+
+
+def _denied(progress: Progress) -> AccessRefused:
+    return AccessRefused("Not one customer's list may be read by the account that agreed.", code=progress.code)
 
 
 def _share(work: jobs.Work) -> QuerySet[Customer]:
@@ -191,12 +199,22 @@ class Walk:
         self._within = progress.within
         self._start = Start(progress.next, progress.number, mark=tuple(progress.mark))
         self._stuck = progress.stuck_at if progress.stuck >= PATIENCE else ""
+        self._denied = progress.denied if progress.denied == progress.lists else None  # None: some could be read
         self.broken_at: UUID | None = None
+
+    @property
+    def is_hopeless(self) -> bool:
+        return self._denied is not None and self._denied >= HOPELESS
 
     def lists(self) -> Iterator[ReadPage | Ended]:
         for customer_id, tenant_id in self._customers:
             is_under_way = str(tenant_id) == self._within
-            yield from self._list(customer_id, tenant_id, self._start if is_under_way else Start())
+            for one in self._list(customer_id, tenant_id, self._start if is_under_way else Start()):
+                is_denied = isinstance(one, Ended) and one.is_denied
+                self._denied = self._denied + 1 if is_denied and self._denied is not None else None
+                yield one
+            if self.is_hopeless:
+                return
 
     def _list(self, customer_id: int, tenant_id: UUID, start: Start) -> Iterator[ReadPage | Ended]:
         number, total, seen = start.number, 0, 0
@@ -228,7 +246,8 @@ class Walk:
 
     def _without(self, customer_id: int, tenant_id: UUID, failure: Failure) -> Ended:
         code = failure.code or type(failure).__name__.lower()
-        return Ended(customer_id, tenant_id, code=code, correlation_id=failure.correlation_id)
+        is_denied = isinstance(failure, AccessRefused)
+        return Ended(customer_id, tenant_id, code=code, correlation_id=failure.correlation_id, is_denied=is_denied)
 
 
 @transaction.atomic
@@ -259,7 +278,7 @@ def _end_list(
     progress.mark = ()
     progress.lists += 1
     if one.code:
-        progress.refused, progress.code = progress.refused + 1, one.code
+        progress.denied, progress.code = progress.denied + one.is_denied, one.code
         if refused.get(one.customer_id) != one.code:
             writing.refuse(work, mirror, one.customer_id, one.code, one.correlation_id)
         return

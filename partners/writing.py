@@ -44,8 +44,8 @@ class Progress:
     is_repeated: bool = False  # a key was listed twice
     at: str = ""
     within: str = ""
-    lists: int = 0  # that came to an end, and how many of them could not be read, the last one why
-    refused: int = 0
+    lists: int = 0  # that came to an end, how many of them were denied, and why the last could not be read
+    denied: int = 0
     code: str = ""
     stuck: int = 0  # how often in a row reading broke off, and at which customer's list
     stuck_at: str = ""

@@ -17,7 +17,7 @@ from django.utils import timezone
 from partners import jobs, pacing, tasks, writing
 from partners.mirrored_kinds import MIRRORS
 from partners.mirrors import lane_bounds
-from partners.models import CustomerUser, ListPage, ListRefusal, Partner, Run, SubscribedSku, Subscription
+from partners.models import CustomerUser, ListPage, ListRefusal, ListState, Partner, Run, SubscribedSku, Subscription
 from sandbox import changes, licences
 from sandbox.directory import Tenant
 from sandbox.world import World
@@ -136,6 +136,39 @@ def test_where_no_customers_list_can_be_read_the_run_says_so(partner: Partner, w
     assert ListRefusal.objects.count() == 12
 
 
+@pytest.mark.parametrize(("kind", "times"), [("404", 1), ("html", 3)])
+def test_a_customer_that_cannot_be_read_is_no_refusal_though_there_is_no_other(
+    connected_partner: Connect, world: World, kind: str, times: int
+) -> None:
+    partner = connected_partner(customers=1)
+    sync(partner, "customers")
+    if kind == "404":
+        of(world, partner).customers.removed = {0}
+    else:
+        world.fail("partnercenter", kind, times=times)
+
+    runs = [sync(partner, "subscriptions") for _ in range(times)][-1]
+
+    assert {(run.outcome, run.error_code) for run in runs} == {("done", "")}
+    assert ListRefusal.objects.count() == 1
+
+
+def test_where_the_role_is_missing_not_every_customer_is_asked_about(connected_partner: Connect, world: World) -> None:
+    partner = connected_partner(customers=700)
+    sync(partner, "customers")
+    of(world, partner).gdap_missing = True
+    asked_before = len(world.calls_to("partnercenter"))
+
+    runs = sync(partner, "licences")
+
+    assert {(run.outcome, run.error_code) for run in runs} == {("refused", "900308")}
+    assert len(world.calls_to("partnercenter")) - asked_before == 4 * 50
+
+    of(world, partner).gdap_missing = False
+    assert {run.outcome for run in sync(partner, "licences")} == {"done"}
+    assert not ListRefusal.objects.exists()
+
+
 def test_an_outage_stops_the_lane_and_it_goes_on_at_the_same_customer(partner: Partner, world: World) -> None:
     world.fail("partnercenter", "503", times=1, after=5)
 
@@ -193,10 +226,13 @@ def test_what_a_partner_no_longer_wants_is_erased(partner: Partner) -> None:
 
 
 # --- What is not kept -----------------------------------------------------------------------------------------------
-def kept_after(days: int) -> int:
-    """How many users are left when it was tidied up for a day, so much later."""
+def kept_after(days: int, *, is_read: bool = True) -> int:
+    """How many users are left when it was tidied up for a day, so much later; their lists may be read until then."""
     for hour in range(24):
-        with time_machine.travel(timezone.now() + dt.timedelta(days=days, hours=hour - 23)):
+        later = timezone.now() + dt.timedelta(days=days, hours=hour - 23)
+        if is_read:
+            ListState.objects.update(completed_at=later)
+        with time_machine.travel(later):
             tasks.tidy()
     return CustomerUser.objects.count()
 
@@ -248,6 +284,13 @@ def test_users_of_a_list_that_was_refused_for_a_month_are_erased(partner: Partne
 
     sync(partner, "users")
     assert CustomerUser.objects.count() == before
+
+
+def test_users_that_nobody_reads_any_more_are_erased(partner: Partner) -> None:
+    sync(partner, "users")
+    before = CustomerUser.objects.count()
+
+    assert [kept_after(29, is_read=False), kept_after(31, is_read=False)] == [before, 0]
 
 
 @pytest.mark.parametrize("how", ["killed_at", "withdrawn_at", "offboarded_at"])
