@@ -47,6 +47,7 @@ class ReadPage:
     is_clean: bool
     keys: bytes = b""
     rows: dict[Any, tuple[bytes, Any]] = field(default_factory=dict)  # key → hash and item
+    mark: tuple[Any, ...] = ()  # of the list up to here, by which a circle is known: `following.Trail`
 
 
 class Unfit(Exception):

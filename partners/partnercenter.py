@@ -6,8 +6,6 @@ https://learn.microsoft.com/partner-center/developer/partner-center-rest-api-ref
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import re
 import uuid
@@ -27,7 +25,6 @@ logger = logging.getLogger(__name__)
 
 PAGE_SIZE = 500  # the most Microsoft gives
 MAX_BYTES = 8 * 1024 * 1024
-MAX_PAGES = 50_000  # 25 million customers
 MAX_TOKEN = 8_000  # characters of a continuation token: it travels in a header
 CUSTOMERS = "customers"
 SIZE = f"size={PAGE_SIZE}"
@@ -121,30 +118,6 @@ class MfaReport:
 
     is_compliant: bool | None
     organization: Organization
-
-
-class Trail:
-    """The pages of one list in one run, as short digests; notices when it leads back to where it has been."""
-
-    def __init__(self, start: Cursor) -> None:
-        self._seen = {_mark(start)}
-
-    def follow(self, page: ListedPage, digest: bytes) -> None:
-        """
-        Note the page; call it before the page is stored.
-
-        :raises Untrustworthy: this page, or the next one, was already read in this run
-        """
-        if page.cursor is None:
-            return
-        marks = {_mark(page.cursor)}
-        if len(page.items) > len(b"[]"):
-            marks.add(digest[:8])
-        if marks & self._seen:
-            raise Untrustworthy("The list leads in a circle.", code="cyclic_link")
-        if len(self._seen) > 2 * MAX_PAGES:
-            raise Untrustworthy(f"The list does not end after {MAX_PAGES} pages.", code="endless_list")
-        self._seen |= marks
 
 
 class PartnerCenter:
@@ -373,7 +346,3 @@ def _seconds_in_words(body: Any) -> float | None:
     """The wait in the gateway's sentence "Rate limit is exceeded. Try again in 57 seconds."."""
     found = re.search(r"in (\d{1,6}) second", str(read(body, "message") or ""))
     return float(found[1]) if found else None
-
-
-def _mark(cursor: Cursor) -> bytes:
-    return hashlib.blake2b(json.dumps(cursor, sort_keys=True).encode(), digest_size=8).digest()

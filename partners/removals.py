@@ -8,26 +8,33 @@ them, in however many turns, the question is one comparison on the server, and a
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from django.db import connection, transaction
-from django.db.models import QuerySet
+from django.db.models import OuterRef, Q, QuerySet, Subquery
 from django.utils import timezone
 
 from partners import jobs
+from partners.mirrored_kinds import MIRRORS
 from partners.mirrors import SHORT, Mirror, lane_bounds
 from partners.models import Customer, ListPage, ListRefusal, ListState, Partner
-from partners.writing import Progress, erase_removed, state_of
+from partners.writing import Progress, state_of
 from tokens import audit
 from tokens.actors import Actor
+from tokens.tenancy import partner_scope, system_scope
 
 APART = dt.timedelta(hours=24)
 ACCEPTED_FOR = dt.timedelta(days=7)
 FEW = 5  # rows: so many may be missing at once in the smallest list
 SHARE = 10  # percent: and of a larger one so many
 ABSENT = "absent"
+WITH_CUSTOMER = "customer_removed"
+AT_ONCE = 1_000  # rows in one short transaction
+MOST = 1_000_000  # rows of one partner and kind in a day; the rest follows the next day
+HOURS = 24
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,6 @@ def conclude(work: jobs.Work, mirror: Mirror[Any], progress: Progress) -> None:
     Call it in a transaction. Where the list was not whole, nothing is concluded.
     """
     now = timezone.now()
-    erase_removed(work, mirror, now)
     if not progress.is_whole:
         return
     state = state_of(work, mirror)
@@ -92,6 +98,75 @@ def accept(partner: Partner, kind: str, *, by: Actor) -> int:
         audit.record("removals.accepted", actor=by, partner=partner, object=kind)
         jobs.make_due(partner, kind=kind)
     return sum(state.missing for state in held)
+
+
+# --- What there is no reason to keep ----------------------------------------------------------------------------------
+def erase_old(*, hour: int | None = None) -> int:
+    """
+    Erase personal data that there is no reason to keep, and let what is of removed customers go; how many rows.
+
+    That is what was removed, what is of a list that can't be read, all of a partner whose access ended, and all of a
+    kind that is not read any more, each for longer than the kind keeps removed rows. Their pages go as well, so that
+    they are read anew if need be. Where an `hour` (0 to 23) is given it is about the partners whose hour it is.
+    """
+    now = timezone.now()
+    with system_scope("whose rows are old"):
+        partners = [
+            pk
+            for pk in Partner.objects.order_by("pk").values_list("pk", flat=True)
+            if hour is None or pk % HOURS == hour
+        ]
+    done = 0
+    for partner_id in partners:
+        with partner_scope(partner_id):
+            for mirror in MIRRORS.values():
+                done += _let_go_with_customers(partner_id, mirror) if mirror.is_of_customers else 0
+                if mirror.keeps_removed is not None:
+                    done += _erase(mirror, _old(partner_id, mirror, now - mirror.keeps_removed), partner_id)
+    return done
+
+
+def _old(partner_id: int, mirror: Mirror[Any], before: dt.datetime) -> QuerySet[Any]:
+    rows: QuerySet[Any] = mirror.rows(partner_id)
+    ended = Q(killed_at__lt=before) | Q(withdrawn_at__lt=before) | Q(offboarded_at__lt=before)
+    states = ListState.objects.filter(partner=partner_id, kind=mirror.kind, completed_at__isnull=False)
+    is_read = states.filter(completed_at__gte=before).exists() or not states.exists()
+    if not is_read or Partner.objects.filter(ended, pk=partner_id).exists():
+        return rows
+    is_old = Q(removed_at__lt=before)
+    if mirror.is_of_customers:
+        refused = ListRefusal.objects.filter(partner=partner_id, kind=mirror.kind, since__lt=before)
+        is_old |= Q(customer__in=refused.values("customer"))
+    return rows.filter(is_old)
+
+
+def _erase(mirror: Mirror[Any], old: QuerySet[Any], partner_id: int) -> int:
+    def erase(rows: QuerySet[Any]) -> int:
+        return int(rows.delete()[0])
+
+    return _in_batches(mirror, old, partner_id, erase)
+
+
+def _let_go_with_customers(partner_id: int, mirror: Mirror[Any]) -> int:
+    """Count rows as removed since their customer is; its list is not walked any more."""
+    removed = Customer.objects.filter(partner=partner_id, removed_at__isnull=False)
+    since = Subquery(removed.filter(pk=OuterRef("customer")).values("removed_at")[:1])
+    present: QuerySet[Any] = mirror.rows(partner_id).filter(removed_at=None, customer__in=removed.values("pk"))
+    return _in_batches(
+        mirror, present, partner_id, lambda rows: rows.update(removed_at=since, removed_reason=WITH_CUSTOMER)
+    )
+
+
+def _in_batches(mirror: Mirror[Any], rows: QuerySet[Any], partner_id: int, act: Callable[[QuerySet[Any]], int]) -> int:
+    """Do it to some rows at a time; of the lists they stood on no page is as it was."""
+    done = 0
+    collection = "customer_id" if mirror.is_of_customers else "partner_id"
+    while done < MOST and (some := dict(rows.values_list("pk", collection)[:AT_ONCE])):
+        with transaction.atomic():
+            pages = ListPage.objects.filter(partner=partner_id, kind=mirror.kind)
+            pages.filter(collection__in=set(some.values()) if mirror.is_of_customers else {0}).delete()
+            done += act(mirror.rows(partner_id).filter(pk__in=list(some)))
+    return done
 
 
 # --- On either database ---------------------------------------------------------------------------------------------

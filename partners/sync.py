@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,28 +16,38 @@ from django.db.models import QuerySet
 
 from partners import jobs, removals, writing
 from partners.ahead import fetched_ahead
+from partners.following import Start, expected, read_list
 from partners.mirrored_kinds import CUSTOMERS, LICENCES, MFA, SUBSCRIPTIONS, USERS
-from partners.mirrors import Known, Mirror, ReadPage, Unfit, lane_bounds
-from partners.models import Customer
+from partners.mirrors import Mirror, ReadPage, lane_bounds
+from partners.models import Customer, Run
+from partners.pacing import Paced
 from partners.partnercenter import (
     AccessRefused,
     CallRejected,
     CursorRejected,
     PartnerCenter,
     SessionRefused,
-    Trail,
+    Throttled,
     Untrustworthy,
 )
-from partners.reading import Cursor
 from partners.writing import Pages, Progress
 from tokens.errors import Failure, Transient
+
+logger = logging.getLogger(__name__)
 
 HEAVY = 5_000  # rows to look at together, at most: ten pages of customers
 A_PAGE = 25  # rows: what a page weighs beside them
 SECONDS = 2.0  # and so long they wait at most
 AT_ONCE = 200  # customers whose pages are known at the same time
+HOPELESS = 50  # lists, the lane's first, and each denied: then the role is missing, and not for one customer
 PATIENCE = 2  # turns that ended at the same customer's list before it is left out
+AGAIN_IN, SELDOM_IN = 3600.0, 6 * 3600.0  # seconds until a list that came short is read again; when it often did
+OFTEN = 5  # times since a list was whole
 T = TypeVar("T")
+
+
+class Incomplete(Transient):
+    """A list ended before it had as many entries as Microsoft says; what came is kept, and nobody counts as gone."""
 
 
 def sync(work: jobs.Work, mirror: Mirror[Any]) -> None:
@@ -57,16 +68,29 @@ def sync(work: jobs.Work, mirror: Mirror[Any]) -> None:
 
 def read_on(work: jobs.Work, mirror: Mirror[Any], client: PartnerCenter, progress: Progress) -> None:
     known = writing.known_pages(work, mirror)
-    pages = partial(
-        read_list, client, mirror, mirror.path(None), place=progress.next, number=progress.number,
-        known=known if progress.is_trusted else {},
-    )  # fmt: skip
+    start = Start(progress.next, progress.number, progress.seen, progress.expected, tuple(progress.mark))
+    pages = partial(read_list, client, mirror, mirror.path(None), start, known=known if progress.is_trusted else {})
     with fetched_ahead(pages) as coming:
         for batch in batches(coming, is_watched=progress.is_first and not progress.seen):
             _store(work, mirror, batch, progress, known)
             del batch  # before the next one comes
             if progress.next is not None:
                 work.pause()
+    if progress.expected is not None and progress.seen < progress.expected:
+        work.keep({})  # it begins anew
+        raise _incomplete(work, progress.seen, progress.expected)
+
+
+def _incomplete(work: jobs.Work, seen: int, told: int) -> Incomplete:
+    runs = Run.objects.filter(job=work.job)
+    whole = runs.filter(outcome=Run.Outcome.DONE).order_by("-pk").values_list("pk", flat=True).first() or 0
+    times = runs.filter(pk__gt=whole, error_code="incomplete").count() + 1
+    words = f"Microsoft listed {seen:,} and says that there are {told:,}. What came is kept, and nothing is taken away."
+    if times < OFTEN:
+        return Incomplete(words, code="incomplete", retry_after=AGAIN_IN)
+    logger.error("a list comes short again and again", extra={"run": work.run.pk, "times": times})
+    words += f" That was so {times} times in a row: support has to look into it."
+    return Incomplete(words, code="incomplete", retry_after=SELDOM_IN)
 
 
 @transaction.atomic
@@ -74,7 +98,7 @@ def _store(work: jobs.Work, mirror: Mirror[Any], batch: list[ReadPage], progress
     """A batch, and after the last one what follows from the whole list."""
     for page in batch:
         progress.pages, progress.number, progress.next = progress.pages + 1, page.number, page.cursor
-        progress.seen += page.count
+        progress.seen, progress.mark = progress.seen + page.count, page.mark
         progress.expected = expected(page, progress.seen, progress.expected)
     writing.store(work, mirror, batch, progress, known)
     if progress.next is None:
@@ -94,6 +118,7 @@ class Ended:
     number: int = 0
     code: str = ""
     correlation_id: str = ""
+    is_denied: bool = False  # for want of a role or permission
     is_clean: bool = True
 
 
@@ -121,6 +146,8 @@ def walk(work: jobs.Work, mirror: Mirror[Any], client: PartnerCenter) -> None:
                     _store_lists(work, mirror, batch, progress, known, dict(customers))
                     del batch
                     work.pause()
+            if way.is_hopeless:
+                raise _denied(progress)
         except Transient:
             if way.broken_at is not None:
                 progress.stuck = progress.stuck + 1 if progress.stuck_at == str(way.broken_at) else 1
@@ -130,8 +157,12 @@ def walk(work: jobs.Work, mirror: Mirror[Any], client: PartnerCenter) -> None:
     with transaction.atomic():
         work.keep(progress.kept())
         removals.conclude(work, mirror, progress)
-    if progress.refused and progress.refused == progress.lists:
-        raise AccessRefused("Not one customer's list could be read.", code=progress.code)
+    if progress.denied and progress.denied == progress.lists:
+        raise _denied(progress)
+
+
+def _denied(progress: Progress) -> AccessRefused:
+    return AccessRefused("Not one customer's list may be read by the account that agreed.", code=progress.code)
 
 
 def _share(work: jobs.Work) -> QuerySet[Customer]:
@@ -165,48 +196,58 @@ class Walk:
     ) -> None:
         self._client, self._mirror, self._customers = client, mirror, customers
         self._known = known if progress.is_trusted else {}
-        self._start = (progress.within, progress.next, progress.number)
+        self._within = progress.within
+        self._start = Start(progress.next, progress.number, mark=tuple(progress.mark))
         self._stuck = progress.stuck_at if progress.stuck >= PATIENCE else ""
+        self._denied = progress.denied if progress.denied == progress.lists else None  # None: some could be read
         self.broken_at: UUID | None = None
+
+    @property
+    def is_hopeless(self) -> bool:
+        return self._denied is not None and self._denied >= HOPELESS
 
     def lists(self) -> Iterator[ReadPage | Ended]:
         for customer_id, tenant_id in self._customers:
-            within, place, number = self._start
-            if str(tenant_id) != within:
-                place, number = None, 0
-            yield from self._list(customer_id, tenant_id, place, number)
+            is_under_way = str(tenant_id) == self._within
+            for one in self._list(customer_id, tenant_id, self._start if is_under_way else Start()):
+                is_denied = isinstance(one, Ended) and one.is_denied
+                self._denied = self._denied + 1 if is_denied and self._denied is not None else None
+                yield one
+            if self.is_hopeless:
+                return
 
-    def _list(self, customer_id: int, tenant_id: UUID, place: Cursor | None, number: int) -> Iterator[ReadPage | Ended]:
-        total = seen = 0
+    def _list(self, customer_id: int, tenant_id: UUID, start: Start) -> Iterator[ReadPage | Ended]:
+        number, total, seen = start.number, 0, 0
         path = self._mirror.path(tenant_id)
         try:
-            for page in read_list(
-                self._client, self._mirror, path, place=place, number=number, known=self._known, collection=customer_id
-            ):
+            for page in read_list(self._client, self._mirror, path, start, known=self._known, collection=customer_id):
                 number, total, seen = page.number, max(total, page.total or 0), seen + page.count
                 yield page
         except CursorRejected:
-            if place is not None:  # Microsoft forgot where we were
-                yield from self._list(customer_id, tenant_id, None, 0)
+            if start.place is not None:  # Microsoft forgot where we were
+                yield from self._list(customer_id, tenant_id, Start())
                 return
             yield Ended(customer_id, tenant_id, code="cursor")
         except SessionRefused:
             raise
         except (AccessRefused, CallRejected, Untrustworthy) as failure:
             yield self._without(customer_id, tenant_id, failure)
+        except (Paced, Throttled):  # nothing is wrong with this customer: it is we who come too fast
+            raise
         except Transient as failure:
             # It is waited for, as any outage; but one customer whose list never comes must not stop all others.
-            if self._stuck != str(tenant_id) or failure.code == "http_429":
+            if self._stuck != str(tenant_id):
                 self.broken_at = tenant_id
                 raise
             yield self._without(customer_id, tenant_id, failure)
         else:
-            is_short = place is None and seen < total
+            is_short = start.place is None and seen < total
             yield Ended(customer_id, tenant_id, number, code="incomplete" if is_short else "")
 
     def _without(self, customer_id: int, tenant_id: UUID, failure: Failure) -> Ended:
         code = failure.code or type(failure).__name__.lower()
-        return Ended(customer_id, tenant_id, code=code, correlation_id=failure.correlation_id)
+        is_denied = isinstance(failure, AccessRefused)
+        return Ended(customer_id, tenant_id, code=code, correlation_id=failure.correlation_id, is_denied=is_denied)
 
 
 @transaction.atomic
@@ -224,6 +265,7 @@ def _store_lists(
         if isinstance(one, ReadPage):
             progress.pages, progress.seen = progress.pages + 1, progress.seen + one.count
             progress.within, progress.number, progress.next = str(tenants[one.collection]), one.number, one.cursor
+            progress.mark = one.mark
         else:
             _end_list(work, mirror, one, progress, known, refused)
     writing.store(work, mirror, [one for one in batch if isinstance(one, ReadPage)], progress, known)
@@ -233,9 +275,10 @@ def _end_list(
     work: jobs.Work, mirror: Mirror[Any], one: Ended, progress: Progress, known: Pages, refused: dict[int, str]
 ) -> None:
     progress.at, progress.within, progress.next, progress.number = str(one.tenant_id), "", None, 0
+    progress.mark = ()
     progress.lists += 1
     if one.code:
-        progress.refused, progress.code = progress.refused + 1, one.code
+        progress.denied, progress.code = progress.denied + one.is_denied, one.code
         if refused.get(one.customer_id) != one.code:
             writing.refuse(work, mirror, one.customer_id, one.code, one.correlation_id)
         return
@@ -248,56 +291,6 @@ def _end_list(
 
 
 # --- Any list --------------------------------------------------------------------------------------------------------
-def read_list(
-    client: PartnerCenter,
-    mirror: Mirror[Any],
-    path: str,
-    *,
-    place: Cursor | None = None,
-    number: int = 0,
-    known: Pages,
-    collection: int = 0,
-) -> Iterator[ReadPage]:
-    """The pages of one list, from a place on that has `number` pages before it; raises as `PartnerCenter.listed`."""
-    trail = Trail(place or client.first(path, is_paged=mirror.is_paged))
-    while True:
-        number += 1
-        page = _read(client, mirror, path, place, trail, number, collection, known.get((collection, number)))
-        place = page.cursor
-        yield page
-        if place is None:
-            return
-        del page  # before the next one comes
-
-
-def _read(
-    client: PartnerCenter,
-    mirror: Mirror[Any],
-    path: str,
-    place: Cursor | None,
-    trail: Trail,
-    number: int,
-    collection: int,
-    known: Known | None,
-) -> ReadPage:
-    listed = client.listed(path, place, is_paged=mirror.is_paged)
-    try:
-        page = client.understood(
-            listed, lambda found: mirror.take(found, collection=collection, number=number, known=known)
-        )
-    except Unfit as unfit:
-        raise client.untrustworthy(str(unfit), unfit.code) from unfit
-    trail.follow(listed, page.digest)
-    return page
-
-
-def expected(page: ReadPage, seen: int, earlier: int | None) -> int | None:
-    """How many there are in all; None while totalCount can as well mean this page only, as on some lists."""
-    if page.total is None or page.total < seen or (page.cursor and page.total == seen):
-        return earlier
-    return page.total
-
-
 def batches(coming: Iterator[T], *, is_watched: bool = False) -> Iterator[list[T]]:
     """
     What comes, together until there is enough to write or it has waited long; at a failure what came before it.

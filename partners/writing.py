@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
@@ -33,6 +32,7 @@ class Progress:
 
     next: Cursor | None = None
     number: int = 0
+    mark: tuple[Any, ...] | list[Any] = ()  # of `following.Trail`
     pages: int = 0
     seen: int = 0
     expected: int | None = None
@@ -44,8 +44,8 @@ class Progress:
     is_repeated: bool = False  # a key was listed twice
     at: str = ""
     within: str = ""
-    lists: int = 0  # that came to an end, and how many of them could not be read, the last one why
-    refused: int = 0
+    lists: int = 0  # that came to an end, how many of them were denied, and why the last could not be read
+    denied: int = 0
     code: str = ""
     stuck: int = 0  # how often in a row reading broke off, and at which customer's list
     stuck_at: str = ""
@@ -200,15 +200,12 @@ def readmit(work: jobs.Work, mirror: Mirror[Any], customer_id: int) -> None:
 
 
 def refuse(work: jobs.Work, mirror: Mirror[Any], customer_id: int, code: str, correlation_id: str) -> None:
-    """Note that this customer's list can't be read, and since when for this reason."""
-    readmit(work, mirror, customer_id)
-    ListRefusal.objects.create(
+    """Note that this customer's list can't be read, and why; since when, whatever the reason was, stays."""
+    ListRefusal.objects.update_or_create(
         partner=work.partner,
         customer_id=customer_id,
         kind=mirror.kind,
-        code=code[:40],
-        correlation_id=correlation_id[:64],
-        since=timezone.now(),
+        defaults={"code": code[:40], "correlation_id": correlation_id[:64]},
     )
 
 
@@ -219,10 +216,3 @@ def forget(partner_id: int, mirror: Mirror[Any]) -> int:
     for model in (ListPage, ListState, ListRefusal):
         model.objects.filter(**own).delete()
     return int(mirror.rows(partner_id).delete()[0])
-
-
-def erase_removed(work: jobs.Work, mirror: Mirror[Any], now: dt.datetime) -> None:
-    """Let go of removed rows that there is no reason to keep."""
-    if mirror.keeps_removed is not None:
-        gone = mirror.rows(work.partner.pk).filter(removed_at__lt=now - mirror.keeps_removed)
-        gone.delete()

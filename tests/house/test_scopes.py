@@ -44,6 +44,7 @@ ACROSS = {
     "whose change it is": "partners/change_steps.py",
     "whose customers are many": "partners/search_index.py",
     "whose notice it is": "consent/notices.py",
+    "whose rows are old": "partners/removals.py",
     "whose question it is": "partners/lookups.py",
     "work that is due": "partners/jobs/claiming.py",
 }

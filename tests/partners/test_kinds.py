@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import uuid
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 import pytest
+import time_machine
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from partners import jobs, writing
+from partners import jobs, pacing, tasks, writing
 from partners.mirrored_kinds import MIRRORS
 from partners.mirrors import lane_bounds
-from partners.models import CustomerUser, ListPage, ListRefusal, Partner, Run, SubscribedSku, Subscription
+from partners.models import CustomerUser, ListPage, ListRefusal, ListState, Partner, Run, SubscribedSku, Subscription
 from sandbox import changes, licences
 from sandbox.directory import Tenant
 from sandbox.world import World
@@ -102,7 +104,7 @@ def test_a_second_run_writes_no_row_and_asks_little(partner: Partner, kind: str)
 
     table = MIRRORS[kind].model._meta.db_table
     on_rows = [sql for sql in asked(queries) if f'"{table}"' in sql]
-    assert all(sql.startswith(("SELECT", "DELETE")) for sql in on_rows)  # of rows that are gone for a month
+    assert all(sql.startswith("SELECT") for sql in on_rows)
     assert {run.created + run.updated + run.removed for run in runs} == {0}
     assert len(asked(queries)) <= 60 * len(runs)  # whatever the number of customers is
 
@@ -132,6 +134,39 @@ def test_where_no_customers_list_can_be_read_the_run_says_so(partner: Partner, w
 
     assert {(run.outcome, run.error_code) for run in runs} == {("refused", "900308")}
     assert ListRefusal.objects.count() == 12
+
+
+@pytest.mark.parametrize(("kind", "times"), [("404", 1), ("html", 3)])
+def test_a_customer_that_cannot_be_read_is_no_refusal_though_there_is_no_other(
+    connected_partner: Connect, world: World, kind: str, times: int
+) -> None:
+    partner = connected_partner(customers=1)
+    sync(partner, "customers")
+    if kind == "404":
+        of(world, partner).customers.removed = {0}
+    else:
+        world.fail("partnercenter", kind, times=times)
+
+    runs = [sync(partner, "subscriptions") for _ in range(times)][-1]
+
+    assert {(run.outcome, run.error_code) for run in runs} == {("done", "")}
+    assert ListRefusal.objects.count() == 1
+
+
+def test_where_the_role_is_missing_not_every_customer_is_asked_about(connected_partner: Connect, world: World) -> None:
+    partner = connected_partner(customers=700)
+    sync(partner, "customers")
+    of(world, partner).gdap_missing = True
+    asked_before = len(world.calls_to("partnercenter"))
+
+    runs = sync(partner, "licences")
+
+    assert {(run.outcome, run.error_code) for run in runs} == {("refused", "900308")}
+    assert len(world.calls_to("partnercenter")) - asked_before == 4 * 50
+
+    of(world, partner).gdap_missing = False
+    assert {run.outcome for run in sync(partner, "licences")} == {"done"}
+    assert not ListRefusal.objects.exists()
 
 
 def test_an_outage_stops_the_lane_and_it_goes_on_at_the_same_customer(partner: Partner, world: World) -> None:
@@ -177,6 +212,20 @@ def test_many_lists_in_a_row_that_never_come_do_not_hold_the_job(connected_partn
     assert outcomes == ["waiting"] * turns + ["refused"]
 
 
+def test_a_customer_whose_calls_we_hold_back_is_not_refused(partner: Partner, world: World) -> None:
+    some = of(world, partner).customers.at(3).tenant_id
+    world.fail("partnercenter", "throttled", times=1, path=f"/v1/customers/{some}/subscriptions", retry_after=60)
+
+    codes = [{run.error_code for run in sync(partner, "subscriptions")} - {""} for _ in range(4)]
+
+    assert codes == [{"http_429"}, {"asked_to_wait"}, {"asked_to_wait"}, {"asked_to_wait"}]
+    assert not ListRefusal.objects.exists()
+    with time_machine.travel(timezone.now() + dt.timedelta(seconds=61)):
+        pacing.forget()
+        assert {run.outcome for run in sync(partner, "subscriptions")} == {"done"}
+    assert Subscription.objects.values("customer").distinct().count() == 12
+
+
 def test_lanes_share_all_customers_and_none_twice() -> None:
     for of_all in (1, 3, 4):
         bounds = [lane_bounds(index, of_all) for index in range(of_all)]
@@ -195,15 +244,82 @@ def test_what_a_partner_no_longer_wants_is_erased(partner: Partner) -> None:
     assert not ListPage.objects.filter(kind="users").exists()
 
 
-def test_users_who_are_gone_for_a_month_are_erased(partner: Partner) -> None:
+# --- What is not kept -----------------------------------------------------------------------------------------------
+def kept_after(days: int, *, is_read: bool = True) -> int:
+    """How many users are left when it was tidied up for a day, so much later; their lists may be read until then."""
+    for hour in range(24):
+        later = timezone.now() + dt.timedelta(days=days, hours=hour - 23)
+        if is_read:
+            ListState.objects.update(completed_at=later)
+        with time_machine.travel(later):
+            tasks.tidy()
+    return CustomerUser.objects.count()
+
+
+def test_users_who_are_gone_for_a_month_are_erased_though_nothing_runs_any_more(partner: Partner) -> None:
     sync(partner, "users")
-    user = CustomerUser.objects.earliest("pk")
-    long_ago = timezone.now() - MIRRORS["users"].keeps_removed  # type: ignore[operator]
-    CustomerUser.objects.filter(pk=user.pk).update(removed_at=long_ago, user_id="gone", key="gone")
+    before, gone = CustomerUser.objects.count(), CustomerUser.objects.earliest("pk").pk
+    CustomerUser.objects.filter(pk=gone).update(removed_at=timezone.now())
+
+    assert [kept_after(29), kept_after(31)] == [before, before - 1]
+
+
+def test_what_is_of_a_removed_customer_goes_with_it_and_comes_back_with_it(partner: Partner) -> None:
+    sync(partner, "users")
+    sync(partner, "subscriptions")
+    some = CustomerUser.objects.earliest("pk").customer_id
+    before, its = CustomerUser.objects.count(), CustomerUser.objects.filter(customer=some).count()
+    subscriptions = Subscription.objects.filter(customer=some)
+    listed = set(subscriptions.values_list("key", flat=True))
+    partner.customers.filter(pk=some).update(removed_at=timezone.now(), removed_reason="absent")
+
+    assert kept_after(29) == before
+    assert not subscriptions.present().exists()
+    assert set(subscriptions.values_list("removed_reason", flat=True)) == {"customer_removed"}
+    assert kept_after(31) == before - its
+    assert set(subscriptions.values_list("key", flat=True)) == listed, "they are nobody's personal data"
+
+    partner.customers.filter(pk=some).update(removed_at=None, removed_reason="")
+    sync(partner, "users")
+    sync(partner, "subscriptions")
+
+    assert CustomerUser.objects.count() == before
+    assert set(subscriptions.present().values_list("key", flat=True)) == listed
+
+
+def test_users_of_a_list_that_was_refused_for_a_month_are_erased(partner: Partner, world: World) -> None:
+    sync(partner, "users")
+    some = CustomerUser.objects.earliest("pk").customer
+    before, its = CustomerUser.objects.count(), CustomerUser.objects.filter(customer=some).count()
+    path = f"/v1/customers/{some.tenant_id}/users"
+    world.fail("partnercenter", "forbidden", times=1, path=path)
+    sync(partner, "users")
+    ListRefusal.objects.update(code="another_reason", since=timezone.now() - dt.timedelta(days=2))
+    world.fail("partnercenter", "forbidden", times=1, path=path)
+    sync(partner, "users")
+
+    assert ListRefusal.objects.get().code == "2032"
+    assert [kept_after(27), kept_after(29)] == [before, before - its]
 
     sync(partner, "users")
+    assert CustomerUser.objects.count() == before
 
-    assert not CustomerUser.objects.filter(key="gone").exists()
+
+def test_users_that_nobody_reads_any_more_are_erased(partner: Partner) -> None:
+    sync(partner, "users")
+    before = CustomerUser.objects.count()
+
+    assert [kept_after(29, is_read=False), kept_after(31, is_read=False)] == [before, 0]
+
+
+@pytest.mark.parametrize("how", ["killed_at", "withdrawn_at", "offboarded_at"])
+def test_of_a_partner_whose_access_ended_no_user_is_kept(partner: Partner, how: str) -> None:
+    sync(partner, "users")
+    before = CustomerUser.objects.count()
+    Partner.objects.filter(pk=partner.pk).update(**{how: timezone.now()})
+
+    assert [kept_after(29), kept_after(31)] == [before, 0]
+    assert not ListPage.objects.filter(kind="users").exists()
 
 
 def test_a_row_that_somebody_else_wrote_is_put_right_after_they_said_so(partner: Partner, world: World) -> None:

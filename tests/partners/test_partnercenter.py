@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -10,11 +11,11 @@ from uuid import UUID
 import pytest
 import requests
 
-from partners import partnercenter
+from partners import following, partnercenter
+from partners.following import Start, read_list
 from partners.mirrored_kinds import CUSTOMERS
 from partners.mirrors import ReadPage
 from partners.partnercenter import PartnerCenter
-from partners.sync import read_list
 from tests.partners.pretended import Session, answer
 
 ROOT = "https://api.partnercenter.microsoft.com"
@@ -189,11 +190,50 @@ def test_a_list_that_leads_in_a_circle_ends(answers: list[Any]) -> None:
 
 
 def test_a_list_without_end_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(partnercenter, "MAX_PAGES", 3)
+    monkeypatch.setattr(following, "MAX_PAGES", 3)
     endless = (page(number, uri="/customers", token=f"t{number}") for number in range(10))
 
     with pytest.raises(partnercenter.Untrustworthy) as refused:
         customers(Session(ROOT, *map(answer, endless)))
+
+    assert refused.value.code == "endless_list"
+
+
+def turns(pages: Iterator[Any], most: int) -> None:
+    """Read one page a turn, each turn knowing what the one before kept."""
+    start = Start()
+    for _ in range(most):
+        client = PartnerCenter(Session(ROOT, answer(next(pages))))
+        read = next(read_list(client, CUSTOMERS, "customers", start, known={}))
+        start = Start(read.cursor, read.number, start.seen + read.count, None, tuple(json.loads(json.dumps(read.mark))))
+
+
+@pytest.mark.parametrize("before", [0, 5])
+def test_a_circle_longer_than_a_turn_ends(before: int) -> None:
+    around = itertools.chain(range(before), itertools.cycle(range(before, before + 7)))
+    pages = (page(number, uri="/customers?s=1", token=f"t{number}") for number in around)
+
+    with pytest.raises(partnercenter.Untrustworthy) as refused:
+        turns(pages, before + 3 * 7)
+
+    assert refused.value.code == "cyclic_link"
+
+
+def test_a_circle_of_fresh_tokens_is_known_by_its_items() -> None:
+    pages = (page(number % 7, uri="/customers?s=1", token=f"t{number}") for number in itertools.count())
+
+    with pytest.raises(partnercenter.Untrustworthy) as refused:
+        turns(pages, 3 * 7)
+
+    assert refused.value.code == "cyclic_link"
+
+
+def test_a_list_without_end_ends_over_turns_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "MAX_PAGES", 3)
+    pages = (page(number, uri="/customers", token=f"t{number}") for number in itertools.count())
+
+    with pytest.raises(partnercenter.Untrustworthy) as refused:
+        turns(pages, 10)
 
     assert refused.value.code == "endless_list"
 

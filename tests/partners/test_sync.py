@@ -214,6 +214,26 @@ def test_a_refused_sign_in_shows_on_the_partner(connected_partner: Connect, worl
     assert standing(partner, current_token(partner)).state == "mfa_missing"
 
 
+def test_a_list_that_came_short_is_not_called_done_and_comes_again(connected_partner: Connect, world: World) -> None:
+    partner = connected_partner(customers=600)
+    world.fail("partnercenter", "wrong-total", times=6 * 2)
+
+    short = [sync(partner) for _ in range(6)]
+    waits_until = job_of(partner).next_run_at
+    whole = sync(partner)
+
+    assert {(run.outcome, run.error_code, run.seen, run.expected) for run in short} == {
+        ("waiting", "incomplete", 600, 601)
+    }
+    assert [run.retry_after for run in short] == [3600.0] * 4 + [6 * 3600.0] * 2
+    assert ["support" in run.error for run in short] == [False] * 4 + [True] * 2
+    assert "listed 600 and says that there are 601" in short[0].error
+    assert waits_until
+    assert waits_until > timezone.now() + dt.timedelta(hours=5)
+    assert (whole.outcome, whole.seen, job_of(partner).quarantined_at) == ("done", 600, None)
+    assert mirrored(partner) == at_microsoft(world, partner)
+
+
 # --- Going on -------------------------------------------------------------------------------------------------------
 def test_after_a_retry_after_it_goes_on_where_it_stopped(connected_partner: Connect, world: World) -> None:
     partner = connected_partner(customers=1200)
@@ -263,6 +283,19 @@ def test_a_place_microsoft_forgot_means_the_first_page(connected_partner: Connec
     ended = sync(partner)
 
     assert (ended.outcome, ended.pages, ended.expected, ended.seen) == ("done", 2, 600, 600)
+
+
+@pytest.mark.parametrize(("kind", "code"), [("endless-next", "endless_list"), ("circle-next", "cyclic_link")])
+def test_a_list_without_end_ends_by_name_though_no_turn_reads_far(
+    connected_partner: Connect, world: World, settings: Any, kind: str, code: str
+) -> None:
+    partner = connected_partner(customers=1000)
+    world.fail("partnercenter", kind)
+    settings.CPV_TURN_SECONDS = -1  # a turn is one batch
+
+    ended = next(run for run in (sync(partner) for _ in range(12)) if run.error_code != "turn_over")
+
+    assert (ended.outcome, ended.error_code) == ("failed", code)
 
 
 # --- How much it takes ----------------------------------------------------------------------------------------------

@@ -1,0 +1,122 @@
+"""Following one of Microsoft's lists from page to page, to its end or to what shows that there is none."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from partners.mirrors import Known, Mirror, ReadPage, Unfit
+from partners.partnercenter import PAGE_SIZE, PartnerCenter, Untrustworthy
+from partners.reading import Cursor, ListedPage
+from partners.writing import Pages
+
+MAX_PAGES = 50_000  # 25 million customers
+GROWTH = 20 * PAGE_SIZE  # rows: by so many, and by as many again as there are, a list may exceed its totalCount
+
+
+@dataclass(frozen=True)
+class Start:
+    """
+    Where reading begins: after `number` pages and `seen` rows of this list; the default is its first page.
+
+    `mark` is what the last page's `ReadPage.mark` was.
+    """
+
+    place: Cursor | None = None
+    number: int = 0
+    seen: int = 0
+    expected: int | None = None
+    mark: tuple[Any, ...] = ()
+
+
+class Trail:
+    """
+    The pages of one list as short digests; notices when it leads back to where it has been.
+
+    A turn remembers each of its pages. `mark` goes on over turns: the number, the next place and the items of one page,
+    which is replaced whenever the number doubled; so a circle of any length is noticed within three times around.
+    https://maths-people.anu.edu.au/~brent/pub/pub051.html
+    """
+
+    def __init__(self, place: Cursor, mark: tuple[Any, ...] = ()) -> None:
+        self._seen = {_digest(place)}
+        self.mark = mark
+
+    def follow(self, page: ListedPage, number: int, digest: bytes) -> None:
+        """
+        Note the page; call it before the page is stored.
+
+        :raises Untrustworthy: this page, or the next one, was already read
+        """
+        if page.cursor is None:
+            return
+        place, items = _digest(page.cursor), digest[:8] if len(page.items) > len(b"[]") else b""
+        marks = {place, items} - {b""}
+        if marks & self._seen or {one.hex() for one in marks} & set(self.mark[1:]):
+            raise Untrustworthy("The list leads in a circle.", code="cyclic_link")
+        if number > MAX_PAGES:
+            raise Untrustworthy(f"The list does not end after {MAX_PAGES} pages.", code="endless_list")
+        self._seen |= marks
+        if not self.mark or number >= 2 * self.mark[0]:
+            self.mark = (number, place.hex(), items.hex())
+
+
+def read_list(
+    client: PartnerCenter, mirror: Mirror[Any], path: str, start: Start | None = None, *, known: Pages,
+    collection: int = 0,
+) -> Iterator[ReadPage]:  # fmt: skip
+    """
+    The pages of one list; raises as `PartnerCenter.listed`.
+
+    :raises Untrustworthy: it leads in a circle, or is far longer than Microsoft says or any can be
+    """
+    start = start or Start()
+    place, number, seen, total = start.place, start.number, start.seen, start.expected
+    trail = Trail(place or client.first(path, is_paged=mirror.is_paged), start.mark)
+    while True:
+        number += 1
+        page = _read(client, mirror, path, place, trail, number, collection, known.get((collection, number)))
+        place, seen = page.cursor, seen + page.count
+        total = expected(page, seen, total)
+        if place is not None and total is not None and seen > 2 * total + GROWTH:
+            raise client.untrustworthy(f"It lists {seen} of {total} and does not end.", "endless_list")
+        yield page
+        if place is None:
+            return
+        del page  # before the next one comes
+
+
+def _read(
+    client: PartnerCenter,
+    mirror: Mirror[Any],
+    path: str,
+    place: Cursor | None,
+    trail: Trail,
+    number: int,
+    collection: int,
+    known: Known | None,
+) -> ReadPage:
+    listed = client.listed(path, place, is_paged=mirror.is_paged)
+    try:
+        page = client.understood(
+            listed, lambda found: mirror.take(found, collection=collection, number=number, known=known)
+        )
+    except Unfit as unfit:
+        raise client.untrustworthy(str(unfit), unfit.code) from unfit
+    trail.follow(listed, number, page.digest)
+    page.mark = trail.mark
+    return page
+
+
+def expected(page: ReadPage, seen: int, earlier: int | None) -> int | None:
+    """How many there are in all; None while totalCount can as well mean this page only, as on some lists."""
+    if page.total is None or page.total < seen or (page.cursor and page.total == seen):
+        return earlier
+    return page.total
+
+
+def _digest(cursor: Cursor) -> bytes:
+    return hashlib.blake2b(json.dumps(cursor, sort_keys=True).encode(), digest_size=8).digest()
