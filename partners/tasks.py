@@ -8,7 +8,7 @@ from uuid import UUID
 from celery import Task, shared_task
 from django.conf import settings
 
-from partners import alarm_mails, borrowed, change_steps, changes, jobs, lookups
+from partners import alarm_mails, borrowed, change_steps, changes, jobs, lookups, pacing
 from partners.models import Pulse
 
 HINTS = 16  # messages for one tick; workers that find more than they can do tell others
@@ -55,8 +55,9 @@ def tell_alarms(**_future: Any) -> None:
 
 @shared_task(name="partners.tidy", ignore_result=True)
 def tidy(**_future: Any) -> None:
-    """Let go of old runs and changes, and of workers that are gone."""
+    """Let go of old runs, changes and waits, and of workers that are gone."""
     jobs.forget_old()
+    pacing.forget_old()
     changes.forget_old()
     Pulse.forget_old()
 
