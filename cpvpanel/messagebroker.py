@@ -24,7 +24,6 @@ ROUTES = {
     "partners.work_off": WORK,
     "partners.index_customers": WORK,
     "consent.send_notice": WORK,
-    "tokens.rotate": WORK,
 }  # all else comes from the clock, or is about tokens
 KINDS = {"filequeue": "files", "amqp": "rabbitmq", "amqps": "rabbitmq", "redis": "redis", "rediss": "redis"}
 DELIVERIES = 5  # a message whose readers keep dying is dropped after so many; its row is offered again anyway

@@ -33,6 +33,7 @@ from tokens.errors import Transient
 from tokens.http import retry_after
 from tokens.models import RefreshToken
 from tokens.sessions import ApiSession
+from tokens.tenancy import system_scope
 
 PATIENCE = 10.0  # seconds that a call waits here
 UNNAMED_WAIT = 30.0  # seconds, where Microsoft asks for patience without saying how long
@@ -113,6 +114,13 @@ def forget() -> None:
     with _lock:
         _lanes.clear()
     forget_circuits()
+
+
+@system_scope("tidying paces")
+def forget_old() -> int:
+    """Let go of what Microsoft asked about single customers more than a day ago."""
+    over = Pace.objects.filter(not_before__lt=timezone.now() - dt.timedelta(days=1))
+    return over.exclude(customer="").delete()[0]
 
 
 @dataclass

@@ -9,7 +9,17 @@ from celery import Task, shared_task
 from django.conf import settings
 from django.utils import timezone
 
-from partners import alarm_mails, borrowed, change_steps, changes, jobs, lookups, removals, search_index
+from partners import (
+    alarm_mails,
+    borrowed,
+    change_steps,
+    changes,
+    jobs,
+    lookups,
+    pacing,
+    removals,
+    search_index,
+)
 from partners.models import Pulse
 
 HINTS = 16  # messages for one tick; workers that find more than they can do tell others
@@ -56,8 +66,9 @@ def tell_alarms(**_future: Any) -> None:
 
 @shared_task(name="partners.tidy", ignore_result=True)
 def tidy(**_future: Any) -> None:
-    """Let go of old runs, changes and mirrored rows, and of workers that are gone."""
+    """Let go of old runs, changes, waits and mirrored rows, and of workers that are gone."""
     jobs.forget_old()
+    pacing.forget_old()
     changes.forget_old()
     removals.erase_old(hour=timezone.now().hour)
     Pulse.forget_old()

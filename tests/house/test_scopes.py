@@ -28,6 +28,7 @@ ACROSS = {
     "the first look": "cpvpanel/demo.py",
     "tidying changes": "partners/changes.py",
     "tidying consent": "consent/tasks.py",
+    "tidying paces": "partners/pacing.py",
     "tidying runs": "partners/jobs/schedule.py",
     "tidying the strong-room": "tokens/tasks.py",
     "watching for stops": "tokens/watch.py",

@@ -167,6 +167,18 @@ def test_two_customers_who_are_throttled_one_after_the_other_hold_up_nobody(conn
         assert lane.known_wait() <= 0
 
 
+def test_what_was_said_about_customers_is_forgotten_a_day_later(connected_partner: Connect) -> None:
+    lane = pacing._lane(connected_partner().pk, SERVICE)
+    lane.slow_down(60, "a")
+
+    with later(hours=23):
+        assert pacing.forget_old() == 0
+    with later(hours=25):
+        lane.hold(60, "b")
+        assert pacing.forget_old() == 1
+    assert set(Pace.objects.values_list("customer", flat=True)) == {"", "b"}
+
+
 def test_a_wait_that_comes_with_an_outage_is_kept_too(connected_partner: Connect) -> None:
     traffic = pacing.PartnersTraffic("global", connected_partner().pk, SERVICE)
     answer = requests.Response()

@@ -69,3 +69,7 @@ def test_the_clock_knows_only_tasks_that_exist():
     app.loader.import_default_modules()
 
     assert {entry["task"] for entry in app.conf.beat_schedule.values()} <= set(app.tasks)
+
+
+def test_a_sign_in_that_is_to_be_stored_anew_waits_behind_no_flood_of_work(queue):
+    assert app.amqp.router.route({}, "tokens.rotate")["queue"].name == "control"
