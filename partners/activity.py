@@ -46,6 +46,7 @@ ACTIONS = {
     "member.confirmed": "Confirmed at Microsoft who they are",
     "sync.asked": "Sync asked for",
     "removals.accepted": "Removal of missing rows accepted",
+    "strangers.accepted": "List with nobody known on it accepted",
     "job.paused": "Job paused",
     "job.resumed": "Job resumed",
     "job.cancelled": "Job cancelled",
