@@ -48,6 +48,7 @@ ACTIONS = {
     "removals.accepted": "Removal of missing rows accepted",
     "mirror.asked_for": "Reading asked for",
     "mirror.ended": "Reading ended, and what was read erased",
+    "strangers.accepted": "List with nobody known on it accepted",
     "job.paused": "Job paused",
     "job.resumed": "Job resumed",
     "job.cancelled": "Job cancelled",

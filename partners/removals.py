@@ -20,14 +20,13 @@ from django.utils import timezone
 from partners import jobs
 from partners.mirrored_kinds import MIRRORS
 from partners.mirrors import SHORT, Mirror, lane_bounds
-from partners.models import Customer, ListPage, ListRefusal, ListState, Partner
-from partners.writing import Progress, state_of
+from partners.models import Customer, ListPage, ListRefusal, ListState, Partner, Run
+from partners.writing import ACCEPTED_FOR, OTHER_TENANT, Progress, state_of
 from tokens import audit
 from tokens.actors import Actor
 from tokens.tenancy import partner_scope, system_scope
 
 APART = dt.timedelta(hours=24)
-ACCEPTED_FOR = dt.timedelta(days=7)
 FEW = 5  # rows: so many may be missing at once in the smallest list
 SHARE = 10  # percent: and of a larger one so many
 ABSENT = "absent"
@@ -56,6 +55,9 @@ def conclude(work: jobs.Work, mirror: Mirror[Any], progress: Progress) -> None:
     if not progress.is_whole:
         return
     state = state_of(work, mirror)
+    if progress.are_strangers_accepted:  # it was for one run
+        ListState.objects.filter(pk=state.pk).update(accepted_at=None)
+        state.accepted_at = None
     if progress.is_trusted and not progress.is_changed and not state.missing and not state.held_at:
         ListState.objects.filter(pk=state.pk).update(completed_at=now)
         return
@@ -98,6 +100,24 @@ def accept(partner: Partner, kind: str, *, by: Actor) -> int:
         audit.record("removals.accepted", actor=by, partner=partner, object=kind)
         jobs.make_due(partner, kind=kind)
     return sum(state.missing for state in held)
+
+
+@transaction.atomic
+def accept_strangers(partner: Partner, kind: str, *, by: Actor) -> bool:
+    """
+    Somebody says that a list on which nobody was known is this partner's all the same; the next whole run takes it.
+
+    False when no run was refused for that.
+    """
+    newest = Run.objects.filter(partner=partner, job__kind=kind).order_by("-pk").values_list("error_code", flat=True)
+    if newest.first() != OTHER_TENANT:
+        return False
+    accepted = {"accepted_at": timezone.now(), "accepted_by": str(by)[:200], "accepted_missing": 0}
+    if not ListState.objects.filter(partner=partner, kind=kind).update(**accepted):
+        ListState.objects.create(partner=partner, kind=kind, **accepted)
+    audit.record("strangers.accepted", actor=by, partner=partner, object=kind)
+    jobs.make_due(partner, kind=kind)
+    return True
 
 
 # --- What there is no reason to keep ----------------------------------------------------------------------------------

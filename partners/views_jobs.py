@@ -58,11 +58,13 @@ def job_act(request: PartnerRequest, kind: str) -> HttpResponse:
 @partner_required
 @needs(Power.JOBS)
 def accept_removals(request: PartnerRequest, kind: str) -> HttpResponse:
-    """Say of rows that are missing at Microsoft, and that we held because they are many, that they are gone indeed."""
+    """Say of rows that we held because so many are missing, or so many new, that it is as Microsoft lists them."""
     if not request.member.sees_every_customer:  # how many, and which, is not theirs to judge
         raise Http404
     if removals.accept(request.partner, kind, by=request.user.as_actor()):
         messages.success(request, "They are taken away after the next complete reading, and kept for 30 days.")
+    elif removals.accept_strangers(request.partner, kind, by=request.user.as_actor()):
+        messages.success(request, "The next complete reading takes the list as it is.")
     else:
         messages.warning(request, UNCHANGED)
     return redirect("jobs")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from partners.partnercenter import Untrustworthy
 from partners.reading import Cursor
 
 STRANGERS = 10  # rows: with fewer, a page that changed altogether proves nothing
+ACCEPTED_FOR = dt.timedelta(days=7)  # what somebody said of a list
+OTHER_TENANT = "other_tenant"
 Pages = dict[tuple[int, int], Known]
 
 
@@ -42,6 +45,7 @@ class Progress:
     is_first: bool = False  # the mirror had no row
     is_changed: bool = False  # a page differs from what it was
     is_repeated: bool = False  # a key was listed twice
+    are_strangers_accepted: bool = False  # somebody says that the list is this partner's, though nobody on it is known
     at: str = ""
     within: str = ""
     lists: int = 0  # that came to an end, how many of them were denied, and why the last could not be read
@@ -66,7 +70,13 @@ class Progress:
         is_first = not mirror.rows(work.partner.pk).exists()
         # Rows that are gone although the last whole list had some were taken by somebody else.
         is_trusted = state.is_settled and not (is_first and state.present)
-        return cls(consent=consent_of(work), is_trusted=is_trusted, is_first=is_first)
+        accepted = state.accepted_at if not state.accepted_missing else None
+        return cls(
+            consent=consent_of(work),
+            is_trusted=is_trusted,
+            is_first=is_first,
+            are_strangers_accepted=accepted is not None and accepted > timezone.now() - ACCEPTED_FOR,
+        )
 
     def kept(self) -> dict[str, Any]:
         return asdict(self)
@@ -121,7 +131,8 @@ def _write(
         wanted = dict.fromkeys(rows, True)
     else:
         wanted = how.compare(mirror, partner_id, rows)
-        _check_whose(work, mirror, dirty, wanted, known)
+        if not progress.are_strangers_accepted:
+            _check_whose(work, mirror, dirty, wanted, known)
     added = changed = 0
     if wanted:
         lines = ((keyed, *rows[keyed], is_new) for keyed, is_new in wanted.items())
@@ -158,7 +169,7 @@ def _check_whose(
         present = mirror.rows(work.partner.pk).filter(removed_at=None)
         if present[:STRANGERS].count() == STRANGERS:
             raise Untrustworthy(
-                f"Nobody on page {page.number} is known; is this another partner's list?", code="other_tenant"
+                f"Nobody on page {page.number} is known; is this another partner's list?", code=OTHER_TENANT
             )
 
 

@@ -154,6 +154,20 @@ def test_so_many_missing_that_a_person_must_look_have_a_button_of_their_own(sync
     assert ListState.objects.get().accepted_missing == 7
 
 
+def test_a_list_with_nobody_known_on_it_has_a_button_too(synced):
+    job = Job.objects.get(kind="customers")
+    now = timezone.now()
+    Run.objects.create(
+        partner=job.partner, job=job, fence=job.fence, outcome="failed", error_code="other_tenant", finished_at=now
+    )
+
+    assert "They are ours" in text_of(page(synced))
+    synced.portal.post("/jobs/customers/removals")
+
+    assert ListState.objects.get().accepted_at
+    Job.objects.get(kind="customers", next_run_at__lte=timezone.now())
+
+
 def test_the_page_costs_the_same_however_much_there_is(synced, django_assert_max_num_queries):
     partner = Job.objects.get().partner
     for kind in jobs.kinds():

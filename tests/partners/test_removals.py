@@ -195,3 +195,24 @@ def test_a_few_or_a_tenth_may_be_missing_at_once(
 
     assert (state(partner).held_at is not None) == is_held
     assert partner.customers.exclude(missing_since=None).count() == (0 if is_held else missing)
+
+
+def test_a_list_with_nobody_known_on_it_is_taken_once_after_somebody_said_so(
+    connected_partner: Connect, world: World, clock: Any
+) -> None:
+    partner = connected_partner(customers=30)
+    assert not removals.accept_strangers(partner, "customers", by=SYSTEM)
+    sync(partner)
+
+    for change in (1, 2):
+        of(world, partner).customer_overrides = {
+            index: {"tenantId": str(uuid.UUID(int=7000 * change + index))} for index in range(30)
+        }
+        assert sync(partner).error_code == "other_tenant"
+        assert removals.accept_strangers(partner, "customers", by=SYSTEM)
+        assert (sync(partner).outcome, state(partner).accepted_at) == ("done", None)
+
+    assert partner.customers.count() == 90
+    assert partner.customers.present().count() == 90, "who was known is missing, and waits for a person"
+    assert state(partner).held_at
+    assert AuditEvent.objects.filter(action="strangers.accepted", partner=partner).count() == 2
