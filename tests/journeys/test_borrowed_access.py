@@ -33,7 +33,7 @@ from tokens.tenancy import owner_scope
 pytestmark = pytest.mark.django_db(transaction=True)
 
 WHY = "Ticket 4711: names are missing"
-LENT = ("/", "/progress", "/customers/", "/permissions/", "/connection/")
+LENT = ("/", "/progress", "/customers/", "/jobs/", "/permissions/", "/connection/")
 
 
 @dataclass
