@@ -21,7 +21,7 @@ Figures = dict[str, float]
 
 
 def say(text: str) -> None:
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(text.rstrip(" ") + "\n")
     sys.stdout.flush()
 
 
