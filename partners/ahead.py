@@ -74,6 +74,7 @@ class _Reading(Generic[T]):
             for page in pages:
                 self._waiting.put((page, None))
                 del page
+                outside.give_back_connections()
                 if self._stopped.is_set():
                     return
             self._waiting.put((_END, None))

@@ -159,7 +159,8 @@ class TestSending:
         session(Audience.GRAPH).get("/v1.0/me")
         session(Audience.GRAPH, tenant=customer).get("/v1.0/me")
 
-        tenants = TokenUse.objects.filter(purpose="token.explain").values_list("customer_tenant", flat=True)
+        uses = TokenUse.objects.filter(purpose="token.explain").order_by("pk")
+        tenants = uses.values_list("customer_tenant", flat=True)
         assert [str(tenant) if tenant else None for tenant in tenants] == [None, customer]
 
     def test_a_refresh_that_brings_no_id_token_is_taken_as_it_is(self, member, contoso):
