@@ -232,10 +232,17 @@ class _Lane:
             return self._take(patience)
 
     def known_wait(self) -> float:
-        """Seconds that Microsoft asked this partner to wait; looked up when that is not known."""
-        if time.monotonic() >= self.fresh_until:
-            with self.lock:
+        """
+        Seconds that Microsoft asked this partner to wait; looked up when that is not known.
+
+        It never waits for another thread: that one may wait for rows which the caller's transaction holds. So while
+        somebody looks there just now, what was known before counts.
+        """
+        if time.monotonic() >= self.fresh_until and self.lock.acquire(blocking=False):
+            try:
                 self._look()
+            finally:
+                self.lock.release()
         return self.not_before - _now()
 
     def wait_for_customer(self, customer: str) -> float:

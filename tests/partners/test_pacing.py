@@ -206,6 +206,23 @@ def test_after_a_wait_a_partner_goes_slower_and_ever_faster_again(connected_part
 
 
 # --- Our own limits -------------------------------------------------------------------------------------------------
+@pytest.mark.django_db(transaction=True)
+def test_a_job_that_is_taken_while_a_call_of_the_partner_takes_permits_waits_for_neither() -> None:
+    """On SQLite the one held the only right to write and waited for the lock, and the other the other way round."""
+    partner = a_partner(1)
+    with ThreadPoolExecutor(1) as other, pacing._lane(partner.pk, Audience.PARTNER_CENTER).lock:
+        asked = other.submit(_held_up_elsewhere, partner)
+        assert asked.result(timeout=30) is None
+
+
+def _held_up_elsewhere(partner: Partner) -> pacing.HeldUp | None:
+    try:
+        with partner_scope(partner):
+            return pacing.hold_up(partner, Audience.PARTNER_CENTER)
+    finally:
+        connections.close_all()
+
+
 def test_calls_of_a_partner_keep_to_its_limit_in_all_workers_together(settings: Any) -> None:
     settings.CPV_CALLS_PER_PARTNER = 2
     partner = a_partner(1)
