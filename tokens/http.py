@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urljoin
 
 import requests
@@ -32,7 +33,7 @@ CONNECT_TIMEOUT = 5.0  # seconds
 READ_TIMEOUT = 20.0  # seconds between two bytes
 DEADLINE = 30.0  # seconds from the first byte sent to the last byte read
 MAX_BYTES = 32 * 1024 * 1024
-_CHUNK = 64 * 1024
+_CHUNK = 1024 * 1024
 
 _deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)
 _last_word: ContextVar[Callable[[], None] | None] = ContextVar("last_word", default=None)
@@ -264,9 +265,17 @@ class _DeadlineReader(io.RawIOBase):
 
 class _DeadlineResponse(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
-        self.fp.close()
-        self.fp = io.BufferedReader(_DeadlineReader(sock))
+        super().__init__(cast(socket.socket, _Read(sock)), *args, **kwargs)
+
+
+class _Read:
+    """What the standard library's response takes of a socket: a file to read from, here one with a deadline."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(_DeadlineReader(self._sock))
 
 
 class _AsksOnceConnected:
@@ -324,6 +333,7 @@ def _clipped(timeout: Any) -> tuple[float, float]:
     return min(connect or CONNECT_TIMEOUT, left), min(read or READ_TIMEOUT, left)
 
 
+@lru_cache(maxsize=256)  # a list is read from few addresses
 def _parsed(url: str) -> Url:
     # urllib3's own parser, because it decides where the connection goes.
     try:
@@ -332,6 +342,7 @@ def _parsed(url: str) -> Url:
         raise HostRefused("Not a web address.", code="host") from None
 
 
+@lru_cache(maxsize=256)
 def same_origin(base_url: str, link: str) -> str:
     """
     Return a continuation link as an absolute address, when it stays where it came from.
