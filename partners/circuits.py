@@ -61,7 +61,8 @@ class Circuit:
     # --- Asked before a call ----------------------------------------------------------------------------------------
     def is_open(self) -> bool:
         """Whether nobody asks now."""
-        self._know()
+        if time.monotonic() >= self.known_until:
+            self._look()
         return self.open_until > _now()
 
     def refuses(self) -> float:
@@ -72,21 +73,23 @@ class Circuit:
             return 0.0
         return ASK_AGAIN
 
-    @system_scope("what all calls share")
     def permit(self, per_second: float, patience: float, *, ahead: float) -> float:
         """Take the right to one call of the whole application; says in how many seconds it may leave."""
         with self.lock:
             if self.permits > 0 and time.monotonic() < self.permits_until:
                 self.permits -= 1
                 return 0.0
-            number = max(1, int(per_second * PERMITS_FOR)) if ahead else 1
-            takes, second = number / per_second, _now()
-            given = {"second": second, "takes": takes, "longest": ahead + patience}
-            found = self._execute(ASK, given)
-            if found is None:
-                return patience + PERMITS_FOR
-            self.permits, self.permits_until = number - 1, time.monotonic() + KEEN
-            return max(0.0, float(found[0]) - takes - second - ahead)
+            return self._take(per_second, patience, ahead)
+
+    @system_scope("what all calls share")
+    def _take(self, per_second: float, patience: float, ahead: float) -> float:
+        number = max(1, int(per_second * PERMITS_FOR)) if ahead else 1
+        takes, second = number / per_second, _now()
+        found = self._execute(ASK, {"second": second, "takes": takes, "longest": ahead + patience})
+        if found is None:
+            return patience + PERMITS_FOR
+        self.permits, self.permits_until = number - 1, time.monotonic() + KEEN
+        return max(0.0, float(found[0]) - takes - second - ahead)
 
     @system_scope("what all calls share")
     def ticket(self) -> float:
@@ -137,10 +140,14 @@ class Circuit:
         return free.filter(times__gt=0).update(probe_until=now + PROBE) == 1
 
     @system_scope("what all calls share")
-    def _know(self) -> None:
-        if time.monotonic() < self.known_until:
-            return
-        row = Service.objects.filter(cloud=self.cloud, name=self.name).first()
+    def _look(self) -> None:
+        rows = {row.name: row for row in Service.objects.filter(cloud=self.cloud)}
+        with _lock:
+            others = [circuit for circuit in _circuits.values() if circuit.cloud == self.cloud]
+        for circuit in [self, *others]:
+            circuit._know(rows.get(circuit.name))
+
+    def _know(self, row: Service | None) -> None:
         self.open_until = row.open_until.timestamp() if row and row.open_until else 0.0
         self.times = row.times if row else 0
         self.known_until = time.monotonic() + KEEN

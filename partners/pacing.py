@@ -101,8 +101,7 @@ def _is_stale(refused: requests.Response) -> bool:
 
 def hold_up(partner: Partner, audience: Audience) -> HeldUp | None:
     """Why no call of this partner to this service would leave now; None when one would. One query at most."""
-    for service in (audience, ENTRA):
-        circuit = circuit_of(partner.cloud, service)
+    for circuit in [circuit_of(partner.cloud, service) for service in (audience, ENTRA)]:
         if circuit.is_open():
             return service_down(circuit.ticket())
     wait = _lane(partner.pk, audience).known_wait()

@@ -202,4 +202,7 @@ def current_token(partner: Partner) -> RefreshToken | None:
     fetched: Iterable[RefreshToken] | None = getattr(partner, "current_tokens", None)
     if fetched is not None:
         return next(iter(fetched), None)
-    return RefreshToken.objects.current().select_related("consent").filter(partner=partner).first()
+    token = RefreshToken.objects.current().select_related("consent").filter(partner=partner).first()
+    if token is not None:
+        token.partner = partner
+    return token

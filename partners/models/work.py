@@ -97,8 +97,8 @@ class Job(models.Model):
             cursor=Case(When(cancelled_at=None, then=F("cursor")), default=Value({}, models.JSONField())),
             cancelled_at=None,
         )
-        if won:
-            self.refresh_from_db()
+        if won:  # all but the partner, who is at hand
+            self.refresh_from_db(fields=[field.name for field in self._meta.concrete_fields if not field.is_relation])
         return won == 1
 
     def make_due(self) -> bool:
