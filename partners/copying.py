@@ -8,75 +8,82 @@ from there by UPDATE and INSERT. `ON CONFLICT DO UPDATE` would lock and log each
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
+from itertools import islice
 from typing import Any
 
-from django.db import connection
+from django.db import IntegrityError, connection, transaction
 from psycopg import sql
 
-from partners.mirrors import Known, Mirror, ReadPage
+from partners.mirrors import Known, Mirror, ReadPage, Rows, Wanted
 
-Keyed = tuple[int, Any]  # the customer's row (0 for the partner's own lists) and the key within its list
-Rows = dict[Keyed, tuple[bytes, Any]]  # hash and item
+LINES = 1_000  # rows that are put into words at a time
 KEPT_AS_IT_WAS = dt.timedelta(days=30)  # what comes back later than this is as new
+
+
+COMPARE = (
+    "SELECT u.o, c.id IS NULL FROM unnest({customers} %s::{key_type}[], %s::uuid[]) "
+    "WITH ORDINALITY u({customer} k, h, o) "
+    # Found one by one: read as a whole for each batch, a large partner's rows would cost ten times as much.
+    "LEFT JOIN LATERAL (SELECT id, content_hash, missing_since, removed_at FROM {table} c "
+    "WHERE c.partner_id = %s AND c.{key} = u.k {of_customer} OFFSET 0) c ON true "
+    "WHERE c.id IS NULL OR c.content_hash <> uuid_send(u.h) OR c.missing_since IS NOT NULL "
+    "OR c.removed_at IS NOT NULL"
+)
+MAKE_ROOM = (
+    "CREATE TEMP TABLE IF NOT EXISTS {temporary_name} ON COMMIT DELETE ROWS AS "
+    "SELECT {columns}, NULL::uuid AS content_hash, true AS is_new FROM {table} WITH NO DATA"
+)
+EMPTY = "DELETE FROM {temporary}"
+COPY = "COPY {temporary} ({columns}, content_hash, is_new) FROM STDIN"
+UPDATE = (
+    "UPDATE {table} c SET {assigned}, content_hash = uuid_send(t.content_hash), {indexed}changed_at = %(now)s, "
+    "missing_since = NULL, removed_at = NULL, removed_reason = '', "
+    "first_seen_at = CASE WHEN c.removed_at < %(as_new)s THEN %(now)s ELSE c.first_seen_at END "
+    "FROM {temporary} t WHERE NOT t.is_new AND c.partner_id = %(partner)s AND {same}"
+)
+INSERT = (
+    "INSERT INTO {table} (partner_id, {columns}, content_hash, first_seen_at, changed_at, removed_reason) "
+    "SELECT %(partner)s, {of_temporary}, uuid_send(t.content_hash), %(now)s, %(now)s, '' "
+    "FROM {temporary} t WHERE t.is_new"
+)
 
 
 class Statements:
     """What is said to the database for one kind."""
 
     def __init__(self, mirror: Mirror[Any]) -> None:
-        self.is_of_customers = mirror.is_of_customers
-        key = [*(["customer_id"] if mirror.is_of_customers else []), mirror.key_column]
-        columns = [*key, *mirror.columns, "content_hash"]
-        table, temporary = mirror.model._meta.db_table, f"cpv_new_{mirror.model._meta.db_table}"
-        names = {
-            "table": sql.Identifier(table),
-            "temporary": sql.Identifier("pg_temp", temporary),
-            "temporary_name": sql.Identifier(temporary),
-            "columns": _listed(columns),
-            "of_temporary": _listed(columns, "t"),
-            "key": sql.Identifier(mirror.key_column),
-            "same": sql.SQL(" AND ").join(sql.SQL("c.{0} = t.{0}").format(sql.Identifier(name)) for name in key),
-            "assigned": sql.SQL(", ").join(
-                sql.SQL("{0} = t.{0}").format(sql.Identifier(name)) for name in columns[len(key) :]
-            ),
-            "indexed": _still_indexed(mirror.indexed_by),
-            "key_type": sql.SQL("uuid" if mirror.key_column == "tenant_id" else "text"),
-            "of_customer": sql.SQL("AND c.customer_id = u.customer" if mirror.is_of_customers else ""),
-            "customers": sql.SQL("%s::bigint[], " if mirror.is_of_customers else ""),
-            "customer": sql.SQL("customer, " if mirror.is_of_customers else ""),
-        }
+        names = _names(mirror)
 
         def said(text: str) -> str:
             return sql.SQL(text).format(**names).as_string(None)
 
-        self.compare = said(
-            "SELECT u.o, c.id IS NULL FROM unnest({customers} %s::{key_type}[], %s::uuid[]) "
-            "WITH ORDINALITY u({customer} k, h, o) "
-            # Found one by one: read as a whole for each batch, a large partner's rows would cost ten times as much.
-            "LEFT JOIN LATERAL (SELECT id, content_hash, missing_since, removed_at FROM {table} c "
-            "WHERE c.partner_id = %s AND c.{key} = u.k {of_customer} OFFSET 0) c ON true "
-            "WHERE c.id IS NULL OR c.content_hash <> uuid_send(u.h) OR c.missing_since IS NOT NULL "
-            "OR c.removed_at IS NOT NULL"
-        )
-        self.make_room = said(
-            "CREATE TEMP TABLE IF NOT EXISTS {temporary_name} ON COMMIT DELETE ROWS AS "
-            "SELECT {columns}, true AS is_new FROM {table} WITH NO DATA"
-        )
-        self.empty = said("DELETE FROM {temporary}")
-        self.copy = said("COPY {temporary} ({columns}, is_new) FROM STDIN")
-        self.update = said(
-            "UPDATE {table} c SET {assigned}, {indexed}changed_at = %(now)s, missing_since = NULL, removed_at = NULL, "
-            "removed_reason = '', "
-            "first_seen_at = CASE WHEN c.removed_at < %(as_new)s THEN %(now)s ELSE c.first_seen_at END "
-            "FROM {temporary} t WHERE NOT t.is_new AND c.partner_id = %(partner)s AND {same}"
-        )
-        self.insert = said(
-            "INSERT INTO {table} (partner_id, {columns}, first_seen_at, changed_at, removed_reason) "
-            "SELECT %(partner)s, {of_temporary}, %(now)s, %(now)s, '' FROM {temporary} t WHERE t.is_new "
-            "ON CONFLICT DO NOTHING"
-        )
+        self.compare, self.make_room, self.empty, self.copy = map(said, (COMPARE, MAKE_ROOM, EMPTY, COPY))
+        self.update, self.insert = said(UPDATE), said(INSERT)
+        self.insert_others = said(f"{INSERT} ON CONFLICT DO NOTHING")
+
+
+def _names(mirror: Mirror[Any]) -> dict[str, sql.Composable]:
+    key = [*(["customer_id"] if mirror.is_of_customers else []), mirror.key_column]
+    table, temporary = mirror.model._meta.db_table, f"cpv_new_{mirror.model._meta.db_table}"
+    same = (sql.SQL("c.{0} = t.{0}").format(sql.Identifier(name)) for name in key)
+    assigned = (sql.SQL("{0} = t.{0}").format(sql.Identifier(name)) for name in mirror.columns)
+    return {
+        "table": sql.Identifier(table),
+        "temporary": sql.Identifier("pg_temp", temporary),
+        "temporary_name": sql.Identifier(temporary),
+        "columns": _listed([*key, *mirror.columns]),
+        "of_temporary": _listed([*key, *mirror.columns], "t"),
+        "key": sql.Identifier(mirror.key_column),
+        "same": sql.SQL(" AND ").join(same),
+        "assigned": sql.SQL(", ").join(assigned),
+        "indexed": _still_indexed(mirror.indexed_by),
+        "key_type": sql.SQL("uuid" if mirror.key_column == "tenant_id" else "text"),
+        "of_customer": sql.SQL("AND c.customer_id = u.customer" if mirror.is_of_customers else ""),
+        "customers": sql.SQL("%s::bigint[], " if mirror.is_of_customers else ""),
+        "customer": sql.SQL("customer, " if mirror.is_of_customers else ""),
+    }
 
 
 def _listed(columns: Iterable[str], prefix: str = "") -> sql.Composed:
@@ -97,49 +104,87 @@ def statements(mirror: Mirror[Any]) -> Statements:
     return Statements(mirror)
 
 
-def compare(mirror: Mirror[Any], partner_id: int, rows: Rows) -> dict[Keyed, bool]:
+def compare(mirror: Mirror[Any], partner_id: int, rows: Rows) -> Wanted:
     """The keys of rows that are not in the mirror as they should be; True for those that are not there at all."""
-    keys: Any = [key for _, key in rows]
-    if mirror.key_column == "tenant_id":
-        keys = "{" + ",".join([f"{key:032x}" for key in keys]) + "}"
+    keys: Any = [key for _, key in rows] if mirror.is_of_customers else rows
+    written = "{" + ",".join([f"{key:032x}" for key in keys]) + "}" if mirror.key_column == "tenant_id" else list(keys)
     hashes = "{" + ",".join([digest.hex() for digest, _ in rows.values()]) + "}"
     customers = [[customer for customer, _ in rows]] if mirror.is_of_customers else []
     with connection.cursor() as cursor:
-        cursor.execute(statements(mirror).compare, [*customers, keys, hashes, partner_id])
+        cursor.execute(statements(mirror).compare, [*customers, written, hashes, partner_id])
         found = cursor.fetchall()
     places = list(rows) if found else []
     return {places[place - 1]: is_new for place, is_new in found}
 
 
-def write(
-    mirror: Mirror[Any], partner_id: int, rows: Iterable[tuple[Keyed, bytes, Any, bool]], now: dt.datetime
-) -> tuple[int, int]:
+def write(mirror: Mirror[Any], partner_id: int, rows: Rows, wanted: Wanted, now: dt.datetime) -> tuple[int, int]:
     """
-    Write rows, each with whether it is new; how many were added and changed.
+    Write those of the rows that are wanted; how many were added and changed. Call it in a transaction.
 
     A new one that is there all the same is left alone. COPY passes by what guards Django's statements; it goes into
     the temporary table only, and the statement before it took on the partner's role.
     """
     said = statements(mirror)
     given: Any = {"partner": partner_id, "now": now, "as_new": now - KEPT_AS_IT_WAS}
-    there_are = {True: False, False: False}
-    is_by_tenant = mirror.key_column == "tenant_id"
     with connection.cursor() as cursor:
         cursor.execute(said.make_room)
         cursor.execute(said.empty)  # of what the same transaction wrote before
         with cursor.copy(said.copy) as copy:
-            for (customer, key), digest, item, is_new in rows:
-                there_are[is_new] = True
-                line = (f"{key:032x}" if is_by_tenant else key, *mirror.values(item), digest, is_new)
-                copy.write_row((customer, *line) if said.is_of_customers else line)
+            for lines in _some(_lines(mirror, rows, wanted)):
+                if (words := _words(lines) if mirror.is_text else None) is not None:
+                    copy.write(words)
+                    continue
+                for line in lines:
+                    copy.write_row(line)
         changed = added = 0
-        if there_are[False]:
+        if not all(wanted.values()):
             cursor.execute(said.update, given)
             changed = cursor.rowcount
-        if there_are[True]:
-            cursor.execute(said.insert, given)
-            added = cursor.rowcount
+        if any(wanted.values()):
+            added = _insert(cursor, said, given)
     return added, changed
+
+
+def _lines(mirror: Mirror[Any], rows: Rows, wanted: Wanted) -> Iterator[list[Any]]:
+    """Each row as the temporary table takes it."""
+    values, flags = mirror.values, ("f", "t")
+    is_by_tenant, is_of_customers = mirror.key_column == "tenant_id", mirror.is_of_customers
+    for keyed, is_new in wanted.items():
+        digest, item = rows[keyed]
+        key = keyed if is_of_customers else (f"{keyed:032x}" if is_by_tenant else keyed,)
+        yield [*key, *values(item), digest.hex(), flags[is_new]]
+
+
+def _some(lines: Iterator[list[Any]]) -> Iterator[list[list[Any]]]:
+    while some := list(islice(lines, LINES)):
+        yield some
+
+
+def _words(lines: list[list[str]]) -> str | None:
+    """
+    Lines of strings as COPY reads them; None where one of them has a character that COPY takes for something else.
+
+    psycopg looks at each value for these, which takes longer than all the rest.
+    """
+    words = "\n".join(["\t".join(line) for line in lines]) + "\n"
+    between = len(lines) * (len(lines[0]) - 1)
+    is_plain = words.count("\t") == between and words.count("\n") == len(lines) and "\\" not in words
+    return words if is_plain and "\r" not in words else None
+
+
+def _insert(cursor: Any, said: Statements, given: dict[str, Any]) -> int:
+    """
+    Add what is new; how many there were.
+
+    ON CONFLICT writes a row down before it is sure of it, and then once more that it is, which takes a third more. So
+    it is used only where something came twice, as in a list that moved while it was read.
+    """
+    try:
+        with transaction.atomic():
+            cursor.execute(said.insert, given)
+    except IntegrityError:
+        cursor.execute(said.insert_others, given)
+    return int(cursor.rowcount)
 
 
 # --- Pages ----------------------------------------------------------------------------------------------------------
@@ -152,8 +197,9 @@ AS_BEFORE = (
     "FROM unnest(%s::bigint[], %s::int[], %s::uuid[], %s::uuid[]) u(collection, number, d1, d2) "
     "WHERE p.partner_id = %s AND p.kind = %s AND p.collection = u.collection AND p.number = u.number"
 )
-KEEP_PAGE = (
-    "INSERT INTO partners_listpage (partner_id, kind, collection, number, digest, keys) VALUES (%s, %s, %s, %s, %s, %s)"
+KEEP_PAGES = (
+    "INSERT INTO partners_listpage (partner_id, kind, collection, number, digest, keys) SELECT %s, %s, u.* "
+    "FROM unnest(%s::bigint[], %s::int[], %s::bytea[], %s::bytea[]) u"
     " ON CONFLICT (partner_id, kind, collection, number) DO UPDATE SET digest = excluded.digest, keys = excluded.keys"
 )
 
@@ -177,7 +223,5 @@ def keep_pages(mirror: Mirror[Any], partner_id: int, pages: Sequence[tuple[ReadP
             cursor.execute(AS_BEFORE, [*places, *halves, partner_id, mirror.kind])
         others = [page for page, lists_the_same in pages if not lists_the_same]
         if others:
-            cursor.executemany(
-                KEEP_PAGE,
-                [(partner_id, mirror.kind, page.collection, page.number, page.digest, page.keys) for page in others],
-            )
+            fields = zip(*((page.collection, page.number, page.digest, page.keys) for page in others), strict=True)
+            cursor.execute(KEEP_PAGES, [partner_id, mirror.kind, *map(list, fields)])

@@ -39,6 +39,7 @@ class Customers(Mirror[CustomerItem]):
     shape = CustomerItem
     key_column = "tenant_id"
     columns = ("name", "name_key", "domain", "relationship")
+    is_text = True
     indexed_by = ("name_key", "domain")
 
     def path(self, customer: UUID | None) -> str:

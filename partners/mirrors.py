@@ -9,12 +9,17 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic
 from uuid import UUID
 
 from partners.models.mirrored import Mirrored
 from partners.reading import Cursor, Item, ListedPage, Reader, content_hash
+
+Keyed = Any  # a row's key within its list; where each customer has one, a pair: the customer's row and the key
+Rows = dict[Keyed, tuple[bytes, Any]]  # hash and item
+Wanted = dict[Keyed, bool]  # what is to be written; True for what is not there at all
 
 MOST = 1_000  # items on a page, of which Microsoft gives 500
 SHORT = 6  # bytes of a digest that stands for a key on a page
@@ -46,7 +51,7 @@ class ReadPage:
     count: int
     is_clean: bool
     keys: bytes = b""
-    rows: dict[Any, tuple[bytes, Any]] = field(default_factory=dict)  # key → hash and item
+    rows: Rows = field(default_factory=dict)  # by the key alone
     mark: tuple[Any, ...] = ()  # of the list up to here, by which a circle is known: `following.Trail`
 
 
@@ -60,7 +65,8 @@ class Unfit(Exception):
 
 class Mirror(ABC, Generic[Item]):
     """
-    One kind of mirrored row. `columns` are what `values` gives, in that order, without the key. A row of which one of
+    One kind of mirrored row. `columns` are what `values` gives, in that order, without the key; where all of them are
+    strings, `is_text` has them written faster. A row of which one of
     the `indexed_by` changes leaves the index of parts until the next `search_index.catch_up`.
 
     `version` rises when the same item becomes another row; other changes of the class are noticed. Rows that went are
@@ -73,6 +79,7 @@ class Mirror(ABC, Generic[Item]):
     columns: ClassVar[tuple[str, ...]]
     indexed_by: ClassVar[tuple[str, ...]] = ()
     key_column: ClassVar[str] = "key"
+    is_text: ClassVar[bool] = False
     is_paged: ClassVar[bool] = True
     is_of_customers: ClassVar[bool] = False
     is_guarded: ClassVar[bool] = True  # much missing at once waits for a person
@@ -99,6 +106,15 @@ class Mirror(ABC, Generic[Item]):
     @abstractmethod
     def values(self, item: Item) -> tuple[Any, ...]:
         """The row's values, each one that its column takes."""
+
+    def rows_of(self, pages: Sequence[ReadPage]) -> Rows:
+        """What these pages list; of what they list twice, the last one."""
+        if self.is_of_customers:
+            return {(page.collection, key): row for page in pages for key, row in page.rows.items()}
+        found: Rows = {}
+        for page in pages:
+            found |= page.rows
+        return found
 
     def rows(self, partner_id: int) -> Any:
         """The partner's rows, as a queryset."""

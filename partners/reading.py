@@ -29,7 +29,7 @@ _NEVER, _NO_END = 1, 9999  # the years of Microsoft's "never" and "without an en
 _DIGITS = 64  # a number longer than that is none
 
 
-class Listed(msgspec.Struct, rename="camel"):
+class Listed(msgspec.Struct, rename="camel", gc=False):
     """
     The fields we use of one item of a list, as Microsoft names them.
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 from django.db.models import Q
 
-from partners.copying import KEPT_AS_IT_WAS, Keyed, Rows
-from partners.mirrors import SHORT, Known, Mirror, ReadPage
+from partners.copying import KEPT_AS_IT_WAS
+from partners.mirrors import SHORT, Keyed, Known, Mirror, ReadPage, Rows, Wanted
 from partners.models import ListPage
 from partners.models.mirrored import Mirrored
 
@@ -21,7 +21,7 @@ AT_ONCE = 500  # keys in one question
 _BOOKKEEPING = ("content_hash", "first_seen_at", "changed_at", "missing_since", "removed_at", "removed_reason")
 
 
-def compare(mirror: Mirror[Any], partner_id: int, rows: Rows) -> dict[Keyed, bool]:
+def compare(mirror: Mirror[Any], partner_id: int, rows: Rows) -> Wanted:
     """The keys of rows that are not in the mirror as they should be; True for those that are not there at all."""
     known = _known(mirror, partner_id, list(rows))
     wrong = (keyed for keyed, (digest, _) in rows.items() if known.get(keyed) != (digest, None, None))
@@ -38,7 +38,8 @@ def _here(key: Any) -> Any:
 
 def _known(mirror: Mirror[Any], partner_id: int, keyed: Sequence[Keyed]) -> dict[Keyed, tuple[Any, ...]]:
     of_customer: dict[int, list[Any]] = defaultdict(list)
-    for customer, key in keyed:
+    for one in keyed:
+        customer, key = one if mirror.is_of_customers else (0, one)
         of_customer[customer].append(key)
     found: dict[Keyed, tuple[Any, ...]] = {}
     columns = [mirror.key_column, "content_hash", "missing_since", "removed_at"]
@@ -48,18 +49,18 @@ def _known(mirror: Mirror[Any], partner_id: int, keyed: Sequence[Keyed]) -> dict
             if mirror.is_of_customers:
                 some &= Q(customer=customer)
             for key, digest, missing, removed in mirror.rows(partner_id).filter(some).values_list(*columns):
-                found[customer, _here(key)] = (bytes(digest), missing, removed)
+                here = (customer, _here(key)) if mirror.is_of_customers else _here(key)
+                found[here] = (bytes(digest), missing, removed)
     return found
 
 
-def write(
-    mirror: Mirror[Any], partner_id: int, rows: Iterable[tuple[Keyed, bytes, Any, bool]], now: dt.datetime
-) -> tuple[int, int]:
-    """Write rows, each with whether it is new; how many were added and changed."""
+def write(mirror: Mirror[Any], partner_id: int, rows: Rows, wanted: Wanted, now: dt.datetime) -> tuple[int, int]:
+    """Write those of the rows that are wanted; how many were added and changed."""
     model: Any = mirror.model
     new: list[Mirrored] = []
     changed: list[Mirrored] = []
-    for (customer, key), digest, item, is_new in rows:
+    for keyed, is_new in wanted.items():
+        (customer, key), (digest, item) = keyed if mirror.is_of_customers else (0, keyed), rows[keyed]
         values = dict(zip(mirror.columns, mirror.values(item), strict=True))
         of = {"customer_id": customer} if mirror.is_of_customers else {}
         row = model(

@@ -13,7 +13,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from partners import copying, jobs, upserting
-from partners.mirrors import Known, Mirror, ReadPage, lane_name
+from partners.mirrors import Known, Mirror, ReadPage, Wanted, lane_name
 from partners.models import ListPage, ListRefusal, ListState
 from partners.partnercenter import Untrustworthy
 from partners.reading import Cursor
@@ -126,7 +126,7 @@ def _write(
     work: jobs.Work, mirror: Mirror[Any], dirty: list[ReadPage], progress: Progress, known: Pages, counts: Counter[str]
 ) -> None:
     partner_id, how = work.partner.pk, backend()
-    rows = {(page.collection, key): row for page in dirty for key, row in page.rows.items()}
+    rows = mirror.rows_of(dirty)
     if progress.is_first:
         wanted = dict.fromkeys(rows, True)
     else:
@@ -135,8 +135,7 @@ def _write(
             _check_whose(work, mirror, dirty, wanted, known)
     added = changed = 0
     if wanted:
-        lines = ((keyed, *rows[keyed], is_new) for keyed, is_new in wanted.items())
-        added, changed = how.write(mirror, partner_id, lines, timezone.now())
+        added, changed = how.write(mirror, partner_id, rows, wanted, timezone.now())
     if added < sum(wanted.values()) and not progress.is_repeated:
         progress.is_repeated = True
         work.keep(progress.kept())
@@ -149,9 +148,7 @@ def _lists_the_same(page: ReadPage, known: Pages) -> bool:
     return before is not None and before.keys == hashlib.md5(page.keys, usedforsecurity=False).hexdigest()
 
 
-def _check_whose(
-    work: jobs.Work, mirror: Mirror[Any], dirty: list[ReadPage], wanted: dict[copying.Keyed, bool], known: Pages
-) -> None:
+def _check_whose(work: jobs.Work, mirror: Mirror[Any], dirty: list[ReadPage], wanted: Wanted, known: Pages) -> None:
     """
     Refuse a page on which everybody is a stranger though many are known: it is most likely another partner's.
 
@@ -163,7 +160,7 @@ def _check_whose(
         return
     last = max((number for _, number in known), default=0)
     for page in dirty:
-        new = sum(wanted.get((page.collection, key), False) for key in page.rows)
+        new = sum(wanted.get(key, False) for key in page.rows)
         if new < STRANGERS or new < len(page.rows) or not (page.number == 1 or page.number < last):
             continue
         present = mirror.rows(work.partner.pk).filter(removed_at=None)

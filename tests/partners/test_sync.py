@@ -141,6 +141,20 @@ def test_a_name_longer_than_a_column_is_cut(connected_partner: Connect, world: W
     assert (len(customer.name), len(customer.name_key)) == (400, 400)
 
 
+@pytest.mark.parametrize(
+    "name", ["a\tb", "a\nb", "a\r\nb", "a\\tb", "\\N", "\\.", "a\\", '"a"', "a\x01b\x7f", "a\u2028İ\U0001f600"]
+)
+def test_a_name_comes_through_as_microsoft_wrote_it(connected_partner: Connect, world: World, name: str) -> None:
+    partner = connected_partner(customers=3)
+    tenant_of(world, partner).customer_overrides = {1: {"companyName": name}}
+
+    assert (sync(partner).created, sync(partner).unchanged) == (3, 3)
+
+    stored = set(partner.customers.values_list("name", "name_key"))
+    assert (name, name.casefold()) in stored
+    assert len(stored) == 3
+
+
 def test_two_partners_may_have_the_same_customer(connected_partner: Connect, world: World) -> None:
     first, second = connected_partner(customers=1), connected_partner(customers=1, **SECOND)
     shared = tenant_of(world, first).customers.at(0).tenant_id
