@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 HEAVY = 5_000  # rows to look at together, at most: ten pages of customers
 A_PAGE = 25  # rows: what a page weighs beside them
-SECONDS = 2.0  # and so long they wait at most
+SECONDS = 0.3  # and so long they wait at most: what came last is written when nothing else is left to wait for
 AT_ONCE = 200  # customers whose pages are known at the same time
 HOPELESS = 50  # lists, the lane's first, and each denied: then the role is missing, and not for one customer
 PATIENCE = 2  # turns that ended at the same customer's list before it is left out
@@ -58,7 +58,8 @@ def sync(work: jobs.Work, mirror: Mirror[Any]) -> None:
     """
     client = PartnerCenter(work.session(), correlation_id=work.run.correlation_id)
     progress = Progress.of(work, mirror)
-    work.count(seen=progress.seen, expected=progress.expected)
+    if progress.seen:
+        work.count(seen=progress.seen, expected=progress.expected)
     try:
         read_on(work, mirror, client, progress)
     except CursorRejected:  # Microsoft forgot where we were
