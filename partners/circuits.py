@@ -19,6 +19,7 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from partners.models import Service
+from tokens import outside
 from tokens.tenancy import system_scope
 
 KEEN = 1.0  # seconds that what a process knows of the shared rows may be used
@@ -75,7 +76,7 @@ class Circuit:
 
     def permit(self, per_second: float, patience: float, *, ahead: float) -> float:
         """Take the right to one call of the whole application; says in how many seconds it may leave."""
-        with self.lock:
+        with outside.without_a_connection(self.lock):
             if self.permits > 0 and time.monotonic() < self.permits_until:
                 self.permits -= 1
                 return 0.0

@@ -224,7 +224,7 @@ class _Lane:
 
     def permit(self, patience: float) -> float:
         """Take the right to one call; says in how many seconds it may leave: more than `patience` is a refusal."""
-        with self.lock:
+        with outside.without_a_connection(self.lock):
             if self.permits > 0 and time.monotonic() < self.fresh_until:
                 self.permits -= 1
                 return 0.0

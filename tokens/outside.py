@@ -7,7 +7,9 @@ Built once and on first use, so that they come into being after a worker has for
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -49,6 +51,22 @@ def give_back_connections() -> None:
     for connection in connections.all(initialized_only=True):
         if connection.settings_dict["OPTIONS"].get("pool") and not connection.in_atomic_block:
             connection.close()
+
+
+@contextmanager
+def without_a_connection(lock: threading.Lock) -> Iterator[None]:
+    """
+    Hold a lock under which the database is asked; while it is somebody else's, wait without a connection.
+
+    Whoever has it may wait for one, and those who wait for the lock could have them all.
+    """
+    if not lock.acquire(blocking=False):
+        give_back_connections()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def before_each_request() -> None:

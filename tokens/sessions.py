@@ -84,6 +84,7 @@ class ApiSession:
         :raises Transient, Permanent: no token could be had, or nothing came back
         """
         address = same_origin(self.root, url)
+        outside.give_back_connections()  # the token may come from another thread, which needs one to mint it
         bearer = self._bearer()
 
         def send(with_token: Secret) -> requests.Response:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import requests
 import time_machine
-from django.db import connections
+from django.db import connection, connections
 from django.utils import timezone
 
 from partners import circuits, jobs, lookups, pacing
@@ -286,6 +287,47 @@ def test_workers_that_take_permits_at_the_same_time_share_the_limit(settings: An
 
     given_out = Pace.objects.get().taken_until - begun
     assert given_out == pytest.approx(8 * 5 * 0.5, abs=2)
+
+
+@pytest.fixture
+def two_connections(transactional_db: None) -> Iterator[None]:
+    """This process has no more than two connections to the database."""
+    postgresql: Any = connection
+    options = postgresql.settings_dict["OPTIONS"]
+    usual = options["pool"]
+    for most in (2, usual["max_size"]):
+        postgresql.close()
+        postgresql.close_pool()
+        options["pool"] = usual | {"max_size": most}
+        if most == 2:
+            yield
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("two_connections")
+def test_calls_that_wait_for_their_right_leave_the_connections_to_the_one_that_gets_it() -> None:
+    """All had one and waited for the lock, and who held the lock waited for a connection."""
+    partner = a_partner(1)
+    connection.close()
+    lane = pacing._lane(partner.pk, SERVICE)
+    have_one = threading.Barrier(3)
+
+    def call() -> None:
+        try:
+            with partner_scope(partner):
+                assert Partner.objects.exists()
+                have_one.wait(30)
+                lane.permit(10)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(2) as pool, lane.lock:
+        calls = [pool.submit(call) for _ in range(2)]
+        have_one.wait(30)
+        with partner_scope(partner):
+            assert Partner.objects.exists()
+    assert [one.result(30) for one in calls] == [None, None]
 
 
 # --- A service that is down -----------------------------------------------------------------------------------------
