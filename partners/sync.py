@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 HEAVY = 5_000  # rows to look at together, at most: ten pages of customers
 A_PAGE = 25  # rows: what a page weighs beside them
 SECONDS = 0.3  # and so long they wait at most: what came last is written when nothing else is left to wait for
+SECONDS_OF_SHORT = 2.0  # and so long what comes of many short lists
 AT_ONCE = 200  # customers whose pages are known at the same time
 HOPELESS = 50  # lists, the lane's first, and each denied: then the role is missing, and not for one customer
 PATIENCE = 2  # turns that ended at the same customer's list before it is left out
@@ -142,11 +143,12 @@ def walk(work: jobs.Work, mirror: Mirror[Any], client: PartnerCenter) -> None:
         known = writing.known_pages(work, mirror, [pk for pk, _ in customers])
         way = Walk(client, mirror, customers, progress, known)
         try:
-            with fetched_ahead(way.lists) as coming:
-                for batch in batches(coming):
-                    _store_lists(work, mirror, batch, progress, known, dict(customers))
-                    del batch
-                    work.pause()
+            # Not ahead, as each page of a long list is: nearly all the time is spent waiting for one answer after the
+            # other, and a second thread for each lane would cost more than it hides.
+            for batch in batches(way.lists(), seconds=SECONDS_OF_SHORT):
+                _store_lists(work, mirror, batch, progress, known, dict(customers))
+                del batch
+                work.pause()
             if way.is_hopeless:
                 raise _denied(progress)
         except Transient:
@@ -184,7 +186,7 @@ class Walk:
     """
     Reads some customers' lists; `broken_at` is the one at which it had to give up.
 
-    It looks at no rows, for it goes ahead in a thread of its own.
+    It looks at no rows: what is known was looked up before, for all of them at once.
     """
 
     def __init__(
@@ -292,7 +294,7 @@ def _end_list(
 
 
 # --- Any list --------------------------------------------------------------------------------------------------------
-def batches(coming: Iterator[T], *, is_watched: bool = False) -> Iterator[list[T]]:
+def batches(coming: Iterator[T], *, is_watched: bool = False, seconds: float = SECONDS) -> Iterator[list[T]]:
     """
     What comes, together until there is enough to write or it has waited long; at a failure what came before it.
 
@@ -306,7 +308,7 @@ def batches(coming: Iterator[T], *, is_watched: bool = False) -> Iterator[list[T
             batch.append(one)
             if isinstance(one, ReadPage) and not one.is_clean:
                 weight += A_PAGE + len(one.rows)
-            if weight >= enough or time.monotonic() - begun >= SECONDS:
+            if weight >= enough or time.monotonic() - begun >= seconds:
                 del one
                 yield batch
                 batch, weight, begun, enough = [], 0, time.monotonic(), HEAVY

@@ -32,6 +32,7 @@ from tokens.refused_requests import check_token_request
 CONNECT_TIMEOUT = 5.0  # seconds
 READ_TIMEOUT = 20.0  # seconds between two bytes
 DEADLINE = 30.0  # seconds from the first byte sent to the last byte read
+CONNECTIONS = 128  # to one host, that are kept: more than a worker has threads
 MAX_BYTES = 32 * 1024 * 1024
 _CHUNK = 1024 * 1024
 
@@ -209,7 +210,7 @@ class _PooledAdapter(HTTPAdapter):
         retries = urllib3.Retry(
             total=1, connect=1, read=False, status=0, redirect=0, other=0, respect_retry_after_header=False
         )
-        super().__init__(pool_maxsize=32, max_retries=retries)
+        super().__init__(pool_maxsize=CONNECTIONS, max_retries=retries)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
