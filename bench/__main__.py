@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--requests", type=int, default=60, help="requests for each page, size and round")
     parser.add_argument("--tokens", type=int, default=100, help="tokens for each round")
     parser.add_argument("--lane-partners", type=int, default=16, help="with four lanes each")
-    parser.add_argument("--customers-each", type=int, default=80, help="of partners whose lanes are measured")
+    parser.add_argument("--customers-each", type=int, default=160, help="of partners whose lanes are measured")
     parser.add_argument("--partners", type=int, default=100_000, help="of whom a tenth is due")
     parser.add_argument("--small-partners", type=int, default=199, help="beside a big one")
     parser.add_argument("--pages", type=int, default=2_000, help="of the big one")

@@ -15,7 +15,12 @@ from bench.servers import a_redis
 from bench.table import ROW, Figures, Gate, Strategy, in_turns, medians, print_table, ratio, say, title
 
 RABBITMQ, REDIS = "CPV_BENCH_RABBITMQ_URL", "CPV_BENCH_REDIS_URL"
-PAGE, SLOTS, WORKERS, LANES = 0.02, 16, 2, 16  # seconds; threads in all; processes; of the big partner
+PAGE, SLOTS, WORKERS, LANES = (
+    0.1,
+    16,
+    2,
+    16,
+)  # seconds, as Microsoft takes; threads in all; processes; of the big partner
 TOMORROW = "UPDATE partners_job SET claimed_until = NULL, leased_until = NULL, next_run_at = now() + interval '1 day'"
 SOME = "SELECT id FROM partners_job ORDER BY md5(id::text)"
 AT_ONCE = "UPDATE partners_job SET next_run_at = now() - interval '1 minute', cursor = '{}', failures = 0"

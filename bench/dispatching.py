@@ -129,7 +129,9 @@ def work_off(threads: int, flag: str) -> dict[str, Any]:
     def slot() -> None:
         while time.monotonic() < end and told.read_text() != "end":
             if not jobs.work_off():
-                time.sleep(0.005)
+                time.sleep(
+                    0.05
+                )  # a worker hears of work; asking for it without a pause would take the time of the others
             connection.close()
 
     slots = [threading.Thread(target=slot) for _ in range(threads)]
