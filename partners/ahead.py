@@ -13,7 +13,7 @@ from django.db import connection, connections
 
 from tokens import outside
 
-PAGES = 6  # as many wait for the writer at most
+PAGES = 12  # as many wait for the writer at most: what is written together, and a bit
 T = TypeVar("T")
 _END = object()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from itertools import islice
 from typing import Any
@@ -117,32 +118,71 @@ def compare(mirror: Mirror[Any], partner_id: int, rows: Rows) -> Wanted:
     return {places[place - 1]: is_new for place, is_new in found}
 
 
+def make_ready(mirror: Mirror[Any], page: ReadPage) -> None:
+    """Put a page's rows into words, as new ones; where they have none, they stay."""
+    if mirror.is_text and page.rows:
+        page.words = _words(list(_lines(mirror, page.rows, dict.fromkeys(page.rows, True))))
+        if page.words is not None:
+            page.rows = {}
+
+
+def add(mirror: Mirror[Any], partner_id: int, pages: Sequence[ReadPage], now: dt.datetime) -> int:
+    """Write the rows of pages, all of them new; how many were added. Call it in a transaction."""
+    said = statements(mirror)
+    with connection.cursor() as cursor:
+        with _room(cursor, said) as copy:
+            for page in pages:
+                if page.words is not None:
+                    copy.write(page.words)
+            others = mirror.rows_of(pages)
+            _copy(copy, mirror, others, dict.fromkeys(others, True))
+        return _insert(cursor, said, _given(partner_id, now))
+
+
 def write(mirror: Mirror[Any], partner_id: int, rows: Rows, wanted: Wanted, now: dt.datetime) -> tuple[int, int]:
     """
     Write those of the rows that are wanted; how many were added and changed. Call it in a transaction.
 
-    A new one that is there all the same is left alone. COPY passes by what guards Django's statements; it goes into
-    the temporary table only, and the statement before it took on the partner's role.
+    A new one that is there all the same is left alone.
     """
-    said = statements(mirror)
-    given: Any = {"partner": partner_id, "now": now, "as_new": now - KEPT_AS_IT_WAS}
+    said, given = statements(mirror), _given(partner_id, now)
+    changed = added = 0
     with connection.cursor() as cursor:
-        cursor.execute(said.make_room)
-        cursor.execute(said.empty)  # of what the same transaction wrote before
-        with cursor.copy(said.copy) as copy:
-            for lines in _some(_lines(mirror, rows, wanted)):
-                if (words := _words(lines) if mirror.is_text else None) is not None:
-                    copy.write(words)
-                    continue
-                for line in lines:
-                    copy.write_row(line)
-        changed = added = 0
+        with _room(cursor, said) as copy:
+            _copy(copy, mirror, rows, wanted)
         if not all(wanted.values()):
             cursor.execute(said.update, given)
             changed = cursor.rowcount
         if any(wanted.values()):
             added = _insert(cursor, said, given)
     return added, changed
+
+
+def _given(partner_id: int, now: dt.datetime) -> dict[str, Any]:
+    return {"partner": partner_id, "now": now, "as_new": now - KEPT_AS_IT_WAS}
+
+
+@contextmanager
+def _room(cursor: Any, said: Statements) -> Iterator[Any]:
+    """
+    The way into the empty temporary table.
+
+    COPY passes by what guards Django's statements; it goes there only, and the statement before it took on the
+    partner's role.
+    """
+    cursor.execute(said.make_room)
+    cursor.execute(said.empty)  # of what the same transaction wrote before
+    with cursor.copy(said.copy) as copy:
+        yield copy
+
+
+def _copy(copy: Any, mirror: Mirror[Any], rows: Rows, wanted: Wanted) -> None:
+    for lines in _some(_lines(mirror, rows, wanted)):
+        if (words := _words(lines) if mirror.is_text else None) is not None:
+            copy.write(words)
+            continue
+        for line in lines:
+            copy.write_row(line)
 
 
 def _lines(mirror: Mirror[Any], rows: Rows, wanted: Wanted) -> Iterator[list[Any]]:

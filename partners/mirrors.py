@@ -52,7 +52,13 @@ class ReadPage:
     is_clean: bool
     keys: bytes = b""
     rows: Rows = field(default_factory=dict)  # by the key alone
+    words: str | None = None  # the rows in the words of `copying`, as all of them are new; then there are no `rows`
     mark: tuple[Any, ...] = ()  # of the list up to here, by which a circle is known: `following.Trail`
+
+    @property
+    def different(self) -> int:
+        """How many different keys it lists, where it was read."""
+        return len(self.keys) // SHORT
 
 
 class Unfit(Exception):

@@ -72,6 +72,8 @@ def read_on(work: jobs.Work, mirror: Mirror[Any], client: PartnerCenter, progres
     known = writing.known_pages(work, mirror)
     start = Start(progress.next, progress.number, progress.seen, progress.expected, tuple(progress.mark))
     pages = partial(read_list, client, mirror, mirror.path(None), start, known=known if progress.is_trusted else {})
+    if progress.is_first:
+        pages = partial(writing.made_ready, mirror, pages)
     with fetched_ahead(pages) as coming:
         for batch in batches(coming, is_watched=progress.is_first and not progress.seen):
             _store(work, mirror, batch, progress, known)
@@ -307,7 +309,7 @@ def batches(coming: Iterator[T], *, is_watched: bool = False, seconds: float = S
         for one in coming:
             batch.append(one)
             if isinstance(one, ReadPage) and not one.is_clean:
-                weight += A_PAGE + len(one.rows)
+                weight += A_PAGE + one.count
             if weight >= enough or time.monotonic() - begun >= seconds:
                 del one
                 yield batch

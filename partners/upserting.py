@@ -54,6 +54,16 @@ def _known(mirror: Mirror[Any], partner_id: int, keyed: Sequence[Keyed]) -> dict
     return found
 
 
+def make_ready(_mirror: Mirror[Any], _page: ReadPage) -> None:
+    """Nothing is done ahead."""
+
+
+def add(mirror: Mirror[Any], partner_id: int, pages: Sequence[ReadPage], now: dt.datetime) -> int:
+    """Write the rows of pages, all of them new; how many were added."""
+    rows = mirror.rows_of(pages)
+    return write(mirror, partner_id, rows, dict.fromkeys(rows, True), now)[0]
+
+
 def write(mirror: Mirror[Any], partner_id: int, rows: Rows, wanted: Wanted, now: dt.datetime) -> tuple[int, int]:
     """Write those of the rows that are wanted; how many were added and changed."""
     model: Any = mirror.model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -97,6 +97,15 @@ def backend() -> Any:
     return copying if connection.vendor == "postgresql" else upserting
 
 
+def made_ready(mirror: Mirror[Any], pages: Callable[[], Iterator[ReadPage]]) -> Iterator[ReadPage]:
+    """The same pages, put into words by who reads them: all of their rows are new, and the writer has enough to do."""
+    how = backend()
+    for page in pages():
+        how.make_ready(mirror, page)
+        yield page
+        del page  # before the next one comes
+
+
 def known_pages(work: jobs.Work, mirror: Mirror[Any], collections: Sequence[int] = (0,)) -> Pages:
     found: Pages = backend().known_pages(mirror, work.partner.pk, list(collections))
     return found
@@ -126,21 +135,23 @@ def _write(
     work: jobs.Work, mirror: Mirror[Any], dirty: list[ReadPage], progress: Progress, known: Pages, counts: Counter[str]
 ) -> None:
     partner_id, how = work.partner.pk, backend()
-    rows = mirror.rows_of(dirty)
+    added = changed = 0
     if progress.is_first:
-        wanted = dict.fromkeys(rows, True)
+        listed = new = sum(page.different for page in dirty)
+        added = how.add(mirror, partner_id, dirty, timezone.now())
     else:
+        rows = mirror.rows_of(dirty)
         wanted = how.compare(mirror, partner_id, rows)
         if not progress.are_strangers_accepted:
             _check_whose(work, mirror, dirty, wanted, known)
-    added = changed = 0
-    if wanted:
-        added, changed = how.write(mirror, partner_id, rows, wanted, timezone.now())
-    if added < sum(wanted.values()) and not progress.is_repeated:
+        listed, new = len(rows), sum(wanted.values())
+        if wanted:
+            added, changed = how.write(mirror, partner_id, rows, wanted, timezone.now())
+    if added < new and not progress.is_repeated:
         progress.is_repeated = True
         work.keep(progress.kept())
     how.keep_pages(mirror, partner_id, [(page, _lists_the_same(page, known)) for page in dirty])
-    counts.update(created=added, updated=changed, unchanged=len(rows) - added - changed)
+    counts.update(created=added, updated=changed, unchanged=listed - added - changed)
 
 
 def _lists_the_same(page: ReadPage, known: Pages) -> bool:

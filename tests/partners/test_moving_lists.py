@@ -245,7 +245,10 @@ def test_many_times_the_customers_take_no_more_memory(
 
     figure = f"peak of a sync: {small / 1e6:.2f} MB for {few:,} customers, {large / 1e6:.2f} MB for {many:,}"
     record_property("figure", figure)
-    assert large <= 1.2 * small, figure
+    assert large <= 1.2 * max(small, MAY_WAIT), figure
+
+
+MAY_WAIT = 3_500_000  # bytes: pages between who reads and who writes, more or fewer by who is faster
 
 
 def peak_memory(work: jobs.Work, customers: int) -> int:
@@ -256,7 +259,7 @@ def peak_memory(work: jobs.Work, customers: int) -> int:
     gc.collect()
     tracemalloc.start()
     try:
-        with time_machine.travel(BEGUN, tick=False):  # or what waits is written after two seconds, full or not
+        with time_machine.travel(BEGUN, tick=False):  # or what waits is written after a moment, full or not
             for _ in range(2):
                 Job.objects.filter(pk=work.job.pk).update(leased_until=BEGUN + LEASE)
                 work.job.cursor = {}
