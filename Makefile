@@ -3,8 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := -m pip install --quiet --quiet --disable-pip-version-check --no-input --require-hashes
 PIP := $(BIN)/python $(INSTALL)
-# Two at a time; a file stays together, because the walks through a running stack build on each other. In the order of
-# the folders: sorted by the number of their tests, the longest ones would all come last.
+# Two at a time; a file stays together, because the walks through a running stack build on each other. In the order that
+# tests/timing.py gives: sorted by the number of their tests, the longest ones would all come last.
 TOGETHER := -n 2 --dist loadfile --no-loadscope-reorder
 # With extras: pip 23 pins `coverage[toml]` only where the lock names the extra too.
 COMPILE := uv pip compile --quiet --no-strip-extras --generate-hashes --universal --python-version 3.11 --no-header

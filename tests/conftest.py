@@ -17,7 +17,7 @@ from partners.jobs import claiming
 from partners.models import Partner
 from sandbox.directory import Tenant
 from sandbox.world import World
-from tests import desk, pretend
+from tests import desk, postgresql, pretend
 from tests.pretend import Person
 from tokens import actors, broker, outside, tenancy
 
@@ -26,6 +26,14 @@ pytest_plugins = ["tests.timing"]
 CONTOSO = "c0470500-0000-4000-8000-0000000000c0"
 FABRIKAM = "fab51ca0-0000-4000-8000-0000000000f0"
 SERVICE = "svc-cpv@contoso.test"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    postgresql.name_the_template(config)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    postgresql.drop_the_template(config)
 
 
 @pytest.fixture(scope="session", autouse=True)

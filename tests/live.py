@@ -2,7 +2,7 @@
 The whole thing as `make run` starts it: stand-in, web, worker and beat as real processes, for tests of the outside.
 
 One stack serves every test of a session that asks for the fixture `live`. Nothing here touches the product's database
-from this process: use `live.command("shell", …)`.
+from this process: use `live.python(…)`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import requests
 
-T = TypeVar("T")
+from tests.scripts import Scripts
+
 ROOT = Path(__file__).resolve().parents[1]
 CONTOSO = "c0470500-0000-4000-8000-000000000003"
 FABRIKAM = "fab51ca0-0000-4000-8000-000000000001"
@@ -40,6 +41,14 @@ NORTHWIND = "0a7b1d00-0000-4000-8000-000000000002"
 OURS = re.compile(r"COV|CPV_|KEY_VAULT_|DATABASE_|CELERY_|EMAIL_|DJANGO_|DEBUG$|SECRET_KEY|ALLOWED_HOSTS$|CACHE_URL$")
 STARTS_WITHIN, ENDS_WITHIN = 90.0, 40.0  # seconds
 LOOK_EVERY = 0.05  # seconds
+INVITE = f"""
+from django.core.management import call_command
+from django.utils import timezone
+from partners.models import Partner
+Partner.objects.filter(tenant_id="{CONTOSO}", offboarded_at=None).update(offboarded_at=timezone.now())
+call_command("invite", name="Contoso", tenant="{CONTOSO}", cloud="global", json=True)
+"""
+T = TypeVar("T")
 BELOW_THE_SYSTEMS_OWN = (15_000, 32_000)
 
 
@@ -89,6 +98,7 @@ class Live:
     starts: int = 0
     opens: str = "owner_scope()"  # whose rows a script may touch
     _later: queue.Queue[str | None] = field(default_factory=queue.Queue)
+    _scripts: Scripts | None = None
 
     # --- Addresses --------------------------------------------------------------------------------------------------
     @property
@@ -158,6 +168,7 @@ class Live:
     def stop(self) -> int:
         """Press Ctrl-C; the exit code."""
         assert self.process
+        self.end_scripts()
         self.process.send_signal(signal.SIGINT)
         try:
             return self.process.wait(ENDS_WITHIN)
@@ -180,9 +191,12 @@ class Live:
         return self.process is not None
 
     def _processes(self) -> Iterator[tuple[bytes, bytes]]:
-        """Environment and command line of the processes of this stack (where the system tells)."""
+        """Environment and command line of the processes of this stack (where the system tells); ours is none of it."""
         mark = f"CPV_VAR_DIR={self.var}".encode()
+        ours = str(self._scripts.process.pid) if self._scripts else ""
         for process in Path("/proc").glob("[0-9]*"):
+            if process.name == ours:
+                continue
             try:
                 environment = (process / "environ").read_bytes()
                 if mark in environment.split(b"\0"):
@@ -216,11 +230,16 @@ class Live:
         return json.loads(ended.stdout)
 
     def python(self, code: str) -> Any:
-        """Run a script with Django in a process of its own; what it printed, as JSON."""
-        opened = f"from tokens import tenancy; rows = tenancy.{self.opens}; rows.__enter__(); "
-        ended = self.command("shell", "--no-imports", "-c", opened + code)
-        assert ended.returncode == 0, ended.stderr
-        return json.loads(ended.stdout or "null")
+        """Run a script with Django in a process of its own, which waits for the next; what it printed, as JSON."""
+        if self._scripts is None:
+            command, said = [sys.executable, str(ROOT / "manage.py")], self.folder / "scripts.stderr"
+            self._scripts = Scripts(command, env=self.env, opens=self.opens, errors=said)
+        return self._scripts.run(code)
+
+    def end_scripts(self) -> None:
+        if self._scripts:
+            self._scripts.end()
+            self._scripts = None
 
     def scenario(self, name: str, partner: str = "", **params: float) -> dict[str, str]:
         """Let something happen at the pretended Microsoft."""
@@ -237,11 +256,7 @@ class Live:
 
     def invitation(self) -> str:
         """A fresh invitation for Contoso; a Contoso that is connected already leaves first."""
-        self.python(
-            "from django.utils import timezone; from partners.models import Partner;"
-            f"Partner.objects.filter(tenant_id='{CONTOSO}', offboarded_at=None).update(offboarded_at=timezone.now())"
-        )
-        url: str = self.asks("invite", "--name", "Contoso", "--tenant", CONTOSO, "--cloud", "global")["url"]
+        url: str = self.python(INVITE)["url"]
         return url
 
     @property
@@ -272,15 +287,29 @@ def stack() -> Iterator[Live]:
     """The one stack of this session, not started yet; its end is a test too."""
     live = _the_stack()
     yield live
-    if not live.folder.exists():  # another folder of tests ended it already
-        return
-    if live.is_running:
+    end_well(live)
+    if live.folder.exists():  # else another folder of tests ended it already
+        shutil.rmtree(live.folder)
+
+
+def end_well(live: Live) -> None:
+    """End it where it runs; nothing died meanwhile, and nothing is left."""
+    live.end_scripts()
+    if live.folder.exists() and live.is_running:
         deaths = live.later_lines()
         assert live.stop() == 0, live.logs()
         assert not deaths, deaths
         assert not live.left_behind()
         assert live.ports_are_free()
-    shutil.rmtree(live.folder)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Where the next file needs no stack it ends: with nothing to do it takes a tenth of a core."""
+    if nextitem is None or nextitem.path == item.path or "live" in getattr(nextitem, "fixturenames", ()):
+        return
+    if _the_stack.cache_info().currsize:  # nobody makes one to end it
+        end_well(_the_stack())
 
 
 @pytest.fixture(scope="module")

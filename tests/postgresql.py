@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from bench import templates
+
 SERVER = os.environ.get("CPV_TEST_POSTGRES_URL", "")
 THERE = pytest.mark.skipif(not SERVER, reason="set CPV_TEST_POSTGRES_URL to a server where databases may be made")
 ROUND = "CPV_TEST_ROUND"
@@ -19,6 +22,7 @@ ROUND = "CPV_TEST_ROUND"
 # What starts processes brings its own database, and the same pages need no second look.
 KINDS = "not soak and not browser and not processes"
 TESTS = Path(__file__).parent
+OURS: pytest.StashKey[bool] = pytest.StashKey()
 
 
 @dataclass(frozen=True)
@@ -72,12 +76,26 @@ ROUNDS = {
 }  # fmt: skip
 
 
+def name_the_template(config: pytest.Config) -> None:
+    """All databases of this run begin as copies of one, which is migrated when somebody needs the first."""
+    if SERVER and templates.NAME not in os.environ and not hasattr(config, "workerinput"):
+        os.environ[templates.NAME] = f"cpv_template_{secrets.token_hex(6)}"
+        config.stash[OURS] = True
+
+
+def drop_the_template(config: pytest.Config) -> None:
+    if config.stash.get(OURS, False):
+        templates.drop(SERVER)
+        del os.environ[templates.NAME]
+
+
 def run_there(name: str) -> str:
     """Play a round; what pytest counted, and what was measured "on postgresql". What fails there fails here."""
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", KINDS]
     command += [f"tests/{path}" for path in ROUNDS[name].paths]
     # Coverage is counted where the suite itself runs; here it would only take time.
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_XDIST", "COV"))}
+    templates.needed(SERVER)
     env |= {ROUND: name, "DATABASE_URL": urlsplit(SERVER)._replace(path=f"/cpv_{name}").geturl()}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

@@ -116,6 +116,7 @@ class Rehearsal(Live):
 
     def stop(self) -> int:
         """End everything; 0 when each process ended well by itself within 40 seconds."""
+        self.end_scripts()
         codes = []
         for name in reversed(list(self.running)):
             self.running[name].terminate()

@@ -10,10 +10,17 @@ from typing import Any
 
 import pytest
 
-from tests.postgresql import ROUND, ROUNDS, SERVER
+from tests.postgresql import ROUND, ROUNDS, SERVER, TESTS
 
 OPTIONAL = "not part of this repository"  # in the reason of a skip: other people's material, looked at where it lies
 TWICE = "CPV_TEST_TWICE"  # when set, what runs on PostgreSQL runs on SQLite as well, as coverage needs it
+# What takes longest begins first, or a worker would be left with it alone. Who needs the running stack comes together.
+FIRST = (
+    "house/test_walls_on_postgresql.py", "house/test_rooms_on_postgresql.py", "journeys/test_journeys_on_postgresql.py",
+    "processes/test_rehearsal.py", "browser/", "processes/test_story.py", "house/test_callback_fuzz.py",
+    "tokens/explorer/", "tokens/schedules/", "bench/", "house/test_row_level_security.py", "house/test_sweep.py",
+    "processes/",
+)  # fmt: skip
 _seconds: dict[str, float] = defaultdict(float)
 _tests: dict[str, int] = defaultdict(int)
 _figures: list[str] = []  # what a test measured and said with `record_property("figure", …)`
@@ -25,7 +32,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     there = [round_ for name, round_ in ROUNDS.items() if f"test_{name}_on_postgresql" in asked]
     elsewhere = {item for item in items if not _belongs_here(item) or any(one.takes_away(item) for one in there)}
     config.hook.pytest_deselected(items=list(elsewhere))
-    items[:] = [item for item in items if item not in elsewhere]
+    items[:] = sorted((item for item in items if item not in elsewhere), key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    path = item.path.relative_to(TESTS).as_posix()
+    return next((turn for turn, first in enumerate(FIRST) if path.startswith(first)), len(FIRST))
 
 
 def _belongs_here(item: pytest.Item) -> bool:

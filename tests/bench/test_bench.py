@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from bench import templates
 from bench.ground import DLT
 from bench.stopping import sends
 from partners.standing import current_token
@@ -28,7 +29,8 @@ OURS = ("first", "unchanged, stable pages", "unchanged, unstable pages", "1 % ch
 
 
 def bench(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("CPV_BENCH_")}
+    ours = {name for name in os.environ if name.startswith("CPV_BENCH_")} - {templates.NAME}
+    clean = {name: value for name, value in os.environ.items() if name not in ours}
     command = [sys.executable, "-m", "bench", *words]
     return subprocess.run(command, env=clean | env, capture_output=True, text=True, timeout=900, check=False)
 

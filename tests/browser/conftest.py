@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.browser.looks import Looks
 from tests.browser.visits import new_page
-from tests.live import ROOT, Live, live, stack
+from tests.live import ROOT, Live, live, pytest_runtest_teardown, stack
 
-__all__ = ["live", "stack"]
+__all__ = ["live", "pytest_runtest_teardown", "stack"]
 
 CHROMIUM = shutil.which("chromium")
 WHY_NOT = "NOT LOOKED AT: no page was opened in a browser, because this machine has no `chromium` on its PATH"
@@ -34,10 +33,11 @@ def chromium() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def looks(tmp_path_factory: pytest.TempPathFactory) -> Looks:
-    """Pictures go to `var/screenshots` when CPV_SCREENSHOTS=1, for people to look at."""
-    keep = os.environ.get("CPV_SCREENSHOTS") == "1"
-    shots: Path = ROOT / "var" / "screenshots" if keep else tmp_path_factory.mktemp("screenshots")
+def looks() -> Looks:
+    """Pictures go to `var/screenshots` when CPV_SCREENSHOTS=1, for people to look at; else none are taken."""
+    if os.environ.get("CPV_SCREENSHOTS") != "1":
+        return Looks()
+    shots = ROOT / "var" / "screenshots"
     shots.mkdir(parents=True, exist_ok=True)
     return Looks(shots)
 

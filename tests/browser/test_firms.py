@@ -233,7 +233,7 @@ if "{kind}" == "member":
     asked |= dict(invited_by_name="Fay", role="reader", tenant_id=partner.tenant_id)
     context |= dict(invitation=MemberInvitation(**asked), can="Customers, to read only")
 mails.send("{kind}", to="it@fabrikam.test", partner=partner.name, url="http://localhost/somewhere", context=context)
-print(json.dumps(mail.outbox[0].alternatives[0][0]))
+print(json.dumps(mail.outbox[-1].alternatives[0][0]))
 """
 
 

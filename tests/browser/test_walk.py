@@ -136,11 +136,14 @@ def test_the_jobs_are_told_in_words_in_whatever_state_they_are(live, arrived, lo
 def test_going_red_and_reconnecting(live, arrived, looks):
     live.scenario("mfa-missing", "Contoso")
     red = arrived.get_by_role("heading", name="Connection: MFA missing")
+    running = arrived.get_by_text(re.compile("Sync (queued|running)"))
     arrived.goto(live.url)
     sync_now = arrived.get_by_role("button", name="Sync now")
     if sync_now.is_visible():  # else other work of this partner was told already
         sync_now.click()
     until(lambda: arrived.goto(live.url) and red.is_visible(), 15, what="home says that MFA is missing")
+    # While work is under way the page reads itself again, maybe just as it is looked at.
+    until(lambda: arrived.goto(live.url) and not running.is_visible(), what="that work has ended")
     looks.at(arrived, "home-red")
     arrived.goto(f"{live.url}/customers/")
     looks.at(arrived, "customers-stale", tab=False)

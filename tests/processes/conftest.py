@@ -1,3 +1,3 @@
-from tests.live import live, stack
+from tests.live import live, pytest_runtest_teardown, stack
 
-__all__ = ["live", "stack"]
+__all__ = ["live", "pytest_runtest_teardown", "stack"]

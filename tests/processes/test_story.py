@@ -383,6 +383,7 @@ def test_ctrl_c_ends_everything_and_leaves_no_secret_behind(live, story, desk):
     leaks = find_leaks(sinks, secrets, challenges)
     assert leaks == [], [lines_with(leak.what, sinks[leak.sink]) for leak in leaks[:3]]
     deaths = live.later_lines()
+    live.end_scripts()  # which is ours, not theirs
 
     begun = time.monotonic()
     assert live.stop() == 0, live.logs()
