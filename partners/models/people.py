@@ -156,6 +156,10 @@ class Partner(models.Model):
             ),
             models.CheckConstraint(name="partner_cloud_known", condition=Q(cloud__in=list(CLOUDS))),
         ]
+        indexes: ClassVar = [
+            models.Index(fields=["name", "id"], name="partner_by_name"),
+            models.Index(fields=["tenant_id"], name="partner_by_tenant"),  # those that left, too
+        ]
 
     def __str__(self) -> str:
         return f"{self.name} ({self.tenant_id})"
