@@ -648,6 +648,24 @@ def test_rights_that_a_login_got_otherwise_are_a_fault_and_the_next_migrate_take
     assert rls.faults(login) == ()
 
 
+def test_a_login_that_has_its_roles_rights_all_the_time_does_not_serve(walled, login):
+    name = sql.Identifier(psycopg.conninfo.conninfo_to_dict(walled.login_url)["user"])
+    with psycopg.connect(walled.superuser_url, autocommit=True) as behind:
+        new = behind.info.server_version >= 160000  # there each grant says it, whatever the login says by then
+        inherits = "GRANT cpv_system TO {} WITH INHERIT TRUE" if new else "ALTER ROLE {} INHERIT"
+        behind.execute(sql.SQL(inherits).format(name))
+        try:
+            found = rls.faults(login)
+        finally:
+            ends = "GRANT cpv_system TO {} WITH INHERIT FALSE" if new else "ALTER ROLE {} NOINHERIT"
+            behind.execute(sql.SQL(ends).format(name))
+
+    assert len(found) == 2
+    assert "inherits its roles' rights" in found[0]
+    assert "has rights of its own" in found[1], "which are its roles'"
+    assert rls.faults(login) == ()
+
+
 def test_without_temporary_tables_nobody_serves_and_the_next_migrate_allows_them(walled, login):
     with psycopg.connect(walled.superuser_url) as behind:
         [database] = behind.execute("SELECT current_database()").fetchone()
