@@ -19,14 +19,14 @@ from consent.models import Consent, ConsentAttempt, Invitation, MemberInvitation
 from partners.desk_acts import NotDone, Page, PartnersReason, Shown, confirmed
 from partners.desk_roles import Act
 from partners.models import Partner, User
-from tokens.admin import ReadOnlyAdmin
+from tokens.long_lists import ReadOnlyAdmin
 
 
 @admin.register(Consent)
 class ConsentAdmin(ReadOnlyAdmin):
     list_display = ("at", "partner", "upn", "role", "terms_version")
     list_select_related = ("partner",)
-    search_fields = ("partner__name", "=partner__tenant_id", "upn")
+    finds_of, finds_newest = ("partner",), ("upn",)
     ordering = ("-id",)
 
 
@@ -34,7 +34,7 @@ class ConsentAdmin(ReadOnlyAdmin):
 class InvitationAdmin(ReadOnlyAdmin):
     list_display = ("created_at", "partner", "email", "expires_at", "used_at", "created_by")
     list_select_related = ("partner",)
-    search_fields = ("partner__name", "=partner__tenant_id", "email")
+    finds_of, finds_newest = ("partner",), ("email",)
     ordering = ("-id",)
     exclude = ("link_hash",)
 
@@ -89,7 +89,7 @@ def _mailed(invitation: Invitation, url: str) -> str:
 class MemberInvitationAdmin(ReadOnlyAdmin):
     list_display = ("created_at", "partner", "email", "role", "invited_by_name", "used_at", "revoked_at", "expires_at")
     list_select_related = ("partner",)
-    search_fields = ("partner__name", "=partner__tenant_id", "email")
+    finds_of, finds_newest = ("partner",), ("email",)
     ordering = ("-id",)
     exclude = ("link_hash",)
 
@@ -108,5 +108,5 @@ class NoticeAdmin(ReadOnlyAdmin):
     list_display = ("created_at", "partner", "kind", "to", "sent_at", "tries", "dropped_at")
     list_select_related = ("partner",)
     list_filter = ("kind",)
-    search_fields = ("partner__name", "=partner__tenant_id", "to")
+    finds_of, finds_newest = ("partner",), ("to",)
     ordering = ("-id",)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from axes.models import AccessAttempt
 from django.contrib import admin
 
-from tokens.admin import ReadOnlyAdmin
+from tokens.long_lists import ReadOnlyAdmin
 
 
 @admin.register(AccessAttempt)
 class WrongPasswordAdmin(ReadOnlyAdmin):
     list_display = ("attempt_time", "username", "ip_address", "failures_since_start")
-    search_fields = ("username", "ip_address")
-    ordering = ("-attempt_time",)
+    finds_newest = ("username", "ip_address")
+    ordering = ("-id",)
     fields = ("attempt_time", "username", "ip_address", "user_agent", "failures_since_start")

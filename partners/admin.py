@@ -24,7 +24,7 @@ from partners.job_admin import JobAdmin, RunAdmin
 from partners.models import Job, LiftRequest, Member, Partner, Run, User
 from partners.staff_admin import UserAdmin
 from partners.standing import current_token, standing, with_tokens
-from tokens.admin import ReadOnlyAdmin
+from tokens.long_lists import ReadOnlyAdmin
 
 
 @admin.register(Partner)
@@ -33,13 +33,13 @@ class PartnerAdmin(ReadOnlyAdmin):
     change_list_template = "admin/partners/partners.html"
     list_display = ("name", "tenant_id", "cloud", "state", "who_acts", "next_action", "connected_as", "customer_count")
     list_filter = ("cloud",)
-    search_fields = ("name", "=tenant_id")
+    finds, finds_parts = ("tenant_id",), ("name",)
     ordering = ("name", "id")
     readonly_fields = ("state", "why", "who_acts", "next_action", "connected_as")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Partner]:
         read = Run.objects.filter(partner=OuterRef("pk"), job__kind="customers", outcome=Run.Outcome.DONE)
-        listed = Subquery(read.order_by("-finished_at").values("seen")[:1])
+        listed = Subquery(read.order_by("-started_at").values("seen")[:1])
         return with_tokens(super().get_queryset(request)).annotate(customers_listed=listed)
 
     @admin.display(description="state")
@@ -223,7 +223,7 @@ class MemberAdmin(ReadOnlyAdmin):
     list_display = ("user", "partner", "role", "created_at")
     list_select_related = ("user", "partner")
     list_filter = ("role",)
-    search_fields = ("user__upn", "partner__name", "=partner__tenant_id")
+    finds_of = ("partner", "user")
     ordering = ("-id",)
 
 

@@ -14,7 +14,7 @@ from django.utils.html import format_html
 from partners import borrowed, presence
 from partners.desk_roles import Act, may
 from partners.models import AccessGrant, Partner, User
-from tokens.admin import ReadOnlyAdmin
+from tokens.long_lists import ReadOnlyAdmin
 
 NAME = "admin:borrowed_access"
 EARLIER = 20
@@ -91,7 +91,7 @@ class AccessGrantAdmin(ReadOnlyAdmin):
     list_display = ("asked_at", "whose", "asked_by", "reason", "state", "approved_by", "approved_at", "ended_at")
     list_display_links = ("asked_at",)
     list_select_related = ("partner", "asked_by", "approved_by")
-    search_fields = ("partner__name", "=partner__tenant_id", "asked_by__username", "reason")
+    finds_of, finds_newest = ("partner", "asked_by"), ("reason",)
     ordering = ("-id",)
 
     @admin.display(description="partner")

@@ -16,7 +16,7 @@ from partners.desk_acts import NotDone, Page, PartnersReason, confirmed
 from partners.desk_roles import Act
 from partners.models import Job, Run, User
 from partners.standing import current_token, standing
-from tokens.admin import ReadOnlyAdmin
+from tokens.long_lists import ReadOnlyAdmin
 
 NOT_CHANGED = "It is not so any more: look at the job again."
 # By act: its name in addresses, its title, what it does, what is said afterwards, and why it may not be possible.
@@ -94,7 +94,7 @@ class JobAdmin(ReadOnlyAdmin):
     list_display = ("partner", "kind", "lane", "state", "reason", "who_acts", "next_run_at", "failures")
     list_select_related = ("partner",)
     list_filter = (KindFilter, AttentionFilter)
-    search_fields = ("partner__name", "=partner__tenant_id")
+    finds_of = ("partner",)
     ordering = ("-id",)
     readonly_fields = ("state", "reason", "who_acts")
 
@@ -155,7 +155,7 @@ class RunAdmin(ReadOnlyAdmin):
     list_display = ("started_at", "partner", "kind", "outcome", "pages", "seen", "created", "updated", "error_code")
     list_select_related = ("partner", "job")
     list_filter = ("outcome", KindFilter)
-    search_fields = ("partner__name", "=partner__tenant_id", "error_code", "=correlation_id")
+    finds, finds_of, finds_newest = ("correlation_id",), ("partner",), ("error_code",)
     ordering = ("-id",)
 
     @admin.display(description="kind")

@@ -13,7 +13,7 @@ from partners import second_factor, staff
 from partners.desk_acts import NotDone, Page, Reason, Shown, confirmed
 from partners.desk_roles import Act, may
 from partners.models import User
-from tokens.admin import ReadOnlyAdmin
+from tokens.long_lists import ReadOnlyAdmin
 
 LINK = "This link lets {name} choose a password and enrol a second factor: once, within a day. Hand it over in person."
 NOT_YOURSELF = "Somebody else must do that: nobody changes their own place at the desk."
@@ -24,7 +24,7 @@ class UserAdmin(ReadOnlyAdmin):
     change_list_template = "admin/partners/users.html"
     list_display = ("username", "name", "is_staff", "staff_role", "is_active", "last_login")
     list_filter = ("is_staff", "staff_role", "is_active")
-    search_fields = ("username", "upn", "name")
+    finds_parts = ("username", "upn", "name")
     ordering = ("-id",)
     fields = (
         "username", "upn", "name", "cloud", "tid", "oid", "is_staff", "staff_role", "is_active", "valid_until",

@@ -70,7 +70,8 @@ ROUNDS = {
     # The explorer plays on a model, and schedules are all on one connection: no matter of rows.
     "rooms": Round(("tokens", "partners", "cpvpanel"), but=("tokens/explorer", "tokens/schedules")),
     "walls": Round(
-        ("house/test_sweep.py", "house/test_walls.py", "house/test_desk.py", "house/test_who_may.py"),
+        ("house/test_sweep.py", "house/test_walls.py", "house/test_desk.py", "house/test_long_lists.py",
+         "house/test_who_may.py"),
         both=("house/test_sweep.py",),
     ),
 }  # fmt: skip

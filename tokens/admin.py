@@ -2,74 +2,14 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from django.contrib import admin
-from django.contrib.admin.views.main import ChangeList
-from django.core.paginator import Paginator
-from django.db.models import CharField, Model, QuerySet
+from django.db.models import Model
 from django.http import HttpRequest
 
+from tokens.long_lists import ReadOnlyAdmin
 from tokens.models import Alarm, AuditEvent, Halt, RefreshToken, SecretVersion, TokenUse, UnknownAnswer
-
-MOST = 10_000  # rows that a list counts, leafs through and knows the values of; whoever wants others searches
-
-
-class FewPages(Paginator):  # type: ignore[type-arg] # not subscriptable at run time
-    """Counts no further than anybody leafs: a table of millions of rows costs what one of thousands does."""
-
-    @cached_property
-    def count(self) -> int:
-        rows: QuerySet[Any] = self.object_list  # type: ignore[assignment]
-        return rows.order_by()[:MOST].count()
-
-
-class FewPagesList(ChangeList):
-    """Says where it ends."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if self.result_count >= MOST:
-            self.title = f"{self.title} (of the first {MOST:,}; filter or search for others)"
-
-
-class NewestValues(admin.AllValuesFieldListFilter):
-    """Offers the values that the newest rows have: for those of all rows, all would be read."""
-
-    def __init__(self, field: Any, request: HttpRequest, params: Any, model: Any, *others: Any, **named: Any) -> None:
-        super().__init__(field, request, params, model, *others, **named)
-        newest = model._default_manager.order_by("-pk").values("pk")[:MOST]
-        known = model._default_manager.filter(pk__in=newest).values_list(field.name, flat=True)
-        self.lookup_choices = known.distinct().order_by(field.name)
-
-
-class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # not subscriptable at run time
-    """Nothing is added, changed or deleted at the desk; what may be done is an action of its own."""
-
-    list_per_page = 50
-    show_full_result_count = False
-    paginator = FewPages
-
-    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
-        return FewPagesList
-
-    def get_list_filter(self, request: HttpRequest) -> list[Any]:
-        return [(name, NewestValues) if self._is_open(name) else name for name in super().get_list_filter(request)]
-
-    def _is_open(self, name: Any) -> bool:
-        """Whether it is a text of which no list says what it can be."""
-        field = self.opts.get_field(name) if isinstance(name, str) else None
-        return isinstance(field, CharField) and not field.choices
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
 
 
 class SecretVersionInline(admin.TabularInline):  # type: ignore[type-arg]
@@ -97,7 +37,7 @@ class RefreshTokenAdmin(ReadOnlyAdmin):
     )
     list_select_related = ("partner",)
     list_filter = ("refusal",)
-    search_fields = ("partner__name", "=partner__tenant_id", "upn", "secret_name")
+    finds, finds_of, finds_newest = ("secret_name",), ("partner",), ("upn",)
     ordering = ("-id",)
     inlines: ClassVar = [SecretVersionInline]
 
@@ -121,7 +61,7 @@ class TokenUseAdmin(ReadOnlyAdmin):
     )
     list_select_related = ("partner",)
     list_filter = ("outcome", "audience", "purpose")
-    search_fields = ("partner__name", "=partner__tenant_id", "=correlation_id", "code")
+    finds, finds_of, finds_newest = ("correlation_id",), ("partner",), ("code",)
     ordering = ("-id",)
 
 
@@ -130,7 +70,7 @@ class AuditEventAdmin(ReadOnlyAdmin):
     list_display = ("at", "partner", "action", "actor_label", "object")
     list_select_related = ("partner",)
     list_filter = ("action", "actor_kind")
-    search_fields = ("partner__name", "=partner__tenant_id", "action", "object", "actor_label")
+    finds_of, finds_newest = ("partner",), ("action", "object", "actor_label")
     ordering = ("-id",)
 
 
@@ -151,5 +91,5 @@ class AlarmAdmin(ReadOnlyAdmin):
 @admin.register(UnknownAnswer)
 class UnknownAnswerAdmin(ReadOnlyAdmin):
     list_display = ("code", "suberror", "taken_for", "times", "first_at", "last_at", "trace_id", "correlation_id")
-    search_fields = ("code", "=trace_id", "=correlation_id")
+    finds_newest = ("code", "trace_id", "correlation_id")
     ordering = ("-last_at",)

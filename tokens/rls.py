@@ -31,7 +31,8 @@ _fit: set[str] = set()
 FEWER_RIGHTS = {"tokens_auditanchor": APPEND, "django_migrations": READ}
 
 _WHO_AM_I = """
-SELECT session_user, rolsuper, rolbypassrls, rolinherit,
+SELECT session_user, rolsuper, rolbypassrls,
+    NOT rolsuper AND (pg_has_role(session_user, %(tenant)s, 'USAGE') OR pg_has_role(session_user, %(system)s, 'USAGE')),
     EXISTS (SELECT FROM pg_class WHERE relname = ANY(%(tables)s) AND pg_has_role(session_user, relowner, 'MEMBER')),
     EXISTS (SELECT FROM pg_class WHERE relname = ANY(%(tables)s)
         AND has_table_privilege(session_user, oid, 'SELECT, INSERT, UPDATE, DELETE')),
@@ -252,7 +253,8 @@ def faults(connection: BaseDatabaseWrapper) -> tuple[str, ...]:
     way_out = {
         "it is a superuser, whom no policy binds: use a login of its own": is_superuser,
         "it bypasses row level security: ALTER ROLE … NOBYPASSRLS": bypasses,
-        "it inherits its roles' rights: ALTER ROLE … NOINHERIT": inherits,
+        f"it inherits its roles' rights: ALTER ROLE … NOINHERIT, and from PostgreSQL 16 on, where each grant says it"
+        f" for itself, GRANT {TENANT}, {SYSTEM} TO it WITH INHERIT FALSE": inherits,
         "it owns tables of partners: migrate with DATABASE_OWNER_URL": owns,
         "it has rights of its own to tables of partners: run migrate, which takes them": reaches,
         f"it may become {SEARCH}, who reads all partners: REVOKE {SEARCH} FROM it": may_search and not is_superuser,

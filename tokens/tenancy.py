@@ -68,6 +68,12 @@ def current() -> Scope | None:
     return _current.get()
 
 
+def is_within_a_partner() -> bool:
+    """Whether one partner's rows are open, and nobody else's."""
+    open_now = _current.get()
+    return open_now is not None and open_now.role == TENANT
+
+
 # --- Opening one ----------------------------------------------------------------------------------------------------
 @contextmanager
 def partner_scope(partner: Partner | int) -> Iterator[None]:

@@ -176,6 +176,7 @@ class Run(models.Model):
         indexes: ClassVar = [
             models.Index(fields=["partner", "-started_at"], name="run_recent"),
             models.Index(fields=["job", "-id"], name="run_of_job"),
+            models.Index(fields=["correlation_id"], name="run_by_correlation"),
         ]
 
     def __str__(self) -> str:

@@ -34,6 +34,7 @@ class Mutant:
         return f"{self.function}: {self.was}"
 
 
+@cache
 def code_with(mutant: Mutant) -> tuple[str, str, CodeType]:
     """
     The file, the function's name in it, and its code with the statement changed.

@@ -18,7 +18,6 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import pytest
-from django.test import Client
 
 from consent import invitations
 from consent.models import Consent, ConsentAttempt, Invitation, PostedAnswer
@@ -26,6 +25,7 @@ from partners.models import Member, Partner, User
 from sandbox.directory import Tenant
 from sandbox.world import World
 from tests.entra_staff import DOOR, vendor
+from tests.plainclient import PlainClient
 from tests.pretend import FORM, Person
 from tokens import actors
 from tokens.models import RefreshToken, SecretVersion, TokenUse
@@ -77,9 +77,9 @@ class Fuzz:
         tenant.add_account(f"svc@firm{self.number}.test", groups={"AdminAgents"}, admin=True)
         partner = Partner.objects.create(cloud="global", tenant_id=tenant.id, name=tenant.name)
         _, url = invitations.invite(partner=partner, by=actors.SYSTEM)
-        person, account = Person(Client(raise_request_exception=False), self.world), f"svc@firm{self.number}.test"
+        person, account = Person(PlainClient(), self.world), f"svc@firm{self.number}.test"
         if kind == "signin":
-            Person(Client(), self.world).connect(url, account)
+            Person(PlainClient(), self.world).connect(url, account)
             away = person.leave("/signin", cloud="global")
         elif kind == "admin":
             away = person.leave("/connect/admin-consent", invitation=urlsplit(url).path.rpartition("/")[2])
@@ -89,7 +89,7 @@ class Fuzz:
         return Attempt(kind, person, back.path, dict(parse_qsl(back.query)), tenant)
 
     def _begun_at_the_desk(self) -> Attempt:
-        person, tenant = Person(Client(raise_request_exception=False), self.world), vendor(self.world)
+        person, tenant = Person(PlainClient(), self.world), vendor(self.world)
         who = tenant.add_account(f"staff{self.number}@vendor.test", app_roles={"Desk.Support"})
         back = urlsplit(person.at_microsoft(person.leave(DOOR), who))
         return Attempt("staff", person, back.path, dict(parse_qsl(back.query)), tenant)
@@ -151,7 +151,7 @@ class Fuzz:
         other = ("multipart/form-data", "application/json", "text/plain", "", f"{FORM}; charset=utf-16")
         return FORM if self.dice.random() < 0.9 else self.dice.choice(other)
 
-    def send(self, client: Client, strange: tuple[str, str, bytes, str]) -> int:
+    def send(self, client: PlainClient, strange: tuple[str, str, bytes, str]) -> int:
         """What we answer in the end, after our own redirect where there is one."""
         method, path, text, content_type = strange
         if method == "GET" or method == "HEAD":
@@ -195,7 +195,7 @@ def run(world: World, mode: str, total: int, seed: int) -> Fuzz:
     fuzz = Fuzz(world, mode, random.Random(seed))  # noqa: S311 - dice
     for kind, size in batches(total, each=100):
         real = fuzz.begun(kind)
-        stranger = Client(raise_request_exception=False)
+        stranger = PlainClient()
         elsewhere = fuzz.begun(fuzz.dice.choice(sorted(PATHS)))  # somebody else's, whose state is good for them alone
         others = [elsewhere.fields["state"], *NASTY]
         calls, before = len(world.calls), stored()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 from django.contrib import admin
 from django.contrib.contenttypes.models import ContentType
@@ -173,25 +171,3 @@ def test_support_may_neither_stop_nor_lift(desk):
     assert "Stop" not in text_of(desk.get(address(Partner, "change", partner.pk)))
     assert not Halt.objects.in_force().exists()
     assert Partner.objects.get().killed_at is None
-
-
-# --- Long lists -----------------------------------------------------------------------------------------------------
-def test_no_list_counts_reads_or_offers_more_than_its_first_rows_and_it_says_so(desk, monkeypatch):
-    monkeypatch.setattr("tokens.admin.MOST", 60)
-    AuditEvent.objects.bulk_create(
-        AuditEvent(action="drill.old" if n < 50 else "drill.new", actor_kind="system") for n in range(150)
-    )
-    for model in admin.site._registry:
-        with CaptureQueriesContext(connection) as captured:
-            desk.get(address(model, "changelist"))
-        for query in captured:
-            if re.search(r"\bCOUNT\(|\bDISTINCT\b", query["sql"]):
-                assert "LIMIT 60" in query["sql"], (model, query["sql"])
-
-    words = text_of(desk.get(address(AuditEvent, "changelist")))
-    assert "of the first 60" in words
-    assert "drill.new" in words
-    assert "drill.old" not in words, "a value that only older rows have"
-    assert "drill.old" in text_of(desk.get(address(AuditEvent, "changelist"), {"q": "drill.old"}))
-    assert desk.get(address(AuditEvent, "changelist"), {"p": "3"}).status_code in (200, 302)
-    assert "of the first" not in text_of(desk.get(address(Partner, "changelist")))

@@ -21,7 +21,7 @@ from psycopg import sql
 
 from bench.walled import Walled, a_walled_database
 from partners import pacing
-from partners.models import Customer, Job, Partner
+from partners.models import Customer, Job, Member, Partner, User
 from tests.live import OURS, ROOT
 from tokens import outside, rls, tenancy
 from tokens.rls import EnableRLS, SamePartner
@@ -401,6 +401,44 @@ def test_every_pointer_between_rows_of_partners_is_held_within_one_partner(walle
     assert pointers >= 13
 
 
+# --- People ---------------------------------------------------------------------------------------------------------
+def test_within_one_partner_no_password_is_read_and_everything_else_of_its_people_is(login, rows, walled):
+    own = rows["b"]["partners.Partner"]["id"]
+    columns = {field.column for field in User._meta.concrete_fields}
+    with partner_scope(own), login.cursor() as cursor:
+        granted = "SELECT has_column_privilege('cpv_tenant', 'partners_user', %s, 'SELECT')"
+        for column in columns:
+            cursor.execute(granted, [column])
+            assert cursor.fetchone() == (column != "password",), column
+    for statement in (
+        "SELECT password FROM partners_user",
+        "SELECT * FROM partners_user",
+        "SELECT id FROM partners_user WHERE password LIKE 'a%%'",
+        "SELECT id FROM partners_user ORDER BY password",
+        "SELECT u FROM partners_user u",
+        "SELECT count(u.password) FROM partners_member JOIN partners_user u ON u.id = user_id",
+        "COPY partners_user TO STDOUT",
+    ):
+        with partner_scope(own), login.cursor() as cursor, pytest.raises(DatabaseError, match="permission denied"):
+            cursor.execute(statement)
+
+
+def test_people_who_are_read_within_one_partner_come_without_their_password(login, rows):
+    own, member = rows["b"]["partners.Partner"]["id"], rows["b"]["partners.Member"]
+    with system_scope("a test"):
+        assert User.objects.using(WALLED).get(pk=member["user_id"]).password.startswith("canary-b-")
+    with partner_scope(own):
+        users = User.objects.using(WALLED)
+        members = Member.objects.using(WALLED).select_related("user")
+
+        assert users.get(pk=member["user_id"]).password == "!"
+        assert members.get(pk=member["id"]).user.password == "!"
+        assert not users.get(pk=member["user_id"]).has_usable_password()
+        assert list(users.filter(pk=member["user_id"]).values_list("password", flat=True)) == ["!"]
+        with pytest.raises(DatabaseError, match="permission denied"):
+            users.filter(password="!").exists()
+
+
 # --- What searches beneath the policies -----------------------------------------------------------------------------
 SEARCH = "SELECT cpv_search.customers(%s, %s, %s, %s, %s, %s, 1000)"
 
@@ -607,6 +645,24 @@ def test_rights_that_a_login_got_otherwise_are_a_fault_and_the_next_migrate_take
 
     assert len(found) == 1
     assert "has rights of its own" in found[0]
+    assert rls.faults(login) == ()
+
+
+def test_a_login_that_has_its_roles_rights_all_the_time_does_not_serve(walled, login):
+    name = sql.Identifier(psycopg.conninfo.conninfo_to_dict(walled.login_url)["user"])
+    with psycopg.connect(walled.superuser_url, autocommit=True) as behind:
+        new = behind.info.server_version >= 160000  # there each grant says it, whatever the login says by then
+        inherits = "GRANT cpv_system TO {} WITH INHERIT TRUE" if new else "ALTER ROLE {} INHERIT"
+        behind.execute(sql.SQL(inherits).format(name))
+        try:
+            found = rls.faults(login)
+        finally:
+            ends = "GRANT cpv_system TO {} WITH INHERIT FALSE" if new else "ALTER ROLE {} NOINHERIT"
+            behind.execute(sql.SQL(ends).format(name))
+
+    assert len(found) == 2
+    assert "inherits its roles' rights" in found[0]
+    assert "has rights of its own" in found[1], "which are its roles'"
     assert rls.faults(login) == ()
 
 

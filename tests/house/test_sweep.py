@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
-from django.db import connection
+from django.db import DEFAULT_DB_ALIAS, connection
 from django.urls import path
 
-from tests.house import mutants, sweep, victim
+from tests.house import attempts, mutants, sweep, victim
+from tests.house.attempts import Attempt
 from tests.house.mutants import Mutant
-from tests.house.sweep import Attempt, Sweep
+from tests.house.sweep import Sweep
 from tests.house.test_who_may import WHO_MAY
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("uncounted")]
@@ -23,7 +26,7 @@ def ground(world, connected_partner, settings) -> victim.Ground:
     settings.CPV_RATE_PER_ADDRESS = settings.CPV_RATE_OVERALL = "1000000/minute"
     settings.CPV_STAFF_ENTRA = True
     ground = victim.build(world, connected_partner)
-    sweep.complete(ground)
+    attempts.complete(ground)
     return ground
 
 
@@ -33,17 +36,17 @@ def swept(ground) -> Iterator[Sweep]:
         yield Sweep(ground, errors)
 
 
-def portal(name: str) -> sweep.Route:
-    return next(route for route in sweep.routes() if route.name == name)
+def portal(name: str) -> attempts.Route:
+    return next(route for route in attempts.routes() if route.name == name)
 
 
 def test_nobody_reaches_the_victim_at_any_address(ground, swept, record_property):
     began = time.process_time()
 
-    swept.run(sweep.chosen(ground.actors, ENOUGH[connection.vendor]))
+    swept.run(attempts.chosen(ground.actors, ENOUGH[connection.vendor]))
 
     assert not swept.found, "\n".join(swept.found)
-    tried, routes = swept.tried.total(), list(sweep.routes())
+    tried, routes = swept.tried.total(), list(attempts.routes())
     assert tried >= ENOUGH[connection.vendor]
     assert swept.reached == set(routes)
     assert len(swept.tried) == len(ground.actors) >= 8
@@ -58,11 +61,11 @@ def test_nobody_reaches_the_victim_at_any_address(ground, swept, record_property
 def test_what_nobody_else_sees_its_owner_does(ground, swept):
     """Else the sweep would prove nothing: the canaries are on the pages, and the forms change the rows."""
     seen = set()
-    for route in sweep.routes():
+    for route in attempts.routes():
         if not route.is_desk and not route.is_open and route.name != "switch":
             came = swept.attempt(ground.owner, Attempt(route, "get", "path"))
             assert came.status in (200, 404 if route.name == "team_customers" else 405), route
-            seen |= {ground.canaries[mark].model for mark in sweep.MARK.findall(came.text)}
+            seen |= {ground.canaries[mark].model for mark in victim.MARK.findall(came.text)}
     assert seen == {
         "partners.Partner", "partners.User", "partners.AccessGrant", "partners.Customer",
         "partners.Run", "partners.Subscription", "partners.Change", "consent.Consent",
@@ -84,63 +87,93 @@ def test_what_nobody_else_sees_its_owner_does(ground, swept):
         assert not ground.changed(ground.owner), "all is as it was"
 
 
+def test_a_row_of_the_victim_that_changes_or_comes_or_goes_is_noticed_in_every_table(ground):
+    """Else nothing would be noticed in the sweep, either."""
+    assert ground.changed(ground.owner) == []
+    for model, rows in victim.of_the_partner(ground.partner):
+        [row] = rows.order_by("pk")[:1]
+        canary = next((of for of in ground.canaries.values() if (of.model, of.pk) == (model._meta.label, row.pk)), None)
+        with victim.history_open():
+            if canary is not None and model._meta.get_field(canary.column).get_internal_type() in (
+                "CharField",
+                "TextField",
+            ):
+                model._base_manager.filter(pk=row.pk).update(**{canary.column: "another"})
+                assert any("changed" in said for said in ground.changed(replace(ground.owner, may_change=frozenset())))
+            model._base_manager.filter(pk=row.pk)._raw_delete(DEFAULT_DB_ALIAS)
+        assert f"{model._meta.label} {row.pk} is gone" in ground.changed(ground.owner)
+        assert ground.changed(ground.owner) == [], "and afterwards all is as it was"
+
+
 def test_the_desk_shows_a_partners_connection_and_never_its_customers(ground, swept):
     staff = next(actor for actor in ground.actors if actor.name == "staff without a grant")
     seen = set()
-    for route in sweep.routes():
+    for route in attempts.routes():
         if route.is_desk:
             came = swept.attempt(staff, Attempt(route, "get", "path"))
-            seen |= {ground.canaries[mark].model for mark in sweep.MARK.findall(came.text)}
+            seen |= {ground.canaries[mark].model for mark in victim.MARK.findall(came.text)}
 
     assert swept.found == []
     assert seen >= {"partners.Partner", "partners.Run", "consent.Consent", "tokens.RefreshToken", "tokens.AuditEvent"}
     assert not seen & {"partners.Customer", "partners.ChosenCustomer", "partners.Lookup"}
 
 
-def test_a_parameter_the_sweep_does_not_know_is_an_error_with_its_name(ground):
+def test_a_parameter_the_sweep_does_not_know_is_an_error_with_its_name():
     class Urls:
         urlpatterns = (path("things/<int:thing_id>/", lambda request: None, name="thing"),)
         url_patterns = urlpatterns
 
-    [route] = sweep.routes(Urls)
+    [route] = attempts.routes(Urls)
 
     with pytest.raises(LookupError, match="thing_id"):
-        route.address(ground.ids)
+        route.address({})
 
 
 @pytest.mark.soak
 def test_the_whole_cross(ground, swept, record_property):
-    """Every route, method, actor and place; and each known id under each name that a form has."""
-    whole = list(sweep.every_attempt())
-    turns = range(2 * len(swept.values))
-    more = [
-        Attempt(route, method, place, turn)
-        for route in sweep.routes() if not route.is_desk
-        for method, place in (("get", "query"), ("post", "query"), ("post", "body"))
-        for turn in turns
-    ]  # fmt: skip
+    """
+    Every route, method, actor and place; and each known id under each name that a form has.
 
-    swept.run(dict.fromkeys(ground.actors, whole + more))
+    CPV_SOAK_SECONDS ends it after that time, and the figure says how much of it was tried.
+    """
+    began, longest = time.monotonic(), float(os.environ.get("CPV_SOAK_SECONDS", "inf"))
+    whole, routes = list(attempts.every_attempt()), set(attempts.routes())
+    under_each_name = attempts.each_id_under_each_name(ground.actors, len(swept.values))
+    plan = {actor: whole + under_each_name[actor] for actor in ground.actors}
 
+    for part in attempts.in_parts(plan, 200):
+        if time.monotonic() - began < longest:
+            swept.run(part)
+
+    planned, tried = sum(map(len, plan.values())), swept.tried.total()
+    record_property(
+        "figure",
+        f"the whole sweep on {connection.vendor}: {tried:,} of {planned:,} attempts by {len(ground.actors)} actors at"
+        f" {len(swept.reached)} of {len(routes)} routes ({len(whole) * len(ground.actors):,} are the whole cross of"
+        f" route, method, actor and place; the others each of {len(swept.values)} ids under each of"
+        f" {len(swept.names)} names), {swept.pairs:,} with a missing id beside: {len(swept.found)} holes,"
+        f" {time.monotonic() - began:.0f} s",
+    )
     assert swept.found == []
-    record_property("figure", f"the whole sweep on {connection.vendor}: {swept.tried.total():,} attempts: 0 holes")
+    assert tried == planned or longest < float("inf")
+    assert swept.reached == routes or tried < planned
 
 
 # --- Mutation control -------------------------------------------------------------------------------------------------
 def holes(ground: victim.Ground, *left_out: Mutant) -> list[str]:
     """What the sweep finds with these statements left out, at the addresses of the first."""
-    routes = [route for route in sweep.routes() if route.name in left_out[0].routes]
+    routes = [route for route in attempts.routes() if route.name in left_out[0].routes]
     assert {route.name for route in routes} == set(left_out[0].routes)
-    attempts = [
+    tries = [
         Attempt(route, method, place, turn)
         for route in routes
         for method, place in (("get", "path"), ("get", "query"), ("post", "path"), ("post", "body"))
         if not {(route.name, "get"), (route.name, "post")} & WHO_MAY.keys() or (route.name, method) in WHO_MAY
-        for turn in range(len(sweep.ACTS) if route.is_desk and (method, place) == ("post", "path") else 1)
+        for turn in range(len(attempts.ACTS) if route.is_desk and (method, place) == ("post", "path") else 1)
     ]
     with mutants.in_place(*left_out), sweep.quiet() as errors:
         swept = Sweep(ground, errors)
-        swept.run(dict.fromkeys(ground.actors, attempts), until_found=True)
+        swept.run(dict.fromkeys(ground.actors, tries), until_found=True)
     return swept.found
 
 

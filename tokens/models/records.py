@@ -124,6 +124,7 @@ class TokenUse(models.Model):
         indexes: ClassVar = [
             models.Index(fields=["partner", "-at"], name="token_use_recent"),
             models.Index(fields=["-at"], condition=Q(lives_s__gt=LONGEST_LIFE), name="token_use_long_lived"),
+            models.Index(fields=["correlation_id"], name="token_use_by_correlation"),
         ]
 
     def __str__(self) -> str:
