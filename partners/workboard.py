@@ -21,6 +21,7 @@ from tokens.actors import Actor
 
 RECENT = 10
 MINE = "partner"  # who acts, as `partners.standing` names them
+LASTING = 8  # refusals of a sign-in in a row, an hour's worth: then somebody had better look
 
 
 @dataclass(frozen=True)
@@ -195,17 +196,36 @@ def _state(lanes: list[Any], runs: list[Run], stands: Standing, now: dt.datetime
     waits = next((job.wait_code for job in lanes if job.wait_code), "")
     if waits:
         return State("Waiting", "attention", WAITS.get(waits, ""), code=waits)
-    return _after(worst)
+    return _after(worst, max((job.failures for job in lanes), default=0))
 
 
 _WORSE = {"cancelled": 1, "taken_over": 2, "waiting": 3, "failed": 4, "refused": 5}
 
 
-def _after(run: Run | None) -> State:
+def _sign_in_refused(run: Run, failures: int) -> State:
+    """Partner Center's 401 that is neither about MFA nor about a role: a moment of Microsoft's, unless it lasts."""
+    why = (
+        "Partner Center does not accept the sign-in of the account that agreed (401), though Microsoft goes on issuing"
+        " it. It is neither about MFA nor about a role, and passes by itself as a rule."
+    )
+    again = (
+        "It is tried again by itself, ever more seldom and at least every six hours, until it is accepted; it goes on"
+        " where it was."
+    )
+    if failures < LASTING:
+        return State("Sign-in not accepted", "attention", f"{why} {again}", code=run.error_code)
+    action = "See that this account may open Partner Center itself. Then an owner renews the connection with it."
+    reason = f"{why} This time it lasts: it was so {failures} times in a row. {again}"
+    return State("Sign-in not accepted", "stopped", reason, MINE, action, code=run.error_code)
+
+
+def _after(run: Run | None, failures: int) -> State:
     """What the newest run says, when nothing is under way."""
     if run is None:
         return State("Not run yet", "attention")
     match run.outcome:
+        case Run.Outcome.REFUSED if run.error_code.partition("/")[0] == jobs.SIGN_IN_REFUSED:
+            return _sign_in_refused(run, failures)
         case Run.Outcome.REFUSED:
             action = "Give the account that agreed what is missing, then run it now."
             return State("Refused by Microsoft", "stopped", run.error, MINE, action, code=run.error_code)
