@@ -14,7 +14,7 @@ from typing import Any
 from django.db.models import F, OuterRef, Q, Subquery, Sum
 from django.utils import timezone
 
-from partners import jobs
+from partners import bringing_back, jobs
 from partners.models import Job, ListState, Member, Partner, Run
 from partners.standing import Standing
 from tokens.actors import Actor
@@ -62,6 +62,19 @@ class State:
 
 
 @dataclass(frozen=True)
+class Taken:
+    """What whole lists took away in the last month: the newest of them, and all together."""
+
+    rows: int
+    at: dt.datetime
+    in_all: int
+
+    @property
+    def before(self) -> int:
+        return self.in_all - self.rows
+
+
+@dataclass(frozen=True)
 class Line:
     """One kind of work for one partner."""
 
@@ -75,6 +88,7 @@ class Line:
     as_of: dt.datetime | None
     is_stale: bool
     missing: int  # rows whose removal waits for a person
+    taken: Taken | None = None
 
 
 @dataclass(frozen=True)
@@ -118,13 +132,24 @@ def act(partner: Partner, kind: str, what: str, *, by: Actor, reason: str = "") 
 def _newest() -> dict[str, Any]:
     of_job = Run.objects.filter(job=OuterRef("pk")).order_by("-pk")
     done = of_job.filter(outcome=Run.Outcome.DONE)
-    held = ListState.objects.filter(partner=OuterRef("partner"), kind=OuterRef("kind"), held_at__isnull=False)
-    missing = held.exclude(accepted_missing__gte=F("missing")).values("kind").annotate(n=Sum("missing")).values("n")
+    since = timezone.now() - bringing_back.FOR
+    taken = of_job.filter(removed__gt=0, finished_at__gte=since, brought_back_at=None)
+    in_all = taken.order_by().values("job").annotate(n=Sum("removed")).values("n")
     return {
         "newest": Subquery(of_job.values("pk")[:1]),
         "done_at": Subquery(done.values("finished_at")[:1]),
-        "missing": Subquery(missing),
+        "missing": missing(),
+        "taken_at": Subquery(taken.values("finished_at")[:1]),
+        "taken": Subquery(taken.values("removed")[:1]),
+        "taken_in_all": Subquery(in_all),
     }
+
+
+def missing() -> Subquery:
+    """Of a job's kind how many rows' removal waits for a person, as an expression for a query of jobs."""
+    held = ListState.objects.filter(partner=OuterRef("partner"), kind=OuterRef("kind"), held_at__isnull=False)
+    waits = held.exclude(accepted_missing__gte=F("missing"))
+    return Subquery(waits.values("kind").annotate(n=Sum("missing")).values("n"))
 
 
 def _runs(partner: Partner, by_kind: dict[str, list[Any]]) -> tuple[dict[int, Run], list[Any]]:
@@ -156,7 +181,16 @@ def _line(kind: jobs.Kind, lanes: list[Any], newest: dict[int, Run], stands: Sta
         as_of=as_of,
         is_stale=as_of is None or now - as_of > kind.fresh_for,
         missing=lanes[0].missing or 0,
+        taken=_taken(kind, lanes),
     )
+
+
+def _taken(kind: jobs.Kind, lanes: list[Any]) -> Taken | None:
+    some = [job for job in lanes if job.taken_at]
+    if not some or not bringing_back.is_offered(kind.name):
+        return None
+    newest = max(some, key=lambda job: job.taken_at)
+    return Taken(newest.taken, newest.taken_at, sum(job.taken_in_all for job in some))
 
 
 def _sum(numbers: Iterable[int | None]) -> int | None:

@@ -34,6 +34,7 @@ PORTAL_VIEWS = (
     "partners/views.py",
     "partners/views_switch.py",
     "partners/views_changes.py",
+    "partners/views_jobs.py",
     "partners/listing.py",
     "consent/views_team.py",
 )

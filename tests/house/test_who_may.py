@@ -39,6 +39,8 @@ WHO_MAY = {
     ("jobs", "get"): (200, 200, 200, 404),
     ("job_act", "post"): (302, 302, 404, 404),
     ("accept_removals", "post"): (302, 302, 404, 404),
+    ("removed", "get"): (200, 200, 404, 404),
+    ("bring_back", "post"): (302, 302, 404, 404),
     ("choose_kind", "post"): (302, 404, 404, 404),
     ("connection", "get"): (200, 200, 404, 200),
     ("permissions", "get"): (200, 200, 404, 200),
