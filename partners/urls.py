@@ -1,6 +1,6 @@
 from django.urls import path
 
-from partners import views, views_borrowed, views_changes, views_jobs, views_switch
+from partners import views, views_borrowed, views_changes, views_jobs, views_switch, views_users
 
 urlpatterns = [
     path("", views.home, name="home"),
@@ -8,6 +8,7 @@ urlpatterns = [
     path("sync", views.sync_now, name="sync_now"),
     path("customers/", views.customers, name="customers"),
     path("customers/<uuid:tenant_id>/", views.customer, name="customer"),
+    path("customers/<uuid:tenant_id>/users/", views_users.customer_users, name="customer_users"),
     path("customers/<uuid:tenant_id>/users", views.ask_for_users, name="ask_for_users"),
     path("customers/<uuid:tenant_id>/subscriptions/", views_changes.subscriptions, name="subscriptions"),
     path("customers/<uuid:tenant_id>/changes", views_changes.begin_change, name="begin_change"),

@@ -35,6 +35,7 @@ PORTAL_VIEWS = (
     "partners/views_switch.py",
     "partners/views_changes.py",
     "partners/views_jobs.py",
+    "partners/views_users.py",
     "partners/listing.py",
     "consent/views_team.py",
 )
