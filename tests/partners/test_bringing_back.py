@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import datetime as dt
+import threading
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import time_machine
+from django.db import OperationalError, connection, connections, transaction
+from django.db.models import QuerySet
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from partners import bringing_back, jobs, removals
 from partners.bringing_back import bring_back
 from partners.models import ListState, Partner, Run, SubscribedSku, Subscription
 from sandbox.world import World
-from tokens import broker
+from tests.statements import asked
+from tokens import broker, tenancy
 from tokens.actors import SYSTEM
 from tokens.models import AuditEvent
 
@@ -236,3 +243,74 @@ def test_who_leaves_the_list_of_those_without_mfa_is_not_brought_back(partner: P
     assert not bringing_back.removals(partner, "mfa").exists()
     with pytest.raises(bringing_back.NotNow):
         bring_back(run, by=SYSTEM)
+
+
+# --- Beside a run at work -------------------------------------------------------------------------------------------
+@contextmanager
+def held_elsewhere(rows: QuerySet[Any]) -> Iterator[None]:
+    """Another transaction has these rows; and whoever waits for one here is told so before long."""
+    is_held, may_end = threading.Event(), threading.Event()
+
+    @tenancy.owner_scope()
+    def hold() -> None:
+        try:
+            with transaction.atomic():
+                assert list(rows.select_for_update())
+                is_held.set()
+                assert may_end.wait(30)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(hold)
+        assert is_held.wait(30)
+        with connection.cursor() as cursor:
+            cursor.execute("SET lock_timeout = '300ms'")
+        try:
+            yield
+        finally:
+            may_end.set()
+            held.result()
+            with connection.cursor() as cursor:
+                cursor.execute("RESET lock_timeout")
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_what_a_run_writes_at_this_moment_is_left_to_it(partner: Partner, world: World, clock: Any) -> None:
+    run = lose(partner, world, clock, 3, 4)
+    written = partner.customers.exclude(removed_at=None).order_by("pk")[0]
+
+    with held_elsewhere(partner.customers.filter(pk=written.pk)):
+        assert bring_back(run, by=SYSTEM).rows == 1
+
+    assert gone(partner) == {written.tenant_id}
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_whoever_concludes_from_a_list_is_waited_for(partner: Partner, world: World, clock: Any) -> None:
+    run = lose(partner, world, clock, 3)
+
+    with (
+        held_elsewhere(ListState.objects.filter(partner=partner, kind="customers")),
+        pytest.raises(OperationalError, match="lock timeout"),
+    ):
+        bring_back(run, by=SYSTEM)
+
+    assert len(gone(partner)) == 1
+    assert not AuditEvent.objects.filter(action="removals.undone").exists()
+
+
+@pytest.mark.postgresql
+def test_a_run_has_the_lists_state_before_it_looks_for_what_is_missing(partner: Partner, world: World) -> None:
+    of(world, partner).customers.removed = {3}
+
+    with CaptureQueriesContext(connection) as queries:
+        sync(partner)
+
+    said = asked(queries)
+    locks = [number for number, sql in enumerate(said) if "partners_liststate" in sql and sql.endswith("FOR UPDATE")]
+    looks = [number for number, sql in enumerate(said) if "INSERT INTO pg_temp.cpv_listed" in sql]
+    assert len(locks) == len(looks) == 1
+    assert locks < looks
