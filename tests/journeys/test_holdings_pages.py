@@ -132,6 +132,16 @@ def test_the_age_is_that_of_the_lane_which_has_the_customer(member, customer):
     assert "Not read in whole yet" in section(page(member, customer), "licences")
 
 
+def test_of_subscriptions_too_it_is_told_whether_there_are_none_or_they_are_not_read(member, customer):
+    assert "Not read yet" in text_of(page(member, customer, "subscriptions/"))
+    sync("subscriptions")
+    customer.subscriptions.all().delete()
+
+    words = text_of(page(member, customer, "subscriptions/"))
+    assert "None: Partner Center lists no subscriptions" in words
+    assert "As of" in words
+
+
 # --- Users ------------------------------------------------------------------------------------------------------------
 def many_users(customer: Customer, number: int) -> None:
     of_it = {"partner": customer.partner, "customer": customer, "content_hash": b"0" * 16, "state": "active"}
