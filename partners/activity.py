@@ -46,6 +46,7 @@ ACTIONS = {
     "member.confirmed": "Confirmed at Microsoft who they are",
     "sync.asked": "Sync asked for",
     "removals.accepted": "Removal of missing rows accepted",
+    "removals.undone": "Removed rows brought back",
     "mirror.asked_for": "Reading asked for",
     "mirror.ended": "Reading ended, and what was read erased",
     "strangers.accepted": "List with nobody known on it accepted",

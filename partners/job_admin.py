@@ -11,12 +11,13 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.urls import URLPattern, path, reverse
 
-from partners import jobs, workboard
+from partners import bringing_back, jobs, removals, workboard
 from partners.desk_acts import NotDone, Page, PartnersReason, confirmed
 from partners.desk_roles import Act
 from partners.models import Job, Run, User
 from partners.standing import current_token, standing
 from tokens.long_lists import ReadOnlyAdmin
+from tokens.tenancy import partner_scope
 
 NOT_CHANGED = "It is not so any more: look at the job again."
 # By act: its name in addresses, its title, what it does, what is said afterwards, and why it may not be possible.
@@ -56,7 +57,35 @@ ACTS: dict[str, tuple[str, str, str, str, str]] = {
         "A worker takes up {job} now.",
         "It is not held.",
     ),
+    "gone": (
+        "accept_removals",
+        "They are gone",
+        "So much of “{kind}” of {partner} is missing at Microsoft at once that nothing is taken away before somebody"
+        " says so. It is taken away after the next complete reading, not before its day is over, and can be brought"
+        " back for 30 days.",
+        "What is missing of {job} is taken away after the next complete reading.",
+        "Nothing of it waits for somebody to say so.",
+    ),
+    "theirs": (
+        "accept_strangers",
+        "They are theirs",
+        "Nobody on Microsoft's list of “{kind}” was known before, so it may be another organisation's. The next"
+        " complete reading takes it as {partner}'s; look at Partner Center with them first.",
+        "The next complete reading of {job} takes the list as it is.",
+        "Its newest run was not refused for that.",
+    ),
 }
+
+
+def _accept(job: Job, **said: Any) -> bool:
+    return removals.accept(job.partner, job.kind, **said) > 0
+
+
+def _accept_strangers(job: Job, **said: Any) -> bool:
+    return removals.accept_strangers(job.partner, job.kind, **said)
+
+
+DO: dict[str, Callable[..., bool]] = workboard.ACTS | {"gone": _accept, "theirs": _accept_strangers}
 
 
 class KindFilter(admin.SimpleListFilter):
@@ -102,16 +131,18 @@ class JobAdmin(ReadOnlyAdmin):
         newest = Run.objects.filter(job=OuterRef("pk")).order_by("-pk")
         said = {f"run_{name}": Subquery(newest.values(name)[:1]) for name in ("outcome", "error", "error_code")}
         rows: QuerySet[Job] = super().get_queryset(request)
-        return rows.annotate(**said)
+        return rows.annotate(**said, missing=workboard.missing())
 
     @admin.display(description="state")
     def state(self, job: Job) -> str:
         return workboard.state_at_the_desk(job).title
 
     @admin.display(description="reason", empty_value="")
-    def reason(self, job: Job) -> str:
+    def reason(self, job: Any) -> str:
         state = workboard.state_at_the_desk(job)
-        return f"{state.reason} (reference {state.code})" if state.code else state.reason
+        reason = f"{state.reason} (reference {state.code})" if state.code else state.reason
+        held = f"{job.missing:,} are missing at once; somebody has to look." if job.missing else ""
+        return f"{reason} {held}".strip()
 
     @admin.display(description="who acts")
     def who_acts(self, job: Job) -> str:
@@ -142,8 +173,7 @@ def _act(request: HttpRequest, pk: int, *, act: str) -> HttpResponse:
         stands = standing(job.partner, current_token(job.partner))
         if act in ("run", "resume", "release") and not stands.is_live:
             raise NotDone(f"{job.partner.name}: {stands.title}. {stands.action}")
-        change: Callable[..., bool] = workboard.ACTS[act]
-        if not change(job, by=user.as_actor(), reason=said["reason"]):
+        if not DO[act](job, by=user.as_actor(), reason=said["reason"]):
             raise NotDone(why_not)
         return done.format(**names)
 
@@ -152,7 +182,10 @@ def _act(request: HttpRequest, pk: int, *, act: str) -> HttpResponse:
 
 
 class RunAdmin(ReadOnlyAdmin):
-    list_display = ("started_at", "partner", "kind", "outcome", "pages", "seen", "created", "updated", "error_code")
+    change_form_template = "admin/partners/run.html"
+    list_display = (
+        "started_at", "partner", "kind", "outcome", "pages", "seen", "created", "updated", "removed", "error_code"
+    )  # fmt: skip
     list_select_related = ("partner", "job")
     list_filter = ("outcome", KindFilter)
     finds, finds_of, finds_newest = ("correlation_id",), ("partner",), ("error_code",)
@@ -161,3 +194,27 @@ class RunAdmin(ReadOnlyAdmin):
     @admin.display(description="kind")
     def kind(self, run: Run) -> str:
         return run.job.kind
+
+    def get_urls(self) -> list[URLPattern]:
+        own = path("<int:pk>/bring_back/", self.admin_site.admin_view(_bring_back), name="bring_back")
+        return [own, *super().get_urls()]
+
+
+def _bring_back(request: HttpRequest, pk: int) -> HttpResponse:
+    """Undo what the whole list of one run took away, once somebody has said why."""
+    run = get_object_or_404(Run.objects.select_related("partner", "job"), pk=pk)
+
+    def do(user: User, said: dict[str, Any]) -> str:
+        try:
+            with partner_scope(run.partner_id):  # the desk itself sees nothing of customers
+                return bringing_back.bring_back(run, by=user.as_actor(), reason=said["reason"]).words
+        except bringing_back.NotNow as why:
+            raise NotDone(str(why)) from why
+
+    what = [
+        f"{run.removed:,} of “{run.job.kind}” of {run.partner.name}, taken away by this run's list, are there again.",
+        "What Microsoft's next two complete lists, a day apart, still lack is taken away again; much at once only after"
+        " somebody has looked.",
+    ]
+    back = reverse("admin:partners_run_change", args=[pk])
+    return confirmed(request, Page(Act.TRY_AGAIN, "Bring back what it took away", what, back, PartnersReason), do)

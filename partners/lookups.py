@@ -18,7 +18,7 @@ from django.core import signing
 from django.db import transaction
 from django.utils import timezone
 
-from partners import jobs, messages, overview, pacing
+from partners import jobs, messages, pacing
 from partners.models import Customer, Lookup, Member
 from partners.partnercenter import (
     AccessRefused,
@@ -136,8 +136,8 @@ def ask(*, member: Member, customer: Customer, after: str = "") -> Lookup:
     return lookup
 
 
-def find(*, member: Member, tenant_id: uuid.UUID, look: str) -> Lookup | None:
-    """The member's own question about this customer, with the customer and the age of the mirror; None when over."""
+def find(*, member: Member, tenant_id: uuid.UUID, look: str, **along: Any) -> Lookup | None:
+    """The member's own question about this customer, with the customer and what is to be read along; None when over."""
     if member.pk is None:  # staff to whom a look was lent: they asked Microsoft nothing
         return None
     try:
@@ -148,7 +148,7 @@ def find(*, member: Member, tenant_id: uuid.UUID, look: str) -> Lookup | None:
     mine = mine.filter(partner_id=member.partner_id, expires_at__gt=timezone.now())
     if not member.sees_every_customer:
         mine = mine.filter(customer__in=member.customers)
-    return mine.select_related("customer").annotate(as_of=overview.as_of(member.partner)).first()
+    return mine.select_related("customer").annotate(**along).first()
 
 
 def take(lookup: Lookup) -> Look:

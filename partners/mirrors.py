@@ -179,3 +179,8 @@ def lane_bounds(index: int, of: int) -> tuple[UUID, UUID]:
 
 def lane_name(index: int, of: int) -> str:
     return "" if of == 1 else f"{index}/{of}"
+
+
+def lane_of(customer: UUID, of: int) -> int:
+    """Which lane's share this customer is in."""
+    return min(customer.int // ((1 << 128) // of), of - 1)

@@ -54,7 +54,7 @@ def conclude(work: jobs.Work, mirror: Mirror[Any], progress: Progress) -> None:
     now = timezone.now()
     if not progress.is_whole:
         return
-    state = state_of(work, mirror)
+    state = state_of(work, mirror, is_locked=True)  # `bringing_back` comes wholly before this or wholly after
     if progress.are_strangers_accepted:  # it was for one run
         ListState.objects.filter(pk=state.pk).update(accepted_at=None)
         state.accepted_at = None
@@ -85,25 +85,26 @@ def _is_held(mirror: Mirror[Any], state: ListState, now: dt.datetime) -> bool:
 
 
 @transaction.atomic
-def accept(partner: Partner, kind: str, *, by: Actor) -> int:
+def accept(partner: Partner, kind: str, *, by: Actor, reason: str = "") -> int:
     """
     Somebody looked and says that what is missing is gone; it may be removed as ever, though not before its day is over.
 
     How many rows are missing; more than these wait for a person again. 0 when nothing is held.
     """
     held = list(ListState.objects.filter(partner=partner, kind=kind, held_at__isnull=False))
+    if held:
+        jobs.make_due(partner, kind=kind)  # first the job and then the state, as runs do
     for state in held:
         ListState.objects.filter(pk=state.pk).update(
             accepted_at=timezone.now(), accepted_by=str(by)[:200], accepted_missing=state.missing
         )
     if held:
-        audit.record("removals.accepted", actor=by, partner=partner, object=kind)
-        jobs.make_due(partner, kind=kind)
+        audit.record("removals.accepted", actor=by, partner=partner, object=kind, **_said(reason))
     return sum(state.missing for state in held)
 
 
 @transaction.atomic
-def accept_strangers(partner: Partner, kind: str, *, by: Actor) -> bool:
+def accept_strangers(partner: Partner, kind: str, *, by: Actor, reason: str = "") -> bool:
     """
     Somebody says that a list on which nobody was known is this partner's all the same; the next whole run takes it.
 
@@ -112,12 +113,16 @@ def accept_strangers(partner: Partner, kind: str, *, by: Actor) -> bool:
     newest = Run.objects.filter(partner=partner, job__kind=kind).order_by("-pk").values_list("error_code", flat=True)
     if newest.first() != OTHER_TENANT:
         return False
+    jobs.make_due(partner, kind=kind)
     accepted = {"accepted_at": timezone.now(), "accepted_by": str(by)[:200], "accepted_missing": 0}
     if not ListState.objects.filter(partner=partner, kind=kind).update(**accepted):
         ListState.objects.create(partner=partner, kind=kind, **accepted)
-    audit.record("strangers.accepted", actor=by, partner=partner, object=kind)
-    jobs.make_due(partner, kind=kind)
+    audit.record("strangers.accepted", actor=by, partner=partner, object=kind, **_said(reason))
     return True
+
+
+def _said(reason: str) -> dict[str, str]:
+    return {"reason": reason[:200]} if reason else {}
 
 
 # --- What there is no reason to keep ----------------------------------------------------------------------------------

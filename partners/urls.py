@@ -1,6 +1,6 @@
 from django.urls import path
 
-from partners import views, views_borrowed, views_changes, views_jobs, views_switch
+from partners import views, views_borrowed, views_changes, views_jobs, views_switch, views_users
 
 urlpatterns = [
     path("", views.home, name="home"),
@@ -8,6 +8,7 @@ urlpatterns = [
     path("sync", views.sync_now, name="sync_now"),
     path("customers/", views.customers, name="customers"),
     path("customers/<uuid:tenant_id>/", views.customer, name="customer"),
+    path("customers/<uuid:tenant_id>/users/", views_users.customer_users, name="customer_users"),
     path("customers/<uuid:tenant_id>/users", views.ask_for_users, name="ask_for_users"),
     path("customers/<uuid:tenant_id>/subscriptions/", views_changes.subscriptions, name="subscriptions"),
     path("customers/<uuid:tenant_id>/changes", views_changes.begin_change, name="begin_change"),
@@ -32,6 +33,8 @@ urlpatterns = [
     path("jobs/<slug:kind>/choose", views_jobs.choose_kind, name="choose_kind"),
     path("jobs/<slug:kind>/act", views_jobs.job_act, name="job_act"),
     path("jobs/<slug:kind>/removals", views_jobs.accept_removals, name="accept_removals"),
+    path("jobs/<slug:kind>/removed/", views_jobs.removed, name="removed"),
+    path("jobs/<slug:kind>/bring-back", views_jobs.bring_back, name="bring_back"),
     path("permissions/", views.permissions, name="permissions"),
     path("switch/", views_switch.switch, name="switch"),
     path("activity/", views.activity_log, name="activity"),

@@ -14,7 +14,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_POST, require_safe
 
-from partners import activity, jobs, lifecycle, lookups
+from partners import activity, holdings, jobs, lifecycle, lookups
 from partners.access import PartnerRequest, needs, partner_required
 from partners.leaving import leads_to_microsoft
 from partners.listing import customer_page
@@ -118,16 +118,24 @@ def customers(request: PartnerRequest) -> HttpResponse:
 @needs(Power.CUSTOMERS)
 def customer(request: PartnerRequest, tenant_id: UUID) -> HttpResponse:
     """What the last sync said about one customer; with `?look=` what Microsoft says about its users right now."""
-    partner, wanted = request.partner, request.GET.get("look", "") if request.member.may(Power.USERS) else ""
-    lookup = lookups.find(member=request.member, tenant_id=tenant_id, look=wanted) if wanted else None
-    known = request.member.customers.present().annotate(as_of=as_of(partner))
-    found: Any = lookup or get_object_or_404(known, tenant_id=tenant_id)
+    partner, sees_users = request.partner, request.member.may(Power.USERS)
+    wanted = request.GET.get("look", "") if sees_users else ""
+    along = {"as_of": as_of(partner)} | holdings.freshness(partner, tenant_id, with_users=sees_users)
+    lookup = lookups.find(member=request.member, tenant_id=tenant_id, look=wanted, **along) if wanted else None
+    found: Any = lookup or get_object_or_404(request.member.customers.present().annotate(**along), tenant_id=tenant_id)
+    customer = lookup.customer if lookup else found
     look = None
     if wanted and request.method == "GET":  # a HEAD must not use up the answer
         look = lookups.take(lookup) if lookup else lookups.gone()
+    is_borrowed = request.member.pk is None  # staff who were lent a look see who the customers are, and no more
+    licences = [] if is_borrowed else holdings.licences(customer)
     context = {
-        "customer": lookup.customer if lookup else found,
+        "customer": customer,
         "as_of": found.as_of,
+        "licences": licences[: holdings.AT_MOST],
+        "at_most": holdings.AT_MOST if len(licences) > holdings.AT_MOST else 0,
+        "licences_read": None if is_borrowed else holdings.licences_of(found),
+        "users_read": holdings.users_of(found) if sees_users else None,
         "standing": standing(partner, current_token(partner)),
         "look": look,
         "look_id": wanted,
@@ -226,6 +234,7 @@ def connection(request: PartnerRequest) -> HttpResponse:
         "token": token,
         "consent": getattr(token, "consent", None),
         "pending": pending,
+        "unproven": holdings.unproven(partner) if may_change else None,
         "idle_until": token.last_success_at + dt.timedelta(days=IDLE_DAYS) if token and token.last_success_at else None,
         "idle_days": IDLE_DAYS,
         "may_change": may_change,

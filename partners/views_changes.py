@@ -35,13 +35,13 @@ def subscriptions(request: PartnerRequest, tenant_id: UUID) -> HttpResponse:
         rows = rows.filter(customer__in=request.member.customers)
     rows = rows.select_related("customer").annotate(as_of=_as_of(request)).order_by("friendly_name", "pk")
     found: list[Any] = list(rows[: AT_MOST + 1])
-    customer = (
-        found[0].customer if found else get_object_or_404(request.member.customers.present(), tenant_id=tenant_id)
-    )
+    none = request.member.customers.present().annotate(as_of=_as_of(request))
+    first: Any = found[0] if found else get_object_or_404(none, tenant_id=tenant_id)
+    customer = first.customer if found else first
     may_change = request.member.may(Power.CHANGES)
     context = {
         "customer": customer,
-        "as_of": found[0].as_of if found else None,
+        "as_of": first.as_of,
         "standing": standing(request.partner, current_token(request.partner)),
         "subscriptions": found[:AT_MOST],
         "at_most": AT_MOST if len(found) > AT_MOST else 0,

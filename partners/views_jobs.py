@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from django.contrib import messages
 from django.http import Http404, HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_POST, require_safe
 
-from partners import jobs, removals, wishes, workboard
+from partners import bringing_back, jobs, removals, wishes, workboard
 from partners.access import PartnerRequest, needs, partner_required
 from partners.powers import Power
 from partners.presence import freshly_signed_in
@@ -68,6 +68,53 @@ def accept_removals(request: PartnerRequest, kind: str) -> HttpResponse:
     else:
         messages.warning(request, UNCHANGED)
     return redirect("jobs")
+
+
+@require_safe
+@partner_required
+@needs(Power.JOBS)
+def removed(request: PartnerRequest, kind: str) -> HttpResponse:
+    """What whole lists took away in the last month, to bring back."""
+    _check_removals_are_theirs(request, kind)
+    found = list(bringing_back.removals(request.partner, kind)[: bringing_back.SHOWN + 1])
+    context = {
+        "kind": jobs.kind_named(kind),
+        "removals": found[: bringing_back.SHOWN],
+        "at_most": bringing_back.SHOWN if len(found) > bringing_back.SHOWN else 0,
+        "chosen": next((run.pk for run in found if run.brought_back_at is None), None),
+        "days": bringing_back.FOR.days,
+        "standing": standing(request.partner, current_token(request.partner)),
+    }
+    return render(request, "partners/removed.html", context)
+
+
+@require_POST
+@partner_required
+@needs(Power.JOBS)
+def bring_back(request: PartnerRequest, kind: str) -> HttpResponse:
+    """Undo what one whole list took away."""
+    _check_removals_are_theirs(request, kind)
+    wanted = request.POST.get("run", "")
+    if not wanted:
+        messages.warning(request, "Nothing was changed: choose first what is to be brought back.")
+        return redirect("removed", kind)
+    if not (wanted.isascii() and wanted.isdigit() and len(wanted) < 19):
+        raise Http404
+    run = get_object_or_404(request.partner.runs.filter(job__kind=kind).select_related("job"), pk=int(wanted))
+    try:
+        done = bringing_back.bring_back(run, by=request.user.as_actor())
+    except bringing_back.NotNow as why:
+        messages.warning(request, str(why))
+        return redirect("removed", kind)
+    messages.success(request, done.words)
+    return redirect("removed", kind) if done.is_more else redirect("jobs")
+
+
+def _check_removals_are_theirs(request: PartnerRequest, kind: str) -> None:
+    """How many are gone is not for who may see some customers only."""
+    is_theirs = request.member.sees_every_customer and bringing_back.is_offered(kind)
+    if not is_theirs or not request.partner.jobs.filter(kind=kind).exists():
+        raise Http404
 
 
 @require_POST

@@ -14,13 +14,14 @@ from typing import Any
 from django.db.models import F, OuterRef, Q, Subquery, Sum
 from django.utils import timezone
 
-from partners import jobs
+from partners import bringing_back, jobs
 from partners.models import Job, ListState, Member, Partner, Run
 from partners.standing import Standing
 from tokens.actors import Actor
 
 RECENT = 10
 MINE = "partner"  # who acts, as `partners.standing` names them
+LASTING = 8  # refusals of a sign-in in a row, an hour's worth: then somebody had better look
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,19 @@ class State:
 
 
 @dataclass(frozen=True)
+class Taken:
+    """What whole lists took away in the last month: the newest of them, and all together."""
+
+    rows: int
+    at: dt.datetime
+    in_all: int
+
+    @property
+    def before(self) -> int:
+        return self.in_all - self.rows
+
+
+@dataclass(frozen=True)
 class Line:
     """One kind of work for one partner."""
 
@@ -74,6 +88,7 @@ class Line:
     as_of: dt.datetime | None
     is_stale: bool
     missing: int  # rows whose removal waits for a person
+    taken: Taken | None = None
 
 
 @dataclass(frozen=True)
@@ -117,13 +132,24 @@ def act(partner: Partner, kind: str, what: str, *, by: Actor, reason: str = "") 
 def _newest() -> dict[str, Any]:
     of_job = Run.objects.filter(job=OuterRef("pk")).order_by("-pk")
     done = of_job.filter(outcome=Run.Outcome.DONE)
-    held = ListState.objects.filter(partner=OuterRef("partner"), kind=OuterRef("kind"), held_at__isnull=False)
-    missing = held.exclude(accepted_missing__gte=F("missing")).values("kind").annotate(n=Sum("missing")).values("n")
+    since = timezone.now() - bringing_back.FOR
+    taken = of_job.filter(removed__gt=0, finished_at__gte=since, brought_back_at=None)
+    in_all = taken.order_by().values("job").annotate(n=Sum("removed")).values("n")
     return {
         "newest": Subquery(of_job.values("pk")[:1]),
         "done_at": Subquery(done.values("finished_at")[:1]),
-        "missing": Subquery(missing),
+        "missing": missing(),
+        "taken_at": Subquery(taken.values("finished_at")[:1]),
+        "taken": Subquery(taken.values("removed")[:1]),
+        "taken_in_all": Subquery(in_all),
     }
+
+
+def missing() -> Subquery:
+    """Of a job's kind how many rows' removal waits for a person, as an expression for a query of jobs."""
+    held = ListState.objects.filter(partner=OuterRef("partner"), kind=OuterRef("kind"), held_at__isnull=False)
+    waits = held.exclude(accepted_missing__gte=F("missing"))
+    return Subquery(waits.values("kind").annotate(n=Sum("missing")).values("n"))
 
 
 def _runs(partner: Partner, by_kind: dict[str, list[Any]]) -> tuple[dict[int, Run], list[Any]]:
@@ -155,7 +181,16 @@ def _line(kind: jobs.Kind, lanes: list[Any], newest: dict[int, Run], stands: Sta
         as_of=as_of,
         is_stale=as_of is None or now - as_of > kind.fresh_for,
         missing=lanes[0].missing or 0,
+        taken=_taken(kind, lanes),
     )
+
+
+def _taken(kind: jobs.Kind, lanes: list[Any]) -> Taken | None:
+    some = [job for job in lanes if job.taken_at]
+    if not some or not bringing_back.is_offered(kind.name):
+        return None
+    newest = max(some, key=lambda job: job.taken_at)
+    return Taken(newest.taken, newest.taken_at, sum(job.taken_in_all for job in some))
 
 
 def _sum(numbers: Iterable[int | None]) -> int | None:
@@ -195,17 +230,36 @@ def _state(lanes: list[Any], runs: list[Run], stands: Standing, now: dt.datetime
     waits = next((job.wait_code for job in lanes if job.wait_code), "")
     if waits:
         return State("Waiting", "attention", WAITS.get(waits, ""), code=waits)
-    return _after(worst)
+    return _after(worst, max((job.failures for job in lanes), default=0))
 
 
 _WORSE = {"cancelled": 1, "taken_over": 2, "waiting": 3, "failed": 4, "refused": 5}
 
 
-def _after(run: Run | None) -> State:
+def _sign_in_refused(run: Run, failures: int) -> State:
+    """Partner Center's 401 that is neither about MFA nor about a role: a moment of Microsoft's, unless it lasts."""
+    why = (
+        "Partner Center does not accept the sign-in of the account that agreed (401), though Microsoft goes on issuing"
+        " it. It is neither about MFA nor about a role, and passes by itself as a rule."
+    )
+    again = (
+        "It is tried again by itself, ever more seldom and at least every six hours, until it is accepted; it goes on"
+        " where it was."
+    )
+    if failures < LASTING:
+        return State("Sign-in not accepted", "attention", f"{why} {again}", code=run.error_code)
+    action = "See that this account may open Partner Center itself. Then an owner renews the connection with it."
+    reason = f"{why} This time it lasts: it was so {failures} times in a row. {again}"
+    return State("Sign-in not accepted", "stopped", reason, MINE, action, code=run.error_code)
+
+
+def _after(run: Run | None, failures: int) -> State:
     """What the newest run says, when nothing is under way."""
     if run is None:
         return State("Not run yet", "attention")
     match run.outcome:
+        case Run.Outcome.REFUSED if run.error_code.partition("/")[0] == jobs.SIGN_IN_REFUSED:
+            return _sign_in_refused(run, failures)
         case Run.Outcome.REFUSED:
             action = "Give the account that agreed what is missing, then run it now."
             return State("Refused by Microsoft", "stopped", run.error, MINE, action, code=run.error_code)

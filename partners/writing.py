@@ -86,10 +86,11 @@ def consent_of(work: jobs.Work) -> list[int]:
     return [work.token.pk, work.token.generation]
 
 
-def state_of(work: jobs.Work, mirror: Mirror[Any]) -> ListState:
-    """What is known of this lane's lists; not written until there is something to say."""
+def state_of(work: jobs.Work, mirror: Mirror[Any], *, is_locked: bool = False) -> ListState:
+    """What is known of this lane's lists, be it locked; not written until there is something to say."""
     own = {"partner": work.partner, "kind": mirror.kind, "lane": lane_name(*work.share)}
-    return ListState.objects.filter(**own).first() or ListState(**own)
+    rows = ListState.objects.select_for_update() if is_locked else ListState.objects.all()
+    return rows.filter(**own).first() or ListState(**own)
 
 
 def backend() -> Any:

@@ -7,7 +7,7 @@ is claimed (so that it has its turn), leased (so that one process works), and en
 
 from partners.jobs.catalogue import Kind, UnknownKind, kind_named, kinds
 from partners.jobs.claiming import AT_ONCE, MOST_AT_ONCE, PER_CLAIM, claim_due, is_any_claimed, next_due_at, works_as
-from partners.jobs.running import note_missing_mfa, run_first, run_job, work_off
+from partners.jobs.running import SIGN_IN_REFUSED, note_missing_mfa, run_first, run_job, work_off
 from partners.jobs.schedule import (
     cancel,
     ensure,
@@ -26,6 +26,7 @@ __all__ = [
     "AT_ONCE",
     "MOST_AT_ONCE",
     "PER_CLAIM",
+    "SIGN_IN_REFUSED",
     "Cancelled",
     "Kind",
     "LeaseLost",

@@ -45,6 +45,7 @@ TOO_OFTEN = {
     Run.Outcome.TAKEN_OVER: 5,
 }  # in a row: then somebody has to look
 TURN_OVER, DATABASE = "turn_over", "database"
+SIGN_IN_REFUSED = "401"  # before Microsoft's own code, if it gave one: that alone says nothing ("400")
 LISTENS_AFTER = 30.0  # seconds after which a worker takes no next job, so that it hears other messages
 NEEDS_A_PERSON = (Stopped, ConsentRequired, BlockedByPartner, NoSuchTenant, ChallengedAgain, MfaMissing, AccessRefused)
 
@@ -236,7 +237,8 @@ def _perform(taken: Taken, until: float, insists: bool) -> Ending:
         return _ending(Run.Outcome.REFUSED, failure, parked=True)
     except SessionRefused as failure:  # of a new token too: a moment of Microsoft's, as a rule
         ending = _ending(Run.Outcome.REFUSED, failure, parked=_waits_for_a_person(token))
-        return replace(ending, keeps=True, is_soon=True)
+        code = SIGN_IN_REFUSED if failure.code == "http_401" else f"{SIGN_IN_REFUSED}/{failure.code}"
+        return replace(ending, code=code, keeps=True, is_soon=True)
     except NEEDS_A_PERSON as failure:
         return _ending(Run.Outcome.REFUSED, failure, parked=_waits_for_a_person(token))
     except Failure as failure:

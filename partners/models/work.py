@@ -167,6 +167,7 @@ class Run(models.Model):
     error_code = models.CharField(max_length=40, blank=True)
     error = models.CharField(max_length=500, blank=True)
     correlation_id = models.UUIDField(default=uuid.uuid4)
+    brought_back_at = models.DateTimeField(null=True, blank=True)  # what it removed is there again: somebody said so
     retry_after: float | None = None  # seconds Microsoft asked for; known to the process that ran it only
 
     objects = RunQuerySet.as_manager()
@@ -185,6 +186,11 @@ class Run(models.Model):
     @property
     def is_running(self) -> bool:
         return self.finished_at is None
+
+    def mark_brought_back(self) -> bool:
+        """Note that what it removed is there again; False when that was noted before."""
+        away = Run.objects.filter(pk=self.pk, brought_back_at=None)
+        return away.update(brought_back_at=timezone.now()) == 1
 
 
 class Pulse(models.Model):

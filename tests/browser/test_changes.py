@@ -17,7 +17,8 @@ pytestmark = pytest.mark.browser
 ACCOUNT = service_account("contoso")
 MIRRORED = """
 from partners.models import Customer, Subscription
-customer = Customer.objects.select_related("partner").get(tenant_id={customer!r}, removed_at=None)
+present = Customer.objects.select_related("partner").filter(removed_at=None, partner__offboarded_at=None)
+customer = present.get(tenant_id={customer!r})
 for row in {rows!r}:
     Subscription.objects.update_or_create(
         partner=customer.partner, customer=customer, key=row["id"].lower(), defaults=dict(

@@ -183,7 +183,7 @@ class Sweep:
             return bool(set(route.parameters) & {"link"})
         if route.is_desk:
             return not actor.has_the_desk
-        if actor.is_outside or route.parameters:
+        if actor.is_outside or set(route.parameters) - {"kind"}:  # a kind of work is nobody's
             return actor.opens is None or route.name not in actor.opens
         return actor.opens is not None and route.name not in actor.opens
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +20,7 @@ from consent.models import Invitation
 from cpvpanel.desk import OPEN
 from partners import desk_roles
 from partners.desk_roles import Act
-from partners.models import Job, LiftRequest, Partner, Run, User
+from partners.models import Customer, Job, LiftRequest, ListState, Partner, Run, User
 from tests.desk import at_the_desk, code_of, later, password, somebody
 from tests.pretend import text_of
 from tokens.models import AuditEvent, Halt
@@ -106,10 +107,24 @@ class Tried:
     audit: str = ""
 
 
+def needs_somebody_to_look(partner: Partner, job: Job) -> Run:
+    """A run that removed a customer, with another list that is held, and one with nobody known on it."""
+    now = timezone.now()
+    ListState.objects.get_or_create(partner=partner, kind=job.kind, defaults={"held_at": now, "missing": 7})
+    run, _ = Run.objects.get_or_create(
+        partner=partner, job=job, error_code="other_tenant",
+        defaults={"fence": 1, "removed": 1, "started_at": now, "finished_at": now},
+    )  # fmt: skip
+    gone = {"removed_at": run.finished_at, "removed_reason": "absent", "content_hash": b"0" * 16}
+    Customer.objects.get_or_create(partner=partner, tenant_id=uuid.UUID(int=1), defaults=gone)
+    return run
+
+
 def acts(partner: Partner, other: User, name: str) -> dict[Act, list[Tried]]:
     """Every act of the desk; `name` is who tries."""
     job = Job.objects.get()
     Job.objects.update(quarantined_at=timezone.now(), cursor={"seen": 500})
+    run = needs_somebody_to_look(partner, job)
     code = {"code": code_of(name)}
     return {
         Act.TRY_AGAIN: [
@@ -118,6 +133,9 @@ def acts(partner: Partner, other: User, name: str) -> dict[Act, list[Tried]]:
             Tried("pause_job", [job.pk], WHY, "job.paused"),
             Tried("resume_job", [job.pk], WHY, "job.resumed"),
             Tried("cancel_job", [job.pk], WHY, "job.cancelled"),
+            Tried("accept_removals", [job.pk], WHY, "removals.accepted"),
+            Tried("accept_strangers", [job.pk], WHY, "strangers.accepted"),
+            Tried("bring_back", [run.pk], WHY, "removals.undone"),
         ],
         Act.SEND_LINK: [Tried("send_link", [partner.pk], WHY, "invitation.made")],
         Act.STOP: [
@@ -205,7 +223,9 @@ def test_a_page_offers_only_what_the_role_may_do(member, role):
     ]  # fmt: skip
     offered = "".join(client.get(page).content.decode() for page in pages)
 
-    not_now = {"lift_stop", "let_back", "release_job", "resume_job", "cancel_job"}  # nothing is stopped, held or begun
+    # Nothing is stopped, held, begun or missing.
+    not_now = {"lift_stop", "let_back", "release_job", "resume_job", "cancel_job"}
+    not_now |= {"accept_removals", "accept_strangers", "bring_back"}
     for act, group in acts(partner, other, role).items():
         for one in group:
             if one.name not in not_now:
@@ -270,6 +290,23 @@ def test_support_has_a_job_run_again(member):
 
     assert "A worker takes up" in text_of(done)
     assert Job.objects.get().next_run_at <= timezone.now()
+
+
+def test_what_needs_somebody_to_look_is_offered_at_the_desk_and_said(member):
+    partner, job = Partner.objects.get(), Job.objects.get()
+    run, client = needs_somebody_to_look(partner, job), at_the_desk("support")
+
+    page = client.get(reverse("admin:partners_job_change", args=[job.pk]))
+    assert "7 are missing at once" in text_of(page)
+    assert reverse("admin:accept_removals", args=[job.pk]) in page.content.decode()
+    assert reverse("admin:accept_strangers", args=[job.pk]) in page.content.decode()
+    address = reverse("admin:bring_back", args=[run.pk])
+    assert address in client.get(reverse("admin:partners_run_change", args=[run.pk])).content.decode()
+
+    assert "1 is back" in text_of(client.post(address, WHY, follow=True))
+    assert Customer.objects.get().removed_at is None
+    assert "they are back already" in text_of(client.post(address, WHY))
+    assert address not in client.get(reverse("admin:partners_run_change", args=[run.pk])).content.decode()
 
 
 @pytest.mark.parametrize("why_not", ["runs", "paused", "stopped"])

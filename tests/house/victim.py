@@ -41,6 +41,7 @@ from partners.models import (
     Member,
     Pace,
     Partner,
+    Run,
     SubscribedSku,
     Subscription,
     UnprovenPrincipal,
@@ -226,6 +227,8 @@ def build(world: World, connect: Callable[..., Partner]) -> Ground:
     Member.objects.filter(pk=limited.pk).update(role="operator", limited_at=timezone.now())
     ChosenCustomer.objects.create(partner=partner, member=limited, customer=customers[0])
     make_estate(partner, customers[1])
+    jobs.ensure(partner, "users")  # an owner asked for it, so that they are on pages
+    Run.objects.filter(partner=partner).update(removed=1)
     change = make_change(partner, owner, customers[1])
 
     browser = Client()
@@ -251,7 +254,8 @@ def build(world: World, connect: Callable[..., Partner]) -> Ground:
         "partner": partner.pk, "tenant_id": customers[1].tenant_id, "customer": customers[1].pk, "look": own.pk,
         "other_look": asked.pk, "member_id": colleague.pk, "member": owner.pk, "user": owner.user_id,
         "grant": grants["waiting"].pk, "open_grant": grants["lent"].pk, "state": known_state,
-        "job": Job.objects.get(partner=partner).pk, "change_id": change.pk, "firm": partner.tenant_id,
+        "job": Job.objects.get(partner=partner, kind="customers").pk, "change_id": change.pk,
+        "run": Run.objects.filter(partner=partner).latest("pk").pk, "firm": partner.tenant_id,
     }  # fmt: skip
     ground = Ground(world, partner, ids, mark(partner, world, spared=[limited.user_id]))
     people(ground, other, stopped, limited, grants, chosen=customers[0].pk, owner=owner)

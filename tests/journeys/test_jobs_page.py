@@ -180,6 +180,24 @@ def test_the_page_costs_the_same_however_much_there_is(synced, django_assert_max
     assert html.count('class="cpv-card cpv-state') == len(jobs.kinds())
 
 
+# --- A sign-in that Partner Center does not accept ------------------------------------------------------------------
+@pytest.mark.parametrize(("times", "who"), [(1, "Nobody needs to act"), (8, "Who acts: Your organisation")])
+def test_a_401_that_lasts_says_what_it_means_that_it_comes_again_and_who_acts(synced, world, times, who):
+    world.fail("partnercenter", "unauthorized")
+    Job.objects.update(failures=times - 1, next_run_at=timezone.now())
+
+    jobs.run_job(Job.objects.get().pk)
+    words = text_of(page(synced))
+
+    assert "Sign-in not accepted" in words
+    assert "neither about MFA nor about a role" in words
+    assert "tried again by itself, ever more seldom and at least every six hours, until it is accepted" in words
+    assert who in words
+    assert ("8 times in a row" in words, "renews the connection" in words) == (times == 8, times == 8)
+    assert "Reference: 401/400" in words
+    assert "Next When somebody acts" not in words
+
+
 # --- What takes a yes ---------------------------------------------------------------------------------------------
 def choose(member: Any, wanted: str) -> Any:
     return member.portal.post("/jobs/users/choose", {"wanted": wanted}, follow=True)

@@ -177,7 +177,7 @@ def test_two_partners_may_have_the_same_customer(connected_partner: Connect, wor
         ("503", "waiting", ""),
         ("timeout-before", "waiting", ""),
         ("mfa", "refused", "900421"),
-        ("unauthorized", "refused", "400"),
+        ("unauthorized", "refused", "401/400"),
         ("forbidden", "refused", "2032"),
         ("foreign-next", "failed", "foreign_link"),
         ("cyclic-next", "failed", "cyclic_link"),
