@@ -75,7 +75,7 @@ def work_off(*, message: str = "", redelivered: bool = False) -> int:
             break
         ran += 1
         if ran == 1 and is_any_claimed():
-            messages.send("partners.work_off")
+            messages.work_waits()
         _run(taken, until=until)
     return ran
 
@@ -108,7 +108,7 @@ def run_first(job_id: int, *, message: str = "", redelivered: bool = False) -> N
     turn = min(SHORT_TURN, settings.CPV_TURN_SECONDS)
     run = run_job(job_id, message=message, redelivered=redelivered, turn=turn)
     if run is not None and run.error_code == TURN_OVER:
-        messages.send("partners.work_off")
+        messages.work_waits()
 
 
 # --- Taking one: all of it in one transaction -----------------------------------------------------------------------
