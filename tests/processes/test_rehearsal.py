@@ -300,7 +300,7 @@ print(json.dumps("sent"))
 LANES = """
 INSERT INTO partners_job
     (partner_id, kind, lane, next_run_at, turn, lease_message, fence, "cursor", failures, wait_code)
-SELECT id, 'customers', lane, now(), 1, '', 0, '{}', 0, '' FROM partners_partner, generate_series(1, 48) lane
+SELECT id, 'customers', lane, now(), 1, '', 0, '{}', 0, '' FROM partners_partner, generate_series(1, 200) lane
 WHERE name = 'Contoso'
 """
 RUNNING_LANES = "SELECT 1 FROM partners_job WHERE leased_until > now() AND lane > 0"
