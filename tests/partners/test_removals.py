@@ -218,7 +218,7 @@ def test_who_agrees_anew_between_two_turns_has_the_whole_list_read_at_once(
     ended = jobs.run_job(job.pk)
 
     assert ended
-    assert (ended.outcome, ended.seen, ended.expected) == ("done", 5_598, 5_598)
+    assert (ended.outcome, ended.pages, ended.seen, ended.expected) == ("done", 12, 5_598, 5_598), "from the first page"
     assert partner.customers.exclude(missing_since=None).count() == 2, "and it is concluded who is missing"
 
 
