@@ -710,6 +710,15 @@ def test_a_change_that_waits_can_be_taken_back(here):
     assert ended(change) == ("stopped", "taken_back")
 
 
+def test_what_was_sent_and_not_heard_of_can_not_be_taken_back(here):
+    here.world.fail("partnercenter", "timeout-before", method="PATCH", times=1)
+    change = here.confirmed()
+    work()
+
+    assert "too late to take it back" in text_of(here.post(change, "back"))
+    assert ended(change) == ("", "")
+
+
 def test_throttling_after_an_unheard_answer_does_not_make_it_unsent(here):
     here.world.fail("partnercenter", "timeout-before", method="PATCH", times=1)
     here.world.fail("partnercenter", "throttled", method="PATCH", times=1, retry_after=5)
