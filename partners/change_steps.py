@@ -31,7 +31,7 @@ from tokens.actors import SYSTEM
 from tokens.challenges import ChallengedAgain
 from tokens.clouds import Audience
 from tokens.entra import BlockedByPartner, ConsentRequired, NoSuchTenant
-from tokens.errors import Failure, Transient
+from tokens.errors import Failure, Permanent, Transient
 from tokens.gate import Stopped
 from tokens.models import RefreshToken
 from tokens.secret import Secret
@@ -47,6 +47,10 @@ SOON, LATEST, MUCH_LATER = 5.0, 60.0, 300.0  # seconds until somebody looks agai
 LONGEST_WAIT = 600.0  # seconds; whatever Microsoft asks beyond that, a yes is not good for
 
 
+class TakenOver(Permanent):
+    """Somebody else works on this change by now; nothing of ours may leave any more."""
+
+
 def work(change_id: uuid.UUID) -> bool:
     """Take the next step of a change; False when somebody else does, or there is none."""
     with system_scope("whose change it is"):
@@ -59,6 +63,8 @@ def work(change_id: uuid.UUID) -> bool:
             return False
         try:
             _Step(change).take()
+        except TakenOver:
+            logger.warning("a change was taken over", extra={"change": str(change.pk)})
         except Exception:  # the outermost frame: whatever it was, the next one must know that it may have been sent
             logger.exception("a change broke", extra={"change": str(change.pk)})
             _Step(change).broken()
@@ -79,10 +85,19 @@ class _Step:
         token = current_token(change.partner)
         if token is None or not standing(change.partner, token).is_live:
             return self._not_live("not_live")
-        session = pacing.session(token, Audience.PARTNER_CENTER, purpose=PURPOSE, actor=self.actor, patience=PATIENCE)
+        session = pacing.session(
+            token,
+            Audience.PARTNER_CENTER,
+            purpose=PURPOSE,
+            actor=self.actor,
+            patience=PATIENCE,
+            also=self._refuse_if_taken_over,
+        )
         client = PartnerCenter(session, correlation_id=change.correlation_id)
         try:
             stands = subscriptions.read(client, change.customer.tenant_id, change.subscription_id)
+        except TakenOver:
+            raise
         except Failure as failure:
             return self._not_read(token, failure)
         if not change.read_at:
@@ -91,6 +106,11 @@ class _Step:
             self._begin(token, client, stands)
         else:
             self._settle(token, client, stands)
+
+    def _refuse_if_taken_over(self) -> None:
+        """Asked before each send, the second after a claims challenge, too: a new token may take a minute to come."""
+        if not self.change.still_holds():
+            raise TakenOver("Somebody else works on this change by now.", code="taken_over")
 
     def _why_over(self) -> str:
         """Why nothing shall be sent any more, although the step before said so."""
@@ -160,6 +180,8 @@ class _Step:
             after = subscriptions.change(
                 client, customer, change.subscription_id, request=request, etag=etag, request_id=change.request_id
             )
+        except TakenOver:
+            raise
         except (Paced, Throttled, SessionRefused) as failure:
             self._put_off(failure)
         except NOT_SENT as failure:

@@ -13,6 +13,7 @@ import datetime as dt
 import re
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -84,14 +85,16 @@ def session(
     actor: Actor,
     patience: float = PATIENCE,
     insists: bool = False,
+    also: Callable[[], None] | None = None,
 ) -> ApiSession:
     """
     What `tokens.broker.session` gives, for calls that keep to what Microsoft and our own limits allow.
 
+    `also` is asked before each send, as `tokens.broker.session` says.
     Who `insists` asks even where Microsoft asked for patience before: a person at a console, who sees the answer.
     """
     traffic = PartnersTraffic(token.partner.cloud, token.partner_id, audience, patience, insists)
-    return broker.session(token, audience, purpose=purpose, actor=actor, traffic=traffic, is_stale=_is_stale)
+    return broker.session(token, audience, purpose=purpose, actor=actor, traffic=traffic, is_stale=_is_stale, also=also)
 
 
 def _is_stale(refused: requests.Response) -> bool:

@@ -6,7 +6,6 @@ from typing import Any
 from uuid import UUID
 
 from celery import Task, shared_task
-from django.conf import settings
 from django.utils import timezone
 
 from partners import (
@@ -16,6 +15,7 @@ from partners import (
     changes,
     jobs,
     lookups,
+    messages,
     pacing,
     removals,
     search_index,
@@ -28,11 +28,9 @@ HINTS = 16  # messages for one tick; workers that find more than they can do tel
 @shared_task(name="partners.dispatch", ignore_result=True)
 def dispatch(**_future: Any) -> None:
     """The tick: claim what is due and tell workers that something waits. Two ticks at once share it."""
-    # On Redis a hint whose reader died comes back after more than a turn, and must not be too old then.
-    old = 2 * settings.CPV_TURN_SECONDS + 60
     claimed = len(jobs.claim_due(limit=jobs.PER_CLAIM))
     for _ in range(min(claimed, HINTS) or jobs.is_any_claimed()):
-        work_off.apply_async(expires=old)
+        messages.work_waits()
     for lookup_id in lookups.offer_waiting():
         look_up.delay(lookup_id=str(lookup_id))
     for change_id in changes.offer_waiting():
@@ -52,10 +50,11 @@ def pulse(self: Task[..., None], **_future: Any) -> None:
 
 
 @shared_task(name="partners.work_off", bind=True, acks_late=True, ignore_result=True)
-def work_off(self: Task[..., None], **_future: Any) -> None:
+def work_off(self: Task[..., None], *, good_until: float | None = None, **_future: Any) -> None:
     """Run what is due until nothing is, or until this worker should listen to other messages."""
     jobs.works_as(self.request.hostname or "")
-    jobs.work_off(message=self.request.id or "", redelivered=_was_given_back(self))
+    if _was_given_back(self) or not messages.is_too_old(good_until):
+        jobs.work_off(message=self.request.id or "", redelivered=_was_given_back(self))
 
 
 @shared_task(name="partners.tell_alarms", ignore_result=True)

@@ -45,6 +45,7 @@ WAITS = {
     "asked_to_wait": "Microsoft asked us to wait with calls for your organisation.",
     "service_down": "Microsoft does not answer just now. One call at a time tries; the others wait.",
     "too_fast": "More calls are due than may leave in a second.",
+    "alone": "Its worker died. Such work runs one at a time, and it is its turn in a moment.",
 }
 
 

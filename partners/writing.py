@@ -40,7 +40,7 @@ class Progress:
     seen: int = 0
     expected: int | None = None
     consent: tuple[int, int] | list[int] = (0, 0)  # a token's row and its generation
-    is_whole: bool = True  # nothing was left out, and all of it was read under one consent
+    is_whole: bool = True  # nothing was left out
     is_trusted: bool = False  # a page that is as it was is not read
     is_first: bool = False  # the mirror had no row
     is_changed: bool = False  # a page differs from what it was
@@ -56,12 +56,16 @@ class Progress:
 
     @classmethod
     def of(cls, work: jobs.Work, mirror: Mirror[Any]) -> Progress:
-        """What an earlier turn left, or the start."""
+        """
+        What an earlier turn left, or the start; also where the partner agreed anew since, maybe by another account.
+
+        What two accounts were shown is no whole list, and nothing could be concluded from it; a few pages more are.
+        """
         kept = work.job.cursor
         if "is_whole" in kept:
             progress = cls(**{name: value for name, value in kept.items() if name in cls.__dataclass_fields__})
-            progress.is_whole &= list(progress.consent) == consent_of(work)
-            return progress
+            if list(progress.consent) == consent_of(work):
+                return progress
         return cls.start(work, mirror)
 
     @classmethod

@@ -302,6 +302,8 @@ def _spoiled(response: Response, fault: Fault, ask: Ask) -> Response:
     if fault.kind == "cut":
         pieces = [data[: len(data) // 2]]  # of what Content-Length says
     if fault.kind == "drip":
+        if fault.seconds > ask.world.hang_seconds and ask.request.environ.get(IN_PROCESS):
+            return Response("", 504, {HANGS: fault.kind})  # nobody waits for that, and no test does
         pieces = _drops(ask.world, data, fault.seconds)
     if fault.kind == "too-many-bytes":
         size = max(fault.size or TOO_MANY_BYTES, len(data))

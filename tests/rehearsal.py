@@ -1,5 +1,5 @@
 """
-A rehearsal of production: web, two workers and two clocks on real servers, against the stand-in, by environment alone.
+A rehearsal of production: web, workers and two clocks on real servers, against the stand-in, by environment alone.
 
 Needs PostgreSQL and the message broker that is asked for; the addresses come from CPV_TEST_POSTGRES_URL and so on.
 """
@@ -30,7 +30,7 @@ WEB = {
     "KEY_VAULT_CLIENT_ID": demo.VAULT_WEB_CLIENT_ID,
     "KEY_VAULT_CLIENT_SECRET": demo.VAULT_WEB_CLIENT_SECRET,
 }
-QUEUES = {"worker-1": "work", "worker-2": "work", "worker-now": "control,interactive"}
+QUEUES = {"worker-1": "work", "worker-2": "work", "worker-control": "control", "worker-now": "interactive"}
 WORKERS, BEATS = tuple(QUEUES), ("beat-1", "beat-2")
 
 

@@ -76,17 +76,24 @@ def session(
     tenant: UUID | None = None,
     traffic: Traffic | None = None,
     is_stale: Callable[[requests.Response], bool] | None = None,
+    also: Callable[[], None] | None = None,
 ) -> ApiSession:
     """
     A session for one audience in the partner's name; `tenant` names a customer's tenant instead of the partner's own.
 
     `purpose` is a dotted word for the ledger, such as "sync.customers". `traffic` paces what leaves, tokens included.
-    `is_stale` says of which 401 to reads a new token may help.
+    `is_stale` says of which 401 to reads a new token may help. `also` is asked where the gate is, before each send and
+    once a connection was opened for it: what it raises sends nothing.
     """
     key = Key(token.pk, token.generation, audience, tenant)
 
     def wish(claims: str = "") -> Wish:
         return Wish(token, audience, purpose, actor, tenant=tenant, claims=claims)
+
+    def may_leave() -> None:
+        gate.check(token)
+        if also is not None:
+            also()
 
     def bearer() -> Secret:
         minting.refuse_purpose(wish())  # what is there already was had for another purpose
@@ -95,7 +102,7 @@ def session(
     return ApiSession(
         cloud=token.partner.cloud,
         root=cloud_of(token.partner).root(audience),
-        gate=lambda: gate.check(token),
+        gate=may_leave,
         bearer=bearer,
         forget_bearer=lambda: held.drop(key),
         bearer_with=lambda refused, claims: held.replace(key, refused, lambda: _paced_mint(wish(claims), traffic)),

@@ -19,6 +19,7 @@ from django.db.models import Case, DateTimeField, F, Value, When
 from django.utils import timezone
 
 from partners import messages, pacing
+from partners.jobs import alone
 from partners.jobs.catalogue import kind_named, kinds
 from partners.jobs.claiming import PER_CLAIM, claim_due, is_any_claimed, take_next
 from partners.jobs.schedule import dice, regular_time
@@ -76,7 +77,7 @@ def work_off(*, message: str = "", redelivered: bool = False) -> int:
             break
         ran += 1
         if ran == 1 and is_any_claimed():
-            messages.send("partners.work_off")
+            messages.work_waits()
         _run(taken, until=until)
     return ran
 
@@ -109,7 +110,7 @@ def run_first(job_id: int, *, message: str = "", redelivered: bool = False) -> N
     turn = min(SHORT_TURN, settings.CPV_TURN_SECONDS)
     run = run_job(job_id, message=message, redelivered=redelivered, turn=turn)
     if run is not None and run.error_code == TURN_OVER:
-        messages.send("partners.work_off")
+        messages.work_waits()
 
 
 # --- Taking one: all of it in one transaction -----------------------------------------------------------------------
@@ -138,9 +139,9 @@ def _take(job_id: int, *, message: str, redelivered: bool, insists: bool) -> Tak
 
 
 def _taken(job: Job, *, insists: bool = False) -> Taken | None:
-    """The job with what it needs; None when it is held instead, because nobody who took it came far."""
+    """The job with what it needs; None when it is held instead, because nobody who took it came far, or has to wait."""
     known, now = kinds().get(job.kind), timezone.now()
-    if not _is_left_well(job, now):
+    if not _is_left_well(job, now) or alone.has_to_wait(job):
         return None
     token = current_token(job.partner)
     held_up = pacing.hold_up(job.partner, known.audience) if known and not insists else None
@@ -153,7 +154,8 @@ def _taken(job: Job, *, insists: bool = False) -> Taken | None:
 def _is_left_well(job: Job, now: dt.datetime) -> bool:
     """
     End the run that a worker left behind, if one did; a job whose worker dies each time before a page is written ends
-    up held, as it may well be the reason. False when it is now.
+    up held, as it may well be the reason. False when it is now. From the first time on it runs apart from others
+    whose worker died (`alone`): what only was beside it ends well then, and its count begins anew.
     """
     left = Run.objects.filter(job=job, outcome=Run.Outcome.RUNNING)
     pages = list(left.values_list("pages", flat=True))
@@ -163,8 +165,8 @@ def _is_left_well(job: Job, now: dt.datetime) -> bool:
     left.update(outcome=Run.Outcome.TAKEN_OVER, finished_at=now, **lost)
     if any(pages):
         return True
-    job.failures += 1
-    Job.objects.filter(pk=job.pk).update(failures=job.failures)
+    job.failures, job.suspected_at = job.failures + 1, now
+    Job.objects.filter(pk=job.pk).update(failures=job.failures, suspected_at=now)
     if job.failures < TOO_OFTEN[Run.Outcome.TAKEN_OVER]:
         return True
     Job.objects.filter(pk=job.pk).update(
@@ -290,6 +292,7 @@ def _finish(taken: Taken, ending: Ending) -> None:
             leased_until=None,
             lease_message="",
             cancelled_at=None,
+            suspected_at=None,
             wait_code="",
             failures=failures,
             # The row's own: what `Work.keep` noted in memory may have been rolled back since.

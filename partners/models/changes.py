@@ -21,7 +21,7 @@ SAME_ID_LIFE = dt.timedelta(
     minutes=5
 )  # so long the same request is sent again; no document says how long Microsoft knows
 GIVEN_UP_AFTER = dt.timedelta(hours=24)  # of looking whether it took effect
-TAKEN_FOR = dt.timedelta(seconds=60)  # longer than a request may last
+TAKEN_FOR = dt.timedelta(seconds=60)  # longer than a request may last, with the opening of its connection
 OFFERED_FOR = dt.timedelta(seconds=10)
 KEEP = dt.timedelta(days=400)  # what was sent; what nobody confirmed goes after a day
 
@@ -199,6 +199,11 @@ class Change(models.Model):
         """Write facts and keep it for another minute; False when it was taken over, and nothing more may be sent."""
         return self._held(taken_until=timezone.now() + TAKEN_FOR, **facts)
 
+    def still_holds(self) -> bool:
+        """Keep it for another minute; False when it was taken over. Facts are not read anew, as `hold` does."""
+        until = timezone.now() + TAKEN_FOR
+        return self._ours().update(taken_until=until) == 1
+
     def let_go(self, *, wait: float | None = None, **facts: Any) -> bool:
         """Write facts and give it back; for `wait` seconds nobody takes it. False when it was taken over."""
         now = timezone.now()
@@ -210,7 +215,10 @@ class Change(models.Model):
         return self._held(ended_at=timezone.now(), outcome=outcome, taken_until=None, sealed_request="", **facts)
 
     def _held(self, **facts: Any) -> bool:
-        return self._mine(Change.objects.filter(pk=self.pk, fence=self.fence, ended_at=None), **facts)
+        return self._mine(self._ours(), **facts)
+
+    def _ours(self) -> ChangeQuerySet:
+        return Change.objects.filter(pk=self.pk, fence=self.fence, ended_at=None)
 
     def _mine(self, rows: ChangeQuerySet, **facts: Any) -> bool:
         written = rows.update(**facts) == 1

@@ -34,6 +34,7 @@ class Job(models.Model):
 
     `claimed_until` and `turn` are the dispatcher's: the job waits for a worker, and comes after all of a lower turn.
     `wait_code` says what a job that is not running waits for, where that is nothing a run of its own found out.
+    `suspected_at` is when its worker died last, and it may be the reason; it is None again once a run of it ended.
     """
 
     partner = models.ForeignKey(Partner, models.CASCADE, related_name="jobs", db_index=False)
@@ -51,6 +52,7 @@ class Job(models.Model):
     paused_at = models.DateTimeField(null=True, blank=True)
     cancelled_at = models.DateTimeField(null=True, blank=True)
     quarantined_at = models.DateTimeField(null=True, blank=True)
+    suspected_at = models.DateTimeField(null=True, blank=True)
 
     objects = JobQuerySet.as_manager()
 
@@ -131,7 +133,7 @@ class Job(models.Model):
     def mark_released(self) -> bool:
         """Let a job that failed too often try again, with a clean slate; False when it was not held."""
         held = Job.objects.filter(pk=self.pk, quarantined_at__isnull=False)
-        return held.update(next_run_at=timezone.now(), failures=0, **AT_LIBERTY) == 1
+        return held.update(next_run_at=timezone.now(), failures=0, suspected_at=None, **AT_LIBERTY) == 1
 
 
 class RunQuerySet(OfOnePartner, models.QuerySet["Run"]):

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from cpvpanel import messagebroker
+from cpvpanel.management.commands import runlocal
+from tests import rehearsal
 
 FOLDER = Path("messages")
 
@@ -50,3 +52,11 @@ def test_with_a_key_only_signed_messages_are_sent_and_taken(url):
 
 def test_an_unknown_kind_is_known_as_unknown():
     assert messagebroker.kind_of("sqs://") == ""
+
+
+def test_each_queue_has_workers_of_its_own_so_that_no_flood_of_one_delays_another(settings, tmp_path):
+    settings.VAR_DIR = tmp_path
+    here = [child.argv[child.argv.index("-Q") + 1] for child in runlocal.product() if "-Q" in child.argv]
+
+    assert sorted(here) == sorted(messagebroker.QUEUES)
+    assert set(rehearsal.QUEUES.values()) == set(messagebroker.QUEUES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import json
 import uuid
 
@@ -21,7 +22,7 @@ from tests.journeys.changing import Ground, page, tick, work
 from tests.journeys.colleagues import add, portal_of
 from tests.pretend import text_of
 from tests.statements import asked
-from tokens import broker
+from tokens import broker, outside
 from tokens.models import AuditEvent, Halt, TokenUse
 
 pytestmark = pytest.mark.django_db
@@ -709,6 +710,15 @@ def test_a_change_that_waits_can_be_taken_back(here):
     assert ended(change) == ("stopped", "taken_back")
 
 
+def test_what_was_sent_and_not_heard_of_can_not_be_taken_back(here):
+    here.world.fail("partnercenter", "timeout-before", method="PATCH", times=1)
+    change = here.confirmed()
+    work()
+
+    assert "too late to take it back" in text_of(here.post(change, "back"))
+    assert ended(change) == ("", "")
+
+
 def test_throttling_after_an_unheard_answer_does_not_make_it_unsent(here):
     here.world.fail("partnercenter", "timeout-before", method="PATCH", times=1)
     here.world.fail("partnercenter", "throttled", method="PATCH", times=1, retry_after=5)
@@ -728,6 +738,36 @@ def test_a_claims_challenge_is_answered_within_the_same_request(here):
     assert ended(change) == ("done", "")
     assert here.effects == 1
     assert [call.headers["Ms-Requestid"] for call in here.patches] == [str(change.request_id)] * 2
+
+
+@pytest.mark.parametrize("when", ["a token comes late", "a connection opens late"])
+def test_a_worker_that_was_taken_over_while_it_waited_sends_nothing_any_more(here, when):
+    """Neither the id nor the mark would save us: it is the fence that does."""
+    here.world.book.forgets_requests, here.world.book.enforces_etag = True, False
+    change = here.confirmed()
+
+    def another_worker_goes_on(*_seconds) -> None:
+        if here.patches or when == "a connection opens late":
+            here.world.latency.clear()
+            adapter.while_opening = None
+            here.clock.shift(61)
+            assert Change.objects.get(pk=change.pk).take()
+
+    adapter = outside.network("global").session.get_adapter("https://anywhere")
+    if when == "a token comes late":
+        here.world.fail("partnercenter", "claims", method="PATCH")
+        here.world.latency["entra"], here.world.sleep = 60, another_worker_goes_on
+    else:
+        opened = itertools.count()  # first one for the look, then one for the change
+        adapter.while_opening = lambda: next(opened) and another_worker_goes_on()
+    work()
+    late = len(here.patches)
+    adapter.while_opening = None
+    here.settle(change)
+
+    assert late == (1 if when == "a token comes late" else 0)
+    assert ended(change) == ("done", "")
+    assert here.effects == 1
 
 
 def test_a_stop_after_an_unheard_answer_is_waited_out_and_then_looked_at(here):

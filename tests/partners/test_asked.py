@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import datetime as dt
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+import time_machine
+from django.db import connection, transaction
 from django.utils import timezone
 
-from partners import jobs
-from partners.jobs import claiming, running
+from partners import jobs, workboard
+from partners.jobs import alone, claiming, running
 from partners.jobs.running import TOO_OFTEN
 from partners.models import Job, Partner, Run
 from sandbox.world import World
+from tests.live import until
+from tests.partners.test_lifecycle import somebody_waits_for_a_turn
 from tests.partners.test_runs import a_job, a_partner, customers_of, during_the_next_call, run
 from tokens.actors import SYSTEM
 from tokens.http import Unreachable
@@ -237,6 +242,88 @@ def test_a_job_whose_worker_dies_each_time_is_held(connected_partner: Connect) -
     assert Run.objects.get(job=other).outcome == "done"
     assert jobs.release(job, by=SYSTEM)
     assert run(job).outcome == "done"
+
+
+def die(*held: Job) -> None:
+    """A worker is no more that held these jobs."""
+    Job.objects.filter(pk__in=[job.pk for job in held]).update(leased_until=timezone.now())
+
+
+def is_taken(job: Job) -> bool:
+    return running._take(job.pk, message="", redelivered=False, insists=False) is not None
+
+
+def test_who_only_stood_beside_a_job_that_kills_workers_is_not_held(connected_partner: Connect, world: World) -> None:
+    killer = customers_of(connected_partner())
+    beside = [a_job(killer.partner, "customers", lane=lane) for lane in (1, 2)]
+    assert all(is_taken(job) for job in (killer, *beside))
+    die(killer, *beside)  # and all three wrote nothing
+
+    for _ in range(TOO_OFTEN[Run.Outcome.TAKEN_OVER] - 1):
+        assert is_taken(killer)
+        assert not any(is_taken(job) for job in beside), "they died together, and would again"
+        die(killer)
+    assert not is_taken(killer)
+    with time_machine.travel(timezone.now() + alone.AGAIN_IN):
+        ended = [run(job) for job in beside]
+
+    killer.refresh_from_db()
+    assert killer.quarantined_at
+    assert [(one.outcome, job.failures, job.suspected_at) for one, job in zip(ended, beside, strict=True)] == [
+        ("done", 0, None)
+    ] * 2
+
+
+def test_of_those_that_died_together_the_next_begins_when_one_has_written_a_page(connected_partner: Connect) -> None:
+    first = customers_of(connected_partner())
+    second = a_job(first.partner, "customers", lane=1)
+    assert is_taken(first)
+    assert is_taken(second)
+    die(first, second)
+    assert is_taken(first)
+    assert not is_taken(second)
+    second.refresh_from_db()
+    assert (second.wait_code, second.leased_until) == ("alone", None)
+    assert "one at a time" in workboard.WAITS[second.wait_code]
+
+    Run.objects.filter(job=first, outcome="running").update(pages=1)
+    with time_machine.travel(timezone.now() + alone.AGAIN_IN):
+        assert is_taken(second)
+
+
+def test_others_are_not_held_up_by_those_that_died(connected_partner: Connect) -> None:
+    first = customers_of(connected_partner())
+    assert is_taken(first)
+    die(first)
+    assert is_taken(first)
+
+    assert is_taken(a_job(first.partner, "customers", lane=1))
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_two_that_died_together_and_are_taken_at_the_same_moment_do_not_both_run(connected_partner: Connect) -> None:
+    first = customers_of(connected_partner())
+    second = a_job(first.partner, "customers", lane=1)
+    assert is_taken(first)
+    assert is_taken(second)
+    die(first, second)
+    began: list[bool] = []
+
+    def another_worker() -> None:
+        try:
+            began.append(is_taken(second))
+        finally:
+            connection.close()
+
+    other = threading.Thread(target=another_worker)
+    with transaction.atomic():
+        assert is_taken(first)
+        other.start()
+        until(somebody_waits_for_a_turn, what="the other worker waits")
+    other.join()
+
+    assert began == [False]
 
 
 def test_a_worker_that_dies_after_it_wrote_something_is_no_failure_of_the_job(connected_partner: Connect) -> None:

@@ -9,15 +9,18 @@ from typing import Any
 
 import pytest
 import time_machine
+from django.test import Client
 from django.utils import timezone
 
+from consent import invitations
 from partners import jobs, removals
 from partners.models import ListState, Partner, Run
 from sandbox.directory import Tenant
 from sandbox.world import World
+from tests.pretend import Person, admin_agent
 from tokens import broker
 from tokens.actors import SYSTEM
-from tokens.models import AuditEvent
+from tokens.models import AuditEvent, RefreshToken
 
 pytestmark = pytest.mark.django_db
 Connect = Callable[..., Partner]
@@ -195,6 +198,28 @@ def test_a_few_or_a_tenth_may_be_missing_at_once(
 
     assert (state(partner).held_at is not None) == is_held
     assert partner.customers.exclude(missing_since=None).count() == (0 if is_held else missing)
+
+
+def test_who_agrees_anew_between_two_turns_has_the_whole_list_read_at_once(
+    connected_partner: Connect, world: World, clock: Any, settings: Any
+) -> None:
+    partner = connected_partner(customers=5_600)  # more than is written together
+    sync(partner)
+    leave(world, partner, 0, 1)
+    settings.CPV_TURN_SECONDS = -1
+    assert sync(partner).outcome == "waiting"
+    settings.CPV_TURN_SECONDS = 600
+
+    RefreshToken.objects.current().get().mark_refused("needs_consent", code="AADSTS50173")
+    _, url = invitations.invite(partner=partner, by=SYSTEM)
+    Person(Client(), world).connect(url, admin_agent(of(world, partner)))
+    job = partner.jobs.get(kind="customers")
+    assert job.pk in jobs.claim_due(), "whoever agrees anew does not wait for the next regular run"
+    ended = jobs.run_job(job.pk)
+
+    assert ended
+    assert (ended.outcome, ended.pages, ended.seen, ended.expected) == ("done", 12, 5_598, 5_598), "from the first page"
+    assert partner.customers.exclude(missing_since=None).count() == 2, "and it is concluded who is missing"
 
 
 def test_a_list_with_nobody_known_on_it_is_taken_once_after_somebody_said_so(

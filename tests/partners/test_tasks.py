@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import uuid
+
 import pytest
+import time_machine
 from django.utils import timezone
 
+from consent.tasks import send_notice
 from cpvpanel.celery import app
-from partners import tasks
+from partners import messages, tasks
 from partners.models import Job, Run
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -35,7 +40,7 @@ def test_the_tick_hints_that_something_waits_as_long_as_it_does(queue):
     tasks.dispatch()
     tasks.dispatch()
 
-    assert [read(queue) for _ in range(2)] == [("partners.work_off", {})] * 2
+    assert [read(queue)[0] for _ in range(2)] == ["partners.work_off"] * 2
     Job.objects.update(next_run_at=None, claimed_until=None)
     tasks.dispatch()
     assert queue.qsize() == 0
@@ -46,6 +51,45 @@ def test_a_hint_runs_what_is_due_and_a_second_one_finds_it_done(member):
 
     tasks.work_off.apply(kwargs={"from_a_newer_release": True})
     tasks.work_off.apply()
+
+    assert [run.outcome for run in Run.objects.all()] == ["done"]
+
+
+def as_a_worker_would(queue):
+    """Read what waits, in its order, and do it; the names of what was done."""
+    done = []
+    while queue.qsize():
+        task, ids = read(queue)
+        app.tasks[task].apply(kwargs=ids)
+        done.append(task)
+    return done
+
+
+def test_a_flood_of_old_hints_is_passed_over_and_grows_no_new_ones(queue, connected_partner):
+    for number in range(3):
+        connected_partner(tenant_id=str(uuid.UUID(int=9 + number)), name=f"Partner {number}")
+    for _ in range(200):
+        messages.work_waits()
+    send_notice.delay(notice_id=0)
+
+    with time_machine.travel(timezone.now() + dt.timedelta(seconds=messages.HINT_LIFE + 1)):
+        Job.objects.update(next_run_at=timezone.now(), claimed_until=None)
+        assert as_a_worker_would(queue) == ["partners.work_off"] * 200 + ["consent.send_notice"]
+        assert not Run.objects.exists()
+        tasks.dispatch()
+        as_a_worker_would(queue)
+
+    assert [run.outcome for run in Run.objects.all()] == ["done"] * 4, "a new one has it done"
+
+
+def test_an_old_hint_that_its_dead_reader_gave_back_is_followed(queue):
+    messages.work_waits()
+    Job.objects.update(next_run_at=timezone.now(), claimed_until=None)
+
+    with time_machine.travel(timezone.now() + dt.timedelta(seconds=messages.HINT_LIFE + 1)):
+        tasks.work_off.push_request(id="m1", delivery_info={"redelivered": True})
+        tasks.work_off.run(**queue.get(timeout=2).payload[1])
+        tasks.work_off.pop_request()
 
     assert [run.outcome for run in Run.objects.all()] == ["done"]
 

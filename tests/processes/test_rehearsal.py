@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import kombu
 import pytest
@@ -299,32 +300,89 @@ print(json.dumps("sent"))
 LANES = """
 INSERT INTO partners_job
     (partner_id, kind, lane, next_run_at, turn, lease_message, fence, "cursor", failures, wait_code)
-SELECT id, 'customers', lane, now(), 1, '', 0, '{}', 0, '' FROM partners_partner, generate_series(1, 48) lane
+SELECT id, 'customers', lane, now(), 1, '', 0, '{}', 0, '' FROM partners_partner, generate_series(1, 200) lane
 WHERE name = 'Contoso'
 """
+RUNNING_LANES = "SELECT 1 FROM partners_job WHERE leased_until > now() AND lane > 0"
+
+
+@contextmanager
+def lanes_to_read(stack: Rehearsal) -> Iterator[None]:
+    """More of Contoso's lists to read, all of them due, than there are threads; at the end there are none."""
+    stack.rows(LANES)
+    try:
+        yield
+    finally:
+        stack.rows("UPDATE partners_job SET paused_at = now() WHERE lane > 0")
+        until(lambda: not stack.rows(RUNNING_LANES), 60, what="the flood is over")
+        stack.rows("DELETE FROM partners_run WHERE job_id IN (SELECT id FROM partners_job WHERE lane > 0)")
+        stack.rows("DELETE FROM partners_job WHERE lane > 0")
 
 
 def test_a_flood_of_work_delays_no_question_of_a_member(stack, connected):
     """Every thread of every worker for `work` is taken, and hundreds of messages wait before them."""
     visitor = connected["Contoso"]
     customer = re.findall(r'<a href="(/customers/[0-9a-f-]{36}/)"', visitor.get("/customers/").text)[0]
-    running = "SELECT 1 FROM partners_job WHERE leased_until > now() AND lane > 0"
-    stack.rows(LANES)
-    stack.python(FLOOD)
-    until(lambda: len(stack.rows(running)) >= 8, what="all threads of both workers are taken")
+    with lanes_to_read(stack):
+        stack.python(FLOOD)
+        until(lambda: len(stack.rows(RUNNING_LANES)) >= 8, what="all threads of both workers are taken")
 
-    asked = time.monotonic()
-    answer = visitor.post(f"{customer}users", read_at=customer)
-    page = answer.headers["Location"].partition("#")[0]
-    until(lambda: "Asking Microsoft" not in visitor.get(page).text, what="the answer comes")
-    took, left = time.monotonic() - asked, len(stack.rows(running))
+        asked = time.monotonic()
+        answer = visitor.post(f"{customer}users", read_at=customer)
+        page = answer.headers["Location"].partition("#")[0]
+        until(lambda: "Asking Microsoft" not in visitor.get(page).text, what="the answer comes")
+        took, left = time.monotonic() - asked, len(stack.rows(RUNNING_LANES))
 
-    stack.rows("UPDATE partners_job SET paused_at = now() WHERE lane > 0")
-    until(lambda: not stack.rows(running), 60, what="the flood is over")
-    stack.rows("DELETE FROM partners_run WHERE job_id IN (SELECT id FROM partners_job WHERE lane > 0)")
-    stack.rows("DELETE FROM partners_job WHERE lane > 0")
-    assert left >= 8, "the flood lasted longer than the question"
-    assert took < 10
+        assert left >= 8, "the flood lasted longer than the question"
+        assert took < 10
+
+
+FLOOD_AT_SCREENS = """
+import json
+from celery import current_app
+from partners.models import Job
+lanes = list(Job.objects.filter(kind="customers", lane__gt=0).values_list("pk", flat=True)) * 6
+for job_id in lanes:
+    current_app.send_task("partners.run_job", kwargs={"job_id": job_id}, ignore_result=True)
+print(json.dumps(len(lanes)))
+"""
+CLOSE = """
+import json
+from celery import current_app
+print(json.dumps(current_app.send_task("tokens.close_stopped", ignore_result=True).id))
+"""
+
+
+def test_a_flood_of_what_people_wait_for_delays_no_stop(stack, connected):
+    with lanes_to_read(stack):
+        stack.python(FLOOD_AT_SCREENS)
+        until(lambda: len(stack.rows(RUNNING_LANES)) >= 8, 60, what="the workers are busy")
+
+        asked = time.monotonic()
+        message = stack.python(CLOSE)
+        until(lambda: f"close_stopped[{message}] succeeded" in worker_logs(stack), what="the secrets are closed")
+        took, left = time.monotonic() - asked, len(stack.rows(RUNNING_LANES))
+
+        assert left, "the flood lasted longer"
+        assert took < 10
+
+
+OLD_HINTS = """
+import json
+from celery import current_app
+for _ in range(300):
+    current_app.send_task("partners.work_off", kwargs={"good_until": 1.0}, ignore_result=True)
+print(json.dumps(current_app.send_task("consent.send_notice", kwargs={"notice_id": 0}, ignore_result=True).id))
+"""
+
+
+def test_hints_of_long_ago_hold_up_no_mail(stack, connected):
+    """There is work for all of them; followed one after another they would take minutes."""
+    with lanes_to_read(stack):
+        message = stack.python(OLD_HINTS)
+        until(lambda: f"send_notice[{message}] succeeded" in worker_logs(stack), 30, what="the mail is looked at")
+
+        assert stack.rows("SELECT 1 FROM partners_job WHERE lane > 0 AND next_run_at <= now()")
 
 
 def test_a_wiped_message_broker_costs_a_tick(stack, connected, kind):

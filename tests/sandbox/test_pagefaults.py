@@ -120,12 +120,22 @@ def test_plain_refusals(world: World, browser: Browser, token: str, kind: str, s
 
 def test_a_page_in_drops_comes_whole_but_late(world: World, browser: Browser, token: str, clock: Clock) -> None:
     sound = browser.get(LIST, token).content
-    world.fail("partnercenter", "drip", seconds=40)
+    world.fail("partnercenter", "drip", seconds=25)
 
     answer = browser.get(LIST, token)
 
     assert answer.content == sound
-    assert sum(clock.slept) == pytest.approx(40, abs=0.5)
+    assert sum(clock.slept) == pytest.approx(25, abs=0.5)
+
+
+def test_a_page_that_drips_for_longer_than_anybody_waits_is_a_timeout_for_which_no_test_waits(
+    world: World, browser: Browser, token: str, clock: Clock
+) -> None:
+    world.fail("partnercenter", "drip", seconds=world.hang_seconds + 1)
+
+    with pytest.raises(requests.exceptions.ReadTimeout):
+        browser.get(LIST, token)
+    assert clock.slept == []
 
 
 def test_a_connection_that_breaks_in_the_middle_is_no_answer(world: World, browser: Browser, token: str) -> None:

@@ -98,7 +98,7 @@ def product() -> Iterator[Child]:
 
     celery = [sys.executable, "-m", "celery", "-A", "cpvpanel"]
     quiet = ["--without-mingle", "--without-gossip", "-l", "INFO"]
-    for name, queues in (("worker", "work"), ("worker-now", "control,interactive")):
+    for name, queues in (("worker", "work"), ("worker-control", "control"), ("worker-now", "interactive")):
         worker = ["worker", "--pool", "threads", "-c", "4", "-Q", queues, "-n", f"{name}@%h"]
         yield Child(name, [*celery, *worker, *quiet], {**env, "CPV_ROLE": "worker"})
     yield Child(
