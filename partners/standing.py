@@ -202,7 +202,4 @@ def current_token(partner: Partner) -> RefreshToken | None:
     fetched: Iterable[RefreshToken] | None = getattr(partner, "current_tokens", None)
     if fetched is not None:
         return next(iter(fetched), None)
-    token = RefreshToken.objects.current().select_related("consent").filter(partner=partner).first()
-    if token is not None:
-        token.partner = partner
-    return token
+    return RefreshToken.objects.current().select_related("consent", "partner").filter(partner=partner).first()

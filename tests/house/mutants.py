@@ -73,6 +73,7 @@ def _name(code: CodeType) -> str:
 def _living() -> dict[tuple[str, str], list[FunctionType]]:
     """Every function of the product by file and name: methods, what decorators hold, closures of each page."""
     found: dict[tuple[str, str], list[FunctionType]] = {}
+    gc.unfreeze()  # what the product froze would not be among the objects
     for there in gc.get_objects():
         if type(there) is FunctionType and str(there.__module__).partition(".")[0] in ROOMS:
             found.setdefault((there.__code__.co_filename, _name(there.__code__)), []).append(there)
