@@ -127,14 +127,15 @@ def customer(request: PartnerRequest, tenant_id: UUID) -> HttpResponse:
     look = None
     if wanted and request.method == "GET":  # a HEAD must not use up the answer
         look = lookups.take(lookup) if lookup else lookups.gone()
-    is_borrowed = request.member.pk is None  # staff who were lent a look see who the customers are, and no more
-    licences = [] if is_borrowed else holdings.licences(customer)
+    # Staff who were lent a look see who the customers are, and no more; who waits for an answer waits for it alone.
+    are_shown = request.member.pk is not None and not wanted
+    licences = holdings.licences(customer) if are_shown else []
     context = {
         "customer": customer,
         "as_of": found.as_of,
         "licences": licences[: holdings.AT_MOST],
         "at_most": holdings.AT_MOST if len(licences) > holdings.AT_MOST else 0,
-        "licences_read": None if is_borrowed else holdings.licences_of(found),
+        "licences_read": holdings.licences_of(found) if are_shown else None,
         "users_read": holdings.users_of(found) if sees_users else None,
         "standing": standing(partner, current_token(partner)),
         "look": look,

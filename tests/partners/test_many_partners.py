@@ -71,7 +71,7 @@ FAULTS = (
     pc("400", "failed", "2000"),
     pc("404", "failed", "1000"),
     # It does not let us
-    pc("unauthorized", "refused", "400"),
+    pc("unauthorized", "refused", "401/400"),
     pc("forbidden", "refused", "2032"),
     pc("claims-again", "refused", "claims-challenge"),
     pc("mfa", "refused", "900421", state="mfa_missing"),
