@@ -26,6 +26,7 @@ ACROSS = {
     "the audit of all": "tokens/audit_chain.py",
     "the desk": "cpvpanel/desk.py",
     "the first look": "cpvpanel/demo.py",
+    "the gate's question is put into words": "tokens/gate.py",
     "tidying changes": "partners/changes.py",
     "tidying consent": "consent/tasks.py",
     "tidying paces": "partners/pacing.py",

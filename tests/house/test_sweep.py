@@ -102,7 +102,7 @@ def test_a_row_of_the_victim_that_changes_or_comes_or_goes_is_noticed_in_every_t
                 model._base_manager.filter(pk=row.pk).update(**{canary.column: "another"})
                 assert any("changed" in said for said in ground.changed(replace(ground.owner, may_change=frozenset())))
             model._base_manager.filter(pk=row.pk)._raw_delete(DEFAULT_DB_ALIAS)
-        assert f"{model._meta.label} {row.pk} is gone" in ground.changed(ground.owner)
+            assert f"{model._meta.label} {row.pk} is gone" in ground.changed(ground.owner)
         assert ground.changed(ground.owner) == [], "and afterwards all is as it was"
 
 

@@ -300,16 +300,16 @@ print(json.dumps("sent"))
 LANES = """
 INSERT INTO partners_job
     (partner_id, kind, lane, next_run_at, turn, lease_message, fence, "cursor", failures, wait_code)
-SELECT id, 'customers', lane, now(), 1, '', 0, '{}', 0, '' FROM partners_partner, generate_series(1, 200) lane
+SELECT id, 'customers', lane, now(), 1, '', 0, '{}', 0, '' FROM partners_partner, generate_series(1, %s) lane
 WHERE name = 'Contoso'
 """
 RUNNING_LANES = "SELECT 1 FROM partners_job WHERE leased_until > now() AND lane > 0"
 
 
 @contextmanager
-def lanes_to_read(stack: Rehearsal) -> Iterator[None]:
+def lanes_to_read(stack: Rehearsal, number: int = 200) -> Iterator[None]:
     """More of Contoso's lists to read, all of them due, than there are threads; at the end there are none."""
-    stack.rows(LANES)
+    stack.rows(LANES, number)
     try:
         yield
     finally:
@@ -378,9 +378,9 @@ print(json.dumps(current_app.send_task("consent.send_notice", kwargs={"notice_id
 
 def test_hints_of_long_ago_hold_up_no_mail(stack, connected):
     """There is work for all of them; followed one after another they would take minutes."""
-    with lanes_to_read(stack):
+    with lanes_to_read(stack, 2_000):
         message = stack.python(OLD_HINTS)
-        until(lambda: f"send_notice[{message}] succeeded" in worker_logs(stack), 30, what="the mail is looked at")
+        until(lambda: f"send_notice[{message}] succeeded" in worker_logs(stack), 90, what="the mail is looked at")
 
         assert stack.rows("SELECT 1 FROM partners_job WHERE lane > 0 AND next_run_at <= now()")
 
