@@ -46,8 +46,8 @@ def check(token: RefreshToken) -> None:
 
 def _is_live(token: RefreshToken) -> bool:
     question, places = _question(connection.vendor)
-    now = connection.ops.adapt_datetimefield_value(timezone.now())
-    asked = {_PK: token.pk, _GENERATION: token.generation, _PARTNER: token.partner_id, _now(connection.vendor): now}
+    said, now = map(connection.ops.adapt_datetimefield_value, (_NOW, timezone.now()))
+    asked = {_PK: token.pk, _GENERATION: token.generation, _PARTNER: token.partner_id, said: now}
     with connection.cursor() as cursor:
         cursor.execute(question, [asked.get(place, place) for place in places])
         return cursor.fetchone() is not None
@@ -55,10 +55,6 @@ def _is_live(token: RefreshToken) -> bool:
 
 # What stands in the question for what is asked about.
 _PK, _GENERATION, _PARTNER, _NOW = 2**62, 2**31 - 2, 2**61, dt.datetime(9999, 1, 1, tzinfo=dt.UTC)
-
-
-def _now(_vendor: str) -> Any:
-    return connection.ops.adapt_datetimefield_value(_NOW)
 
 
 @cache
