@@ -31,7 +31,7 @@ from partners.models import Partner  # noqa: E402
 from tokens.tenancy import system_scope  # noqa: E402
 
 PEER_QUEUE = "cpv-bench-peer"
-QUEUES = ("work", "control", "interactive", PEER_QUEUE)
+QUEUES = ("work", "control", "interactive", "mail", PEER_QUEUE)
 LANES = 16
 LONGEST = 120.0  # seconds
 

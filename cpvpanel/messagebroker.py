@@ -16,14 +16,16 @@ from kombu import Exchange, Queue
 WORK = "work"  # what is due, for all partners
 CONTROL = "control"  # the clock, and what must not wait: stops, secrets, sign-ins
 INTERACTIVE = "interactive"  # somebody waits for it at a screen
-QUEUES = (WORK, CONTROL, INTERACTIVE)
+MAIL = "mail"  # a mail server that does not answer holds up mail alone
+QUEUES = (WORK, CONTROL, INTERACTIVE, MAIL)
 ROUTES = {
     "partners.run_job": INTERACTIVE,
     "partners.look_up": INTERACTIVE,
     "partners.make_change": INTERACTIVE,
     "partners.work_off": WORK,
     "partners.index_customers": WORK,
-    "consent.send_notice": WORK,
+    "partners.tell_alarms": MAIL,
+    "consent.send_notice": MAIL,
 }  # all else comes from the clock, or is about tokens
 KINDS = {"filequeue": "files", "amqp": "rabbitmq", "amqps": "rabbitmq", "redis": "redis", "rediss": "redis"}
 DELIVERIES = 5  # a message whose readers keep dying is dropped after so many; its row is offered again anyway

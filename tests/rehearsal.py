@@ -30,7 +30,13 @@ WEB = {
     "KEY_VAULT_CLIENT_ID": demo.VAULT_WEB_CLIENT_ID,
     "KEY_VAULT_CLIENT_SECRET": demo.VAULT_WEB_CLIENT_SECRET,
 }
-QUEUES = {"worker-1": "work", "worker-2": "work", "worker-control": "control", "worker-now": "interactive"}
+QUEUES = {
+    "worker-1": "work",
+    "worker-2": "work",
+    "worker-control": "control",
+    "worker-now": "interactive",
+    "worker-mail": "mail",
+}
 WORKERS, BEATS = tuple(QUEUES), ("beat-1", "beat-2")
 
 

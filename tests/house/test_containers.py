@@ -51,7 +51,7 @@ def test_it_follows_the_compose_specification():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-WORKERS = ("worker", "worker-control", "worker-now")
+WORKERS = ("worker", "worker-control", "worker-now", "worker-mail")
 
 
 def test_these_and_no_others():

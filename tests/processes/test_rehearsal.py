@@ -367,6 +367,24 @@ def test_a_flood_of_what_people_wait_for_delays_no_stop(stack, connected):
         assert took < 10
 
 
+MAIL = """
+import json
+from celery import current_app
+print(json.dumps(current_app.send_task("consent.send_notice", kwargs={"notice_id": 0}, ignore_result=True).id))
+"""
+
+
+def test_work_without_end_delays_no_mail(stack, connected):
+    with lanes_to_read(stack):
+        stack.python(FLOOD)
+        until(lambda: len(stack.rows(RUNNING_LANES)) >= 8, what="all threads of both workers are taken")
+
+        message = stack.python(MAIL)
+        until(lambda: f"send_notice[{message}] succeeded" in worker_logs(stack), 10, what="the mail is looked at")
+
+        assert len(stack.rows(RUNNING_LANES)) >= 8, "the flood lasted longer than the mail took"
+
+
 def test_a_wiped_message_broker_costs_a_tick(stack, connected, kind):
     wipe_in_the_middle(stack, kind)
 

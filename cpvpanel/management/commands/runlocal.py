@@ -98,8 +98,9 @@ def product() -> Iterator[Child]:
 
     celery = [sys.executable, "-m", "celery", "-A", "cpvpanel"]
     quiet = ["--without-mingle", "--without-gossip", "-l", "INFO"]
-    for name, queues in (("worker", "work"), ("worker-control", "control"), ("worker-now", "interactive")):
-        worker = ["worker", "--pool", "threads", "-c", "4", "-Q", queues, "-n", f"{name}@%h"]
+    workers = {"worker": "work", "worker-control": "control", "worker-now": "interactive", "worker-mail": "mail"}
+    for name, queue in workers.items():
+        worker = ["worker", "--pool", "threads", "-c", "4", "-Q", queue, "-n", f"{name}@%h"]
         yield Child(name, [*celery, *worker, *quiet], {**env, "CPV_ROLE": "worker"})
     yield Child(
         "beat", [*celery, "beat", "-s", str(run / "beat-schedule"), "--pidfile="], {**env, "CPV_ROLE": "worker"}
