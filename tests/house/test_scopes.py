@@ -37,6 +37,7 @@ ACROSS = {
     "what is to be done for whom": "partners/jobs/schedule.py",
     "what our own people are told": "partners/alarm_mails.py",
     "what is ours to repair": "tokens/alarms.py",
+    "whether calls may leave": "tokens/gate.py",
     "whether staff were lent a look": "partners/borrowed.py",
     "when work is due": "partners/jobs/claiming.py",
     "whether work waits": "partners/jobs/claiming.py",
