@@ -34,6 +34,7 @@ PEER_QUEUE = "cpv-bench-peer"
 QUEUES = ("work", "control", "interactive", "mail", PEER_QUEUE)
 LANES = 16
 LONGEST = 120.0  # seconds
+SHORTEST_IDLE, LONGEST_IDLE = 0.05, 0.8  # seconds between two looks of a slot that finds nothing
 
 
 # --- Claimed and on the message broker ------------------------------------------------------------------------------
@@ -127,11 +128,14 @@ def work_off(threads: int, flag: str) -> dict[str, Any]:
         time.sleep(0.002)
 
     def slot() -> None:
+        idle = SHORTEST_IDLE
         while time.monotonic() < end and told.read_text() != "end":
-            if not jobs.work_off():
-                time.sleep(
-                    0.05
-                )  # a worker hears of work; asking for it without a pause would take the time of the others
+            # A worker hears of work; asking for it without a pause would take the time of the others.
+            if jobs.work_off():
+                idle = SHORTEST_IDLE
+            else:
+                time.sleep(idle)
+                idle = min(LONGEST_IDLE, idle * 2)
             connection.close()
 
     slots = [threading.Thread(target=slot) for _ in range(threads)]

@@ -62,7 +62,9 @@ class Circuit:
     # --- Asked before a call ----------------------------------------------------------------------------------------
     def is_open(self) -> bool:
         """Whether nobody asks now."""
-        if time.monotonic() >= self.known_until:
+        if (now := time.monotonic()) >= self.known_until:
+            if self.known_until:  # while one looks, the others go by what was known
+                self.known_until = now + KEEN
             self._look()
         return self.open_until > _now()
 

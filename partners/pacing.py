@@ -193,7 +193,7 @@ VALUES (%(partner)s, %(service)s, '', %(second)s + %(takes)s)
 ON CONFLICT (partner_id, service, customer) DO UPDATE SET taken_until = %(takes)s
     + CASE WHEN partners_pace.taken_until > %(second)s THEN partners_pace.taken_until ELSE %(second)s END
 WHERE partners_pace.taken_until <= %(second)s + %(longest)s
-RETURNING taken_until, not_before, rate, slowed_at
+RETURNING taken_until, not_before, customers_until, rate, slowed_at
 """
 SLOW_DOWN = """
 INSERT INTO partners_pace (partner_id, service, customer, taken_until, rate, slowed_at)
@@ -208,6 +208,12 @@ VALUES (%(partner)s, %(service)s, %(customer)s, 0, %(not_before)s)
 ON CONFLICT (partner_id, service, customer) DO UPDATE SET not_before = %(not_before)s
 WHERE partners_pace.not_before IS NULL OR partners_pace.not_before < %(not_before)s
 """
+HOLD_ONE = """
+INSERT INTO partners_pace (partner_id, service, customer, taken_until, customers_until)
+VALUES (%(partner)s, %(service)s, '', 0, %(not_before)s)
+ON CONFLICT (partner_id, service, customer) DO UPDATE SET customers_until = %(not_before)s
+WHERE partners_pace.customers_until IS NULL OR partners_pace.customers_until < %(not_before)s
+"""
 
 
 @dataclass
@@ -220,6 +226,7 @@ class _Lane:
     permits: int = 0
     fresh_until: float = 0.0  # monotonic; until then the permits and the wait may be used
     not_before: float = 0.0  # second of the epoch
+    customers_until: float = 0.0
     rate: float | None = None
     slowed_at: float = 0.0
     customers: dict[str, float] = field(default_factory=dict)
@@ -248,8 +255,8 @@ class _Lane:
         return self.not_before - _now()
 
     def wait_for_customer(self, customer: str) -> float:
-        """The same for one customer."""
-        if not customer:
+        """The same for one customer, whose row is looked at only while there is one that is let alone."""
+        if not customer or self.customers_until <= _now():
             return 0.0
         if time.monotonic() >= self.customers_fresh_until:
             found = self._asked_to_wait().exclude(customer="").values_list("customer", "not_before")
@@ -286,6 +293,8 @@ class _Lane:
         }
         with connection.cursor() as cursor:
             cursor.execute(HOLD, given)
+            if customer:
+                cursor.execute(HOLD_ONE, given)
         with self.lock:
             self.fresh_until = self.customers_fresh_until = 0.0
 
@@ -315,20 +324,21 @@ class _Lane:
             found = cursor.fetchone()
         if found is None:
             return patience + PERMITS_FOR
-        taken_until, not_before, rate, slowed_at = found
-        self._know(not_before, rate, slowed_at)
+        taken_until, *known = found
+        self._know(*known)
         self.permits = number - 1
         return max(0.0, float(taken_until) - number / speed - second - AHEAD)
 
     def _look(self) -> None:
         row = Pace.objects.filter(partner=self.partner_id, service=self.service, customer="").values_list(
-            "not_before", "rate", "slowed_at"
+            "not_before", "customers_until", "rate", "slowed_at"
         )
-        self._know(*(row.first() or (None, None, None)))
+        self._know(*(row.first() or (None, None, None, None)))
         self.permits = 0
 
-    def _know(self, not_before: Any, rate: float | None, slowed_at: Any) -> None:
-        self.not_before, self.rate, self.slowed_at = _second(not_before), rate, _second(slowed_at)
+    def _know(self, not_before: Any, customers_until: Any, rate: float | None, slowed_at: Any) -> None:
+        self.not_before, self.customers_until = _second(not_before), _second(customers_until)
+        self.rate, self.slowed_at = rate, _second(slowed_at)
         self.fresh_until = time.monotonic() + KEEN
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from partners.models import Partner
 
 SNAPSHOT_AGE = 0.25  # seconds a "yes" may be reused within one process
-IN_USE = 1.0  # seconds after a check for which its generation is asked about whenever another one is
+IN_USE = 5.0  # seconds after a check for which its generation is asked about whenever another one is
 AT_ONCE = 16  # generations that one query asks about
 
 
@@ -53,33 +53,40 @@ def check(token: RefreshToken) -> None:
     :raises Stopped: the partner is not live, the generation is over, or all work is halted
     """
     key = Asked(token.pk, token.generation, token.partner_id)
-    _used[key] = time.monotonic()
-    if _said_yes(key):
+    _used[key] = began = time.monotonic()
+    if _said_yes_since(key, began - SNAPSHOT_AGE):
         return
     with outside.without_a_connection(_asking):
-        if _said_yes(key):  # somebody asked meanwhile
+        # Somebody asked meanwhile; however long the answer took, it is no older than ours would have been.
+        if _said_yes_since(key, min(began, time.monotonic() - SNAPSHOT_AGE)):
             return
         asked = time.monotonic(), _epoch
-        live = _live(_together(key, asked[0]))
+        about = _together(key, asked[0])
+        live = _live(about)
         if asked[1] == _epoch:  # or the answer is from before a stop that this process knows of by now
             _snapshots.update(dict.fromkeys(live, asked[0]))
+        for stopped in set(about) - live:  # it asks for itself, or those that are stopped would crowd out the others
+            _let_go(stopped)
     if key not in live:
-        _snapshots.pop(key, None)
         raise Stopped("calls for this partner are stopped", code="stopped")
 
 
-def _said_yes(key: Asked) -> bool:
-    return time.monotonic() - _snapshots.get(key, float("-inf")) <= SNAPSHOT_AGE
+def _said_yes_since(key: Asked, moment: float) -> bool:
+    return _snapshots.get(key, float("-inf")) >= moment
 
 
 def _together(key: Asked, now: float) -> list[Asked]:
     """This one, and those in use whose last "yes" is oldest; what is in use no more is let go of."""
     for other, last in list(_used.items()):
         if now - last > IN_USE:
-            _used.pop(other, None)
-            _snapshots.pop(other, None)
+            _let_go(other)
     others = sorted((_snapshots.get(other, 0.0), other) for other in list(_used) if other != key)
     return [key, *(other for _, other in others[: AT_ONCE - 1])]
+
+
+def _let_go(key: Asked) -> None:
+    _used.pop(key, None)
+    _snapshots.pop(key, None)
 
 
 @system_scope("whether calls may leave")

@@ -21,15 +21,17 @@ class Pace(models.Model):
     """
     How one partner's calls to one service go: when the next may leave, and how many a second.
 
-    `customer` is a tenant id where Microsoft asked for patience with one customer only, else "". `taken_until` is the
-    second (of the epoch) until which permits are given out already; `slowed_at` is when Microsoft last asked to wait,
-    and `rate` what was left of ours then: it doubles every ten minutes.
+    `customer` is a tenant id where Microsoft asked for patience with one customer only, else ""; the latter row's
+    `customers_until` says until when there is such a customer. `taken_until` is the second (of the epoch) until which
+    permits are given out already; `slowed_at` is when Microsoft last asked to wait, and `rate` what was left of ours
+    then: it doubles every ten minutes.
     """
 
     partner = models.ForeignKey(Partner, models.CASCADE, related_name="paces")
     service = models.CharField(max_length=20)
     customer = models.CharField(max_length=36, blank=True)
     not_before = models.DateTimeField(null=True, blank=True)
+    customers_until = models.DateTimeField(null=True, blank=True)
     rate = models.FloatField(null=True, blank=True)
     slowed_at = models.DateTimeField(null=True, blank=True)
     taken_until = models.FloatField(default=0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
@@ -13,6 +15,13 @@ from tokens import gate
 from tokens.models import RefreshToken
 
 pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def no_time_passes(monkeypatch) -> None:
+    """However slow the machine is."""
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
 
 
 @pytest.fixture
@@ -66,6 +75,19 @@ def test_who_is_stopped_is_no_more_let_through_with_the_others_than_alone(signed
 
     with pytest.raises(gate.Stopped):
         gate.check(stopped)
+
+
+def test_those_that_are_stopped_do_not_crowd_out_the_others(signed_in):
+    one, other, *stopped = signed_in
+    check_all(signed_in)
+    Partner.objects.filter(pk__in=[token.partner_id for token in stopped]).update(killed_at=timezone.now())
+    gate.forget()
+    for token in stopped:
+        with pytest.raises(gate.Stopped):
+            gate.check(token)
+    gate.forget()
+
+    assert check_all([one, other]) == 1
 
 
 def test_the_generation_of_one_is_not_taken_for_that_of_another(signed_in):
