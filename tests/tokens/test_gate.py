@@ -78,7 +78,7 @@ def test_who_is_stopped_is_no_more_let_through_with_the_others_than_alone(signed
 
 
 def test_those_that_are_stopped_do_not_crowd_out_the_others(signed_in):
-    one, other, *stopped = signed_in
+    *stopped, one, other = signed_in
     check_all(signed_in)
     Partner.objects.filter(pk__in=[token.partner_id for token in stopped]).update(killed_at=timezone.now())
     gate.forget()
