@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from statistics import median
 
 from bench import dispatches, lanes, lists, stopping, syncs
-from bench.ground import POSTGRES, Broken, a_certificate, ground, tenant_of
+from bench.ground import POSTGRES, Broken, a_certificate, ground
+from bench.names import tenant_of
 from bench.servers import a_postgres
 from bench.standin import CERTIFICATE
 from bench.table import ROW, Gate, Strategy, in_turns, print_gates, print_table, say, title

@@ -13,7 +13,8 @@ from typing import Any
 import psycopg
 import requests
 
-from bench.ground import DLT, Ground, tenant_of
+from bench.ground import DLT, Ground
+from bench.names import tenant_of
 
 Look = dict[str, Any]  # as `sandbox.drift.Drift`
 STABLE: Look = {}

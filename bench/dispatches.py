@@ -10,7 +10,8 @@ from dataclasses import replace
 from functools import partial
 
 from bench.crowd import Crowd, a_crowd, work_off
-from bench.ground import Ground, ground, tenant_of
+from bench.ground import Ground, ground
+from bench.names import tenant_of
 from bench.servers import a_redis
 from bench.table import ROW, Figures, Gate, Strategy, in_turns, medians, print_table, ratio, say, title
 

@@ -37,11 +37,6 @@ DLTS = {
 OURS = ("COV", "CPV_", "KEY_VAULT_", "DATABASE_", "CELERY_", "EMAIL_", "DJANGO_", "CACHE_URL", "SECRET_KEY", "DEBUG")
 
 
-def tenant_of(size: int) -> str:
-    """The partner with this many customers."""
-    return f"be7c4000-0000-4000-8000-{size:012d}"
-
-
 class Broken(Exception):
     """A process of the bench ended badly; the message is the end of what it said."""
 

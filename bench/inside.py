@@ -24,7 +24,8 @@ django.setup()
 from django.conf import settings  # noqa: E402
 
 from bench.clock import clock  # noqa: E402
-from bench.standin import CERTIFICATE, TLS, TLS_URL, name_of  # noqa: E402
+from bench.names import name_of  # noqa: E402
+from bench.standin import CERTIFICATE, TLS, TLS_URL  # noqa: E402
 from cpvpanel import demo  # noqa: E402
 from partners import jobs  # noqa: E402
 from partners.models import Partner  # noqa: E402

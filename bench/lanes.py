@@ -6,7 +6,8 @@ import argparse
 from dataclasses import replace
 
 from bench.crowd import Crowd, a_crowd, work_off
-from bench.ground import Ground, ground, tenant_of
+from bench.ground import Ground, ground
+from bench.names import tenant_of
 from bench.table import ROW, Figures, Gate, medians, say, title
 
 SLOTS, LATENCY = 64, 0.2  # threads; seconds a call

@@ -7,7 +7,8 @@ import shutil
 from statistics import median, quantiles
 from typing import Any
 
-from bench.ground import Ground, ground, tenant_of
+from bench.ground import Ground, ground
+from bench.names import tenant_of
 from bench.table import ROW, Gate, say, title
 
 DEEPER = 1.3  # p95 at the largest partner, over that at the smallest

@@ -15,7 +15,7 @@ import django
 django.setup()
 
 from bench.clock import clock  # noqa: E402
-from bench.standin import name_of  # noqa: E402
+from bench.names import name_of  # noqa: E402
 from partners import jobs  # noqa: E402
 from partners.models import Partner  # noqa: E402
 from partners.standing import current_token  # noqa: E402

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from werkzeug import Request, Response
 
+from bench.names import name_of
 from sandbox import demo
 from sandbox.app import create_app
 from sandbox.directory import read_certificates
@@ -78,11 +79,6 @@ def main(partners: dict[str, int]) -> None:
     if os.environ.get(TLS):
         ports.append(_also_over_tls(app, os.environ[TLS]))
     serve(server, lambda: print(*ports, flush=True))  # noqa: T201 - whoever started it reads this line
-
-
-def name_of(tenant_id: str) -> str:
-    """Partners of a bench are called after what tells their tenant ids apart."""
-    return f"Bench{int(tenant_id.rpartition('-')[2])}"
 
 
 def _also_over_tls(app: WSGIApplication, certificate: str) -> int:

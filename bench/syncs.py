@@ -7,7 +7,8 @@ from functools import partial
 from typing import Any
 
 from bench.besides import ALL_CHANGED, DLTS, OURS, PEERS, SOME_CHANGED, STABLE, UNSTABLE, Besides, Look, besides
-from bench.ground import Ground, ground, tenant_of
+from bench.ground import Ground, ground
+from bench.names import tenant_of
 from bench.table import Figures, Gate, Strategy, in_turns, print_wide, ratio, say, title
 
 FEW = 2_000  # rows that are written one by one
