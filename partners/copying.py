@@ -118,6 +118,17 @@ def compare(mirror: Mirror[Any], partner_id: int, rows: Rows) -> Wanted:
     return {places[place - 1]: is_new for place, is_new in found}
 
 
+def need_not_be_on_disk_at_once() -> None:
+    """
+    Let this transaction end before the server's disk has it.
+
+    Should the server break within that half second, rows and the place to go on are missing together, and are read
+    anew; whatever is committed later waits for its disk, and with it for this.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL synchronous_commit TO off")
+
+
 def make_ready(mirror: Mirror[Any], page: ReadPage) -> None:
     """Put a page's rows into words, as new ones; where they have none, they stay."""
     if mirror.is_text and page.rows:

@@ -54,6 +54,10 @@ def _known(mirror: Mirror[Any], partner_id: int, keyed: Sequence[Keyed]) -> dict
     return found
 
 
+def need_not_be_on_disk_at_once() -> None:
+    """SQLite is told once how it writes."""
+
+
 def make_ready(_mirror: Mirror[Any], _page: ReadPage) -> None:
     """Nothing is done ahead."""
 

@@ -126,6 +126,7 @@ def store(work: jobs.Work, mirror: Mirror[Any], pages: Sequence[ReadPage], progr
     dirty = [page for page in pages if not page.is_clean]
     is_first_change = bool(dirty) and not progress.is_changed
     progress.is_changed |= is_first_change
+    backend().need_not_be_on_disk_at_once()
     work.keep(progress.kept())
     if is_first_change:
         unsettle(work, mirror)
