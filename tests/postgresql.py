@@ -95,8 +95,8 @@ def run_there(name: str) -> str:
     """Play a round; what pytest counted, and what was measured "on postgresql". What fails there fails here."""
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", KINDS]
     command += [f"tests/{path}" for path in ROUNDS[name].paths]
-    # Coverage is counted where the suite itself runs; here it would only take time.
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_XDIST", "COV"))}
+    # Where coverage is measured, what only PostgreSQL comes to is counted as well.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
     templates.needed(SERVER)
     env |= {ROUND: name, "DATABASE_URL": urlsplit(SERVER)._replace(path=f"/cpv_{name}").geturl()}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)

@@ -13,7 +13,7 @@ import pytest
 from tests.postgresql import ROUND, ROUNDS, SERVER, TESTS
 
 OPTIONAL = "not part of this repository"  # in the reason of a skip: other people's material, looked at where it lies
-TWICE = "CPV_TEST_TWICE"  # when set, what runs on PostgreSQL runs on SQLite as well, as coverage needs it
+TWICE = "CPV_TEST_TWICE"  # when set, what runs on PostgreSQL runs on SQLite as well: coverage counts both
 # What takes longest begins first, or a worker would be left with it alone. Who needs the running stack comes together.
 FIRST = (
     "house/test_walls_on_postgresql.py", "house/test_rooms_on_postgresql.py", "journeys/test_journeys_on_postgresql.py",

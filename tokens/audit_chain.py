@@ -55,7 +55,7 @@ def seal() -> AuditAnchor:
 
 
 def _one_at_a_time() -> None:
-    if connection.vendor == "postgresql":  # pragma: no cover - SQLite's writers take turns anyway
+    if connection.vendor == "postgresql":  # SQLite's writers take turns anyway
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
 

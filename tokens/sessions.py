@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import requests
@@ -90,10 +89,13 @@ class ApiSession:
         def send(with_token: Secret) -> requests.Response:
             authorized = {**(headers or {}), "Authorization": f"Bearer {with_token.reveal()}"}
             network = outside.network(self._cloud)
-            with self._paced(address) as answered:
+
+            def past_the_gate() -> requests.Response:
                 self._gate()
                 with network.last_word(self._gate):
-                    return answered(network.request(method, address, headers=authorized, **options))
+                    return network.request(method, address, headers=authorized, **options)
+
+            return self._paced(address, past_the_gate)
 
         def send_again(claims: str = "") -> requests.Response:
             nonlocal bearer
@@ -111,21 +113,18 @@ class ApiSession:
             self._forget_bearer()  # the next send mints anew; the caller decides whether there is one
         return response
 
-    @contextmanager
-    def _paced(self, address: str) -> Iterator[Callable[[requests.Response], requests.Response]]:
+    def _paced(self, address: str, send: Callable[[], requests.Response]) -> requests.Response:
         """Wait for our turn, and tell afterwards what came back."""
         if self._traffic is None:
-            yield lambda response: response
-            return
-        traffic, came = self._traffic, []
-        traffic.before(address)
+            return send()
+        self._traffic.before(address)
         try:
-            yield lambda response: came.append(response) or response  # type: ignore[func-returns-value]
+            response = send()
         except Transient:
-            traffic.after(address, None)
+            self._traffic.after(address, None)
             raise
-        if came:
-            traffic.after(address, came[0])
+        self._traffic.after(address, response)
+        return response
 
 
 class Probe(ApiSession):

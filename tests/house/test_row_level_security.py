@@ -679,14 +679,21 @@ def test_without_temporary_tables_nobody_serves_and_the_next_migrate_allows_them
     assert rls.faults(login) == ()
 
 
-def test_the_walls_can_be_taken_down_and_put_up_again(walled, login):
-    """One step back and forth, as an operator who must return to the release before."""
+def test_the_walls_can_be_taken_down_and_put_up_again_by_an_owner_who_may_make_no_role(walled, login):
+    """One step back and forth, as an operator who must return to the release before; the roles are there by then."""
+    owner = sql.Identifier(psycopg.conninfo.conninfo_to_dict(walled.owner_url)["user"])
     migrate(walled, "partners", "0012")
     migrate(walled, "tokens", "0012")
-    with psycopg.connect(walled.superuser_url) as behind:
+    with psycopg.connect(walled.superuser_url, autocommit=True) as behind:
         asked = "SELECT relrowsecurity FROM pg_class WHERE relname = 'tokens_refreshtoken'"
         assert behind.execute(asked).fetchone() == (False,)
-    migrate(walled)
+        behind.execute(sql.SQL("ALTER ROLE {} NOCREATEROLE").format(owner))
+        behind.execute(sql.SQL("GRANT cpv_search TO {}").format(owner))
+        try:
+            migrate(walled)
+        finally:
+            behind.execute(sql.SQL("REVOKE cpv_search FROM {}").format(owner))
+            behind.execute(sql.SQL("ALTER ROLE {} CREATEROLE").format(owner))
 
     assert rls.faults(login) == ()
 

@@ -22,7 +22,7 @@ from sandbox.directory import Tenant
 from tests.conftest import CONTOSO, SERVICE
 from tests.pretend import Person
 from tokens import actors, broker
-from tokens.models import RefreshToken
+from tokens.models import Halt, RefreshToken
 from tokens.outside import NetworkInTransaction
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -188,6 +188,18 @@ def test_what_somebody_stopped_on_purpose_tells_nobody(partner, contoso, stop):
     tick()
 
     assert sent() == []
+
+
+def test_in_an_all_stop_nobody_is_told_and_after_it_what_is_still_news(partner, contoso):
+    break_it(contoso)
+    halt = Halt.objects.create(reason="a thief", started_by="security")
+
+    tick()
+    assert sent() == []
+    halt.end(by="security")
+    tick()
+
+    assert sent() == [(SERVICE, BROKEN)]
 
 
 def test_a_reconnect_that_is_stopped_again_tells_no_recovery(member, partner, contoso):

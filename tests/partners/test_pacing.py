@@ -338,8 +338,11 @@ def many(connected_partner: Connect) -> list[Job]:
     return [customers_of(connected_partner(tenant_id=tenant, name=name)) for tenant, name in names.items()]
 
 
-def test_when_a_service_is_down_few_calls_find_out_and_the_others_wait(many: list[Job], world: World) -> None:
-    world.fail(SERVICE, "503")
+@pytest.mark.parametrize("fault", ["503", "timeout-before", "down"])
+def test_when_a_service_is_down_few_calls_find_out_and_the_others_wait(
+    many: list[Job], world: World, fault: str
+) -> None:
+    world.fail(SERVICE, fault)
     sent = calls(world)
 
     for job in many[:3]:
