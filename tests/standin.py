@@ -16,7 +16,7 @@ from requests.utils import get_encoding_from_headers
 from urllib3 import HTTPHeaderDict, HTTPResponse
 from urllib3.exceptions import ProtocolError
 
-from tokens.http import ask_for_the_last_word
+from tokens.connections import ask_for_the_last_word
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication

@@ -12,10 +12,11 @@ import requests
 
 from tokens import id_token
 from tokens.clouds import Cloud
+from tokens.connections import ask_for_the_last_word
 from tokens.credential import AppRegistration, InUse, Proof
 from tokens.discovery import Discovery
 from tokens.errors import Failure
-from tokens.http import Network, ask_for_the_last_word, retry_after
+from tokens.http import Network, retry_after
 from tokens.id_token import BadIdToken, Identity, KeySet, authentication_methods
 from tokens.refusals import (
     AnswerMismatch,

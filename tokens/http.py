@@ -1,43 +1,31 @@
 """The one door to the network: every byte to Microsoft passes the rules of this module."""
 
-import http.client
-import io
 import logging
-import math
 import re
-import socket
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urljoin
 
 import requests
-import urllib3
-from requests.adapters import BaseAdapter, HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from requests.adapters import BaseAdapter
 from urllib3.exceptions import LocationParseError
 from urllib3.util import Url, parse_url
 
 from tokens.clouds import RETIRED_HOSTS, Cloud
+from tokens.connections import PooledAdapter, asks_once_connected, ends_within, remaining
 from tokens.errors import Permanent, Transient
 from tokens.refused_requests import check_token_request
 
 CONNECT_TIMEOUT = 5.0  # seconds
 READ_TIMEOUT = 20.0  # seconds between two bytes
 DEADLINE = 30.0  # seconds from the first byte sent to the last byte read
-CONNECTIONS = 128  # to one host, that are kept: more than a worker has threads
 MAX_BYTES = 32 * 1024 * 1024
 _CHUNK = 1024 * 1024
-
-_deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)
-_last_word: ContextVar[Callable[[], None] | None] = ContextVar("last_word", default=None)
 
 
 class HostRefused(Permanent):
@@ -81,7 +69,7 @@ class Network:
         """`verify` is True or the path of a CA bundle; `before_send` may raise to stop any request."""
         rules = _Rules(tuple(clouds), verify, before_send, deadline, max_bytes)
         self.before_send = before_send
-        self.session: requests.Session = _Session(rules, adapter or _PooledAdapter())
+        self.session: requests.Session = _Session(rules, adapter or PooledAdapter())
 
     def request(
         self,
@@ -117,7 +105,7 @@ class Network:
     @contextmanager
     def fixed_deadline(self, seconds: float) -> Iterator[None]:
         """Let everything sent inside end within this many seconds in all; the sooner of nested deadlines counts."""
-        with _ends_within(seconds):
+        with ends_within(seconds):
             yield
 
     @contextmanager
@@ -127,11 +115,8 @@ class Network:
 
         Over a connection that is open already a request leaves at once, and whoever sends has asked just before.
         """
-        token = _last_word.set(ask)
-        try:
+        with asks_once_connected(ask):
             yield
-        finally:
-            _last_word.reset(token)
 
 
 class _Rules:
@@ -181,7 +166,7 @@ class _Session(requests.Session):
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
         self._rules.before_send()
         self._rules.check(request.url or "", request.body)
-        with _ends_within(self._rules.deadline):
+        with ends_within(self._rules.deadline):
             kwargs |= {"stream": True, "verify": self._rules.verify, "cert": None, "proxies": {}}
             kwargs |= {"allow_redirects": False, "timeout": _clipped(kwargs.get("timeout"))}
             response = super().send(request, **kwargs)
@@ -197,27 +182,11 @@ class _Session(requests.Session):
             size += len(chunk)
             if size > self._rules.max_bytes:
                 raise TooLarge("The answer is too large.", code="too-large")
-            _remaining()
+            remaining()
             yield chunk
 
 
-class _PooledAdapter(HTTPAdapter):
-    """Connections that are kept, tried twice to open, and held to the deadline byte by byte."""
-
-    def __init__(self) -> None:
-        # A read is never tried again: the other side may have acted on the first. `other=0`, or TLS errors would be.
-        # Retry-After is the caller's to obey: urllib3 would sleep on it, or hide the answer behind an error of its own.
-        retries = urllib3.Retry(
-            total=1, connect=1, read=False, status=0, redirect=0, other=0, respect_retry_after_header=False
-        )
-        super().__init__(pool_maxsize=CONNECTIONS, max_retries=retries)
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
-
-
-class StandInAdapter(_PooledAdapter):
+class StandInAdapter(PooledAdapter):
     """
     Send everything to a stand-in for Microsoft's cloud.
 
@@ -237,100 +206,10 @@ class StandInAdapter(_PooledAdapter):
         return response
 
 
-class _DeadlineReader(io.RawIOBase):
-    """
-    Reads a socket with what is left of the deadline as its timeout.
-
-    A socket's own timeout starts again with every byte, so a server that drips could hold a worker for hours.
-    """
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock, self._raw = sock, sock.makefile("rb", buffering=0)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        usual = self._sock.gettimeout()
-        left = max(_deadline.get() - time.monotonic(), 0.001)  # 0 would mean: do not wait at all, and fail otherwise
-        self._sock.settimeout(min(math.inf if usual is None else usual, left))
-        try:
-            return self._raw.readinto(buffer)
-        finally:
-            self._sock.settimeout(usual)
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _DeadlineResponse(http.client.HTTPResponse):
-    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
-        super().__init__(cast(socket.socket, _Read(sock)), *args, **kwargs)
-
-
-class _Read:
-    """What the standard library's response takes of a socket: a file to read from, here one with a deadline."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_DeadlineReader(self._sock))
-
-
-class _AsksOnceConnected:
-    """Opening took its time: whoever sends is asked once more before the first byte."""
-
-    def connect(self) -> None:
-        super().connect()  # type: ignore[misc]  # urllib3's, which this is mixed into
-        ask_for_the_last_word()
-
-
-class _HTTPConnection(_AsksOnceConnected, HTTPConnection):
-    response_class = _DeadlineResponse
-
-
-class _HTTPSConnection(_AsksOnceConnected, HTTPSConnection):
-    response_class = _DeadlineResponse
-
-
-class _HTTPPool(HTTPConnectionPool):
-    ConnectionCls = _HTTPConnection
-
-
-class _HTTPSPool(HTTPSConnectionPool):
-    ConnectionCls = _HTTPSConnection
-
-
-def ask_for_the_last_word() -> None:
-    """What whatever opens a connection calls before it writes the first byte."""
-    ask = _last_word.get()
-    if ask is not None:
-        ask()
-
-
-@contextmanager
-def _ends_within(seconds: float) -> Iterator[None]:
-    token = _deadline.set(min(_deadline.get(), time.monotonic() + seconds))
-    try:
-        yield
-    finally:
-        _deadline.reset(token)
-
-
-def _remaining() -> float:
-    """Seconds left; raises what requests itself would raise, because MSAL and azure-core know that."""
-    left = _deadline.get() - time.monotonic()
-    if left <= 0:
-        raise requests.exceptions.ReadTimeout("The deadline is over.")
-    return left
-
-
 def _clipped(timeout: Any) -> tuple[float, float]:
     """Turn what a caller may pass (None, seconds, or a pair) into a pair that ends before the deadline."""
     connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
-    left = _remaining()
+    left = remaining()
     return min(connect or CONNECT_TIMEOUT, left), min(read or READ_TIMEOUT, left)
 
 
