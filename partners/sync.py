@@ -18,7 +18,7 @@ from partners import jobs, removals, writing
 from partners.ahead import fetched_ahead
 from partners.following import Source, Start, expected, read_list
 from partners.graph import GraphLists
-from partners.mirrored_kinds import CUSTOMERS, LICENCES, MFA, SUBSCRIPTIONS, USERS
+from partners.mirrored_kinds import CUSTOMERS, LICENCES, MFA, RELATIONSHIPS, SUBSCRIPTIONS, USERS
 from partners.mirrors import Mirror, ReadPage, lane_bounds
 from partners.models import Customer, Run
 from partners.pacing import Paced
@@ -344,4 +344,5 @@ KINDS = (
     _kind(LICENCES, "Licences", every=A_DAY, fresh_for=2 * A_DAY, lanes=4),
     _kind(USERS, "Users", every=A_DAY, fresh_for=2 * A_DAY, lanes=4, opt_in=True),
     _kind(MFA, "Sign-ins without MFA", every=A_DAY, fresh_for=2 * A_DAY),
+    _kind(RELATIONSHIPS, "GDAP relationships", every=A_DAY / 2, fresh_for=A_DAY),
 )
