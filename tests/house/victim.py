@@ -485,8 +485,8 @@ def people(
             may_see=lambda canary: facts(canary) or (canary.model == "partners.Customer" and canary.pk == chosen),
             may_add=ATTEMPTS | {"tokens.AuditEvent"}, may_change=frozenset({"partners.Job"}),
             opens=frozenset({
-                "home", "progress", "connected", "sync_now", "customers", "jobs", "job_act", "connection",
-                "permissions", "signin_again",
+                "home", "progress", "connected", "sync_now", "customers", "relationships", "jobs", "job_act",
+                "connection", "permissions", "signin_again",
             }),
         ),
         comes(
