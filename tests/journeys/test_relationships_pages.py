@@ -78,7 +78,7 @@ def test_what_graph_lists_stands_on_the_customers_page_with_the_names_of_its_rol
     assert "Until 1 Jun 2027" in words
     assert "Then Microsoft extends it by itself, by 180 days each time." in words
     assert "Agreed for 730 days" in words
-    assert "Roles Directory Readers Directory Writers Global Reader" in words
+    assert "Roles Directory Readers, Directory Writers, Global Reader" in words
     assert "As of" in words
     assert "What to do" not in words
 
@@ -143,7 +143,7 @@ def test_why_it_could_not_be_read_stands_there_and_what_is_older_stays(member, c
         ),
         ({"status": "newword", "lapses_at": None}, ["newword"], ["What to do"]),
         ({"status": "", "lapses_at": None, "roles": ""}, ["Not told by Microsoft"], ["What to do"]),
-        ({"roles": "dd4db9a0-cc4a-4213-9f9f-70242232d97e"}, ["Another role dd4db9a0"], []),
+        ({"roles": "dd4db9a0-cc4a-4213-9f9f-70242232d97e"}, ["Roles another role dd4db9a0"], []),
     ],
 )  # fmt: skip
 def test_each_state_is_told_in_plain_words(member, customer, more, expected, not_expected):
