@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from partners.mirrors import Known, Mirror, ReadPage, Unfit
-from partners.partnercenter import PAGE_SIZE, PartnerCenter, Untrustworthy
+from partners.partnercenter import PAGE_SIZE, Untrustworthy
 from partners.reading import Cursor, ListedPage
 from partners.writing import Pages
 
 MAX_PAGES = 50_000  # 25 million customers
 GROWTH = 20 * PAGE_SIZE  # rows: by so many, and by as many again as there are, a list may exceed its totalCount
+Result = TypeVar("Result")
+
+
+class Source(Protocol):
+    """Where lists come from; `partnercenter.PartnerCenter` says what each means and raises."""
+
+    def first(self, path: str, *, is_paged: bool = True) -> Cursor: ...
+
+    def listed(self, path: str, cursor: Cursor | None = None, *, is_paged: bool = True) -> ListedPage: ...
+
+    def understood(self, page: ListedPage, how: Callable[[ListedPage], Result]) -> Result: ...
+
+    def untrustworthy(self, why: str, code: str) -> Untrustworthy: ...
 
 
 @dataclass(frozen=True)
@@ -65,24 +78,24 @@ class Trail:
 
 
 def read_list(
-    client: PartnerCenter, mirror: Mirror[Any], path: str, start: Start | None = None, *, known: Pages,
+    source: Source, mirror: Mirror[Any], path: str, start: Start | None = None, *, known: Pages,
     collection: int = 0,
 ) -> Iterator[ReadPage]:  # fmt: skip
     """
-    The pages of one list; raises as `PartnerCenter.listed`.
+    The pages of one list; raises as `partnercenter.PartnerCenter.listed`.
 
     :raises Untrustworthy: it leads in a circle, or is far longer than Microsoft says or any can be
     """
     start = start or Start()
     place, number, seen, total = start.place, start.number, start.seen, start.expected
-    trail = Trail(place or client.first(path, is_paged=mirror.is_paged), start.mark)
+    trail = Trail(place or source.first(path, is_paged=mirror.is_paged), start.mark)
     while True:
         number += 1
-        page = _read(client, mirror, path, place, trail, number, collection, known.get((collection, number)))
+        page = _read(source, mirror, path, place, trail, number, collection, known.get((collection, number)))
         place, seen = page.cursor, seen + page.count
         total = expected(page, seen, total)
         if place is not None and total is not None and seen > 2 * total + GROWTH:
-            raise client.untrustworthy(f"It lists {seen} of {total} and does not end.", "endless_list")
+            raise source.untrustworthy(f"It lists {seen} of {total} and does not end.", "endless_list")
         yield page
         if place is None:
             return
@@ -90,7 +103,7 @@ def read_list(
 
 
 def _read(
-    client: PartnerCenter,
+    source: Source,
     mirror: Mirror[Any],
     path: str,
     place: Cursor | None,
@@ -99,13 +112,13 @@ def _read(
     collection: int,
     known: Known | None,
 ) -> ReadPage:
-    listed = client.listed(path, place, is_paged=mirror.is_paged)
+    listed = source.listed(path, place, is_paged=mirror.is_paged)
     try:
-        page = client.understood(
+        page = source.understood(
             listed, lambda found: mirror.take(found, collection=collection, number=number, known=known)
         )
     except Unfit as unfit:
-        raise client.untrustworthy(str(unfit), unfit.code) from unfit
+        raise source.untrustworthy(str(unfit), unfit.code) from unfit
     trail.follow(listed, number, page.digest)
     page.mark = trail.mark
     return page

@@ -6,13 +6,17 @@ import datetime as dt
 from typing import Any
 from uuid import UUID
 
+from partners import gdap
 from partners.mirrors import Mirror, OfEachCustomer, customer_path
-from partners.models import Customer, CustomerUser, SubscribedSku, Subscription, UnprovenPrincipal
-from partners.reading import Listed, moment, text, whole
+from partners.models import Customer, CustomerUser, Relationship, SubscribedSku, Subscription, UnprovenPrincipal
+from partners.models.estate import NO_END
+from partners.reading import Listed, guid, moment, text, whole
+from tokens.clouds import Audience
 
 NEW_TERMS_FOR_PURCHASES_FROM = dt.datetime(2025, 4, 1, tzinfo=dt.UTC)
 NEW_TERMS_FOR_ENDS_FROM = dt.datetime(2026, 5, 4, tzinfo=dt.UTC)
 NEW_COMMERCE = "onlineservicesnce"
+MOST_ROLES = 300  # of a relationship; Entra has some 130
 ERASED_AFTER = dt.timedelta(days=30)
 
 Number = int | float | str | None
@@ -263,9 +267,88 @@ class UnprovenPrincipals(Mirror[PrincipalItem]):
         return text(item.upn, 320), moment(item.last_non_mfa_compliant_request_date_time)
 
 
+# --- Delegated admin relationships ------------------------------------------------------------------------------------
+class UnifiedRole(Listed):
+    role_definition_id: str | None = None
+
+
+class AccessDetails(Listed):
+    unified_roles: list[UnifiedRole] | None = None
+
+
+class RelationshipCustomer(Listed):
+    tenant_id: str | None = None
+    display_name: str | None = None
+
+
+class RelationshipItem(Listed):
+    id: str
+    status: str
+    display_name: str | None = None
+    duration: str | None = None
+    auto_extend_duration: str | None = None
+    customer: RelationshipCustomer | None = None
+    access_details: AccessDetails | None = None
+    created_date_time: str | None = None
+    last_modified_date_time: str | None = None
+    activated_date_time: str | None = None
+    end_date_time: str | None = None
+    is_partner_consent_pending: bool | None = None
+    indirect_provider_tenant_id: str | None = None
+
+
+class Relationships(Mirror[RelationshipItem]):
+    """https://learn.microsoft.com/graph/api/tenantrelationship-list-delegatedadminrelationships"""
+
+    kind = "relationships"
+    audience = Audience.GRAPH
+    model = Relationship
+    shape = RelationshipItem
+    columns = (
+        "relationship_id", "name", "status", "customer_tenant_id", "customer_name", "provider_tenant_id",
+        "awaits_partner", "roles", "duration", "auto_extend", "created_at", "modified_at", "activated_at", "end_at",
+        "is_over", "lists_by", "lapses_at",
+    )  # fmt: skip
+
+    def path(self, customer: UUID | None) -> str:
+        return "tenantRelationships/delegatedAdminRelationships"
+
+    def key(self, item: RelationshipItem) -> str:
+        return text(item.id, 100).lower()
+
+    def values(self, item: RelationshipItem) -> tuple[Any, ...]:
+        customer = item.customer or RelationshipCustomer()
+        given = item.access_details.unified_roles if item.access_details else None
+        roles = sorted({text(role.role_definition_id, 36).lower() for role in given or []} - {""})[:MOST_ROLES]
+        status, end = text(item.status, 40).lower(), moment(item.end_date_time)
+        extends = gdap.extends_itself(text(item.auto_extend_duration), roles)
+        return (
+            text(item.id, 100),
+            text(item.display_name, 400),
+            status,
+            guid(customer.tenant_id),
+            text(customer.display_name, 400),
+            guid(item.indirect_provider_tenant_id),
+            item.is_partner_consent_pending,
+            " ".join(roles),
+            text(item.duration, 20),
+            text(item.auto_extend_duration, 20),
+            moment(item.created_date_time),
+            moment(item.last_modified_date_time),
+            moment(item.activated_date_time),
+            end,
+            status in gdap.OVER,
+            end or NO_END,
+            end if status in gdap.IN_FORCE and not extends else None,
+        )
+
+
 CUSTOMERS = Customers()
 SUBSCRIPTIONS = Subscriptions()
 LICENCES = SubscribedSkus()
 USERS = CustomerUsers()
 MFA = UnprovenPrincipals()
-MIRRORS: dict[str, Mirror[Any]] = {mirror.kind: mirror for mirror in (CUSTOMERS, SUBSCRIPTIONS, LICENCES, USERS, MFA)}
+RELATIONSHIPS = Relationships()
+MIRRORS: dict[str, Mirror[Any]] = {
+    mirror.kind: mirror for mirror in (CUSTOMERS, SUBSCRIPTIONS, LICENCES, USERS, MFA, RELATIONSHIPS)
+}

@@ -16,6 +16,7 @@ from uuid import UUID
 
 from partners.models.mirrored import Mirrored
 from partners.reading import Cursor, Item, ListedPage, Reader, content_hash
+from tokens.clouds import Audience
 
 Keyed = Any  # a row's key within its list; where each customer has one, a pair: the customer's row and the key
 Rows = dict[Keyed, tuple[bytes, Any]]  # hash and item
@@ -80,6 +81,7 @@ class Mirror(ABC, Generic[Item]):
     """
 
     kind: ClassVar[str]
+    audience: ClassVar[Audience] = Audience.PARTNER_CENTER  # the API that has its lists
     model: ClassVar[type[Mirrored]]
     shape: ClassVar[type[Any]]
     columns: ClassVar[tuple[str, ...]]
@@ -99,7 +101,7 @@ class Mirror(ABC, Generic[Item]):
 
     @abstractmethod
     def path(self, customer: UUID | None) -> str:
-        """Where the list is, below /v1."""
+        """Where the list is, below /v1, or Graph's /v1.0."""
 
     @abstractmethod
     def key(self, item: Item) -> int | str | None:

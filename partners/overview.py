@@ -68,6 +68,7 @@ class Overview:
     customer_count: int
     has_more: bool
     with_numbers: bool
+    lapsing: int = 0  # delegated admin relationships that end soon, where that was asked
 
     def progress(self, token: RefreshToken | None, *, is_live: bool) -> Progress:
         """The newest run of this consent; runs of an earlier one say nothing about what happens now."""
@@ -96,8 +97,8 @@ def as_of(partner: Partner) -> Subquery:
     return Subquery(_done(partner).values("finished_at")[:1])
 
 
-def overview(member: Member) -> Overview:
-    """The newest runs with freshness and the count of this member's customers, in one query."""
+def overview(member: Member, *, lapsing: HowMany | None = None) -> Overview:
+    """The newest runs with freshness and counts of this member's customers and, where asked, of what ends."""
     partner, sees_all = member.partner, member.sees_every_customer
     due = Job.objects.filter(partner=partner.pk, kind=KIND, paused_at=None, next_run_at__lte=timezone.now())
     present = member.customers.present().order_by().values("pk")
@@ -109,6 +110,7 @@ def overview(member: Member) -> Overview:
             times_done=HowMany(done.order_by().values("pk")[:2]),
             listed=Subquery(done.values("seen")[:1]),
             counted=HowMany(present[: COUNTED + 1]),
+            **({"lapsing": lapsing} if lapsing else {}),
         )
         .filter(job__kind=KIND)
         .order_by("-started_at", "-pk")[:RECENT]
@@ -118,7 +120,8 @@ def overview(member: Member) -> Overview:
     newest = runs[0]
     is_whole = newest.counted <= COUNTED
     number, has_more = _customers(newest) if sees_all or is_whole else (COUNTED, True)
-    return Overview(runs, newest.is_due, newest.times_done, newest.as_of, number, has_more, sees_all)
+    ending = newest.lapsing if lapsing else 0
+    return Overview(runs, newest.is_due, newest.times_done, newest.as_of, number, has_more, sees_all, ending)
 
 
 def _customers(newest: Any) -> tuple[int, bool]:

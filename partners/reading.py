@@ -16,7 +16,8 @@ import uuid
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from functools import cache
-from typing import Any, Generic, TypeVar, cast, get_args
+from types import UnionType
+from typing import Any, Generic, TypeVar, cast, get_args, get_origin
 
 import msgspec
 
@@ -179,13 +180,20 @@ def _patiently(node: Any, shape: type[Any]) -> Any:
 @cache
 def _fields(shape: Any) -> tuple[tuple[str, str, tuple[Any, ...]], ...]:
     return tuple(
-        (field.name, field.encode_name.lower(), get_args(field.type) or (field.type,))
+        (field.name, field.encode_name.lower(), get_args(field.type) if _is_choice(field.type) else (field.type,))
         for field in msgspec.structs.fields(shape)
     )
 
 
+def _is_choice(hint: Any) -> bool:
+    return isinstance(hint, UnionType)
+
+
 def _value(found: Any, types: tuple[Any, ...]) -> Any:
     for wanted in types:
+        if get_origin(wanted) is list and isinstance(found, list):
+            [of] = get_args(wanted)
+            return [_value(one, (of,)) for one in found]
         if isinstance(wanted, type) and issubclass(wanted, msgspec.Struct):
             return _patiently(found, wanted)
         if wanted is uuid.UUID and (as_id := guid(found)) is not None:

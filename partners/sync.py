@@ -16,8 +16,9 @@ from django.db.models import QuerySet
 
 from partners import jobs, removals, writing
 from partners.ahead import fetched_ahead
-from partners.following import Start, expected, read_list
-from partners.mirrored_kinds import CUSTOMERS, LICENCES, MFA, SUBSCRIPTIONS, USERS
+from partners.following import Source, Start, expected, read_list
+from partners.graph import GraphLists
+from partners.mirrored_kinds import CUSTOMERS, LICENCES, MFA, RELATIONSHIPS, SUBSCRIPTIONS, USERS
 from partners.mirrors import Mirror, ReadPage, lane_bounds
 from partners.models import Customer, Run
 from partners.pacing import Paced
@@ -31,6 +32,7 @@ from partners.partnercenter import (
     Untrustworthy,
 )
 from partners.writing import Pages, Progress
+from tokens.clouds import Audience
 from tokens.errors import Failure, Transient
 
 logger = logging.getLogger(__name__)
@@ -57,21 +59,28 @@ def sync(work: jobs.Work, mirror: Mirror[Any]) -> None:
 
     :raises Untrustworthy: the list cannot be followed, or is most likely somebody else's
     """
-    client = PartnerCenter(work.session(), correlation_id=work.run.correlation_id)
+    source = source_of(work, mirror)
     progress = Progress.of(work, mirror)
     if progress.seen:
         work.count(seen=progress.seen, expected=progress.expected)
     try:
-        read_on(work, mirror, client, progress)
+        read_on(work, mirror, source, progress)
     except CursorRejected:  # Microsoft forgot where we were
         work.count(seen=-work.run.seen)
-        read_on(work, mirror, client, Progress.start(work, mirror))
+        read_on(work, mirror, source, Progress.start(work, mirror))
 
 
-def read_on(work: jobs.Work, mirror: Mirror[Any], client: PartnerCenter, progress: Progress) -> None:
+def source_of(work: jobs.Work, mirror: Mirror[Any]) -> Source:
+    """Where the lists of this kind come from."""
+    is_graphs = mirror.audience == Audience.GRAPH
+    of_service: type[GraphLists | PartnerCenter] = GraphLists if is_graphs else PartnerCenter
+    return of_service(work.session(), correlation_id=work.run.correlation_id)
+
+
+def read_on(work: jobs.Work, mirror: Mirror[Any], source: Source, progress: Progress) -> None:
     known = writing.known_pages(work, mirror)
     start = Start(progress.next, progress.number, progress.seen, progress.expected, tuple(progress.mark))
-    pages = partial(read_list, client, mirror, mirror.path(None), start, known=known if progress.is_trusted else {})
+    pages = partial(read_list, source, mirror, mirror.path(None), start, known=known if progress.is_trusted else {})
     if progress.is_first:
         pages = partial(writing.made_ready, mirror, pages)
     with fetched_ahead(pages) as coming:
@@ -132,10 +141,10 @@ def sync_of_customers(work: jobs.Work, mirror: Mirror[Any]) -> None:
 
     What goes wrong with one customer's list alone is noted, and the others go on.
     """
-    walk(work, mirror, PartnerCenter(work.session(), correlation_id=work.run.correlation_id))
+    walk(work, mirror, source_of(work, mirror))
 
 
-def walk(work: jobs.Work, mirror: Mirror[Any], client: PartnerCenter) -> None:
+def walk(work: jobs.Work, mirror: Mirror[Any], source: Source) -> None:
     """From where an earlier turn stopped through this lane's customers."""
     progress = Progress.of(work, mirror)
     share = _share(work)
@@ -143,7 +152,7 @@ def walk(work: jobs.Work, mirror: Mirror[Any], client: PartnerCenter) -> None:
     work.count(expected=progress.expected)
     while customers := list(_after(share, progress)[:AT_ONCE].values_list("pk", "tenant_id")):
         known = writing.known_pages(work, mirror, [pk for pk, _ in customers])
-        way = Walk(client, mirror, customers, progress, known)
+        way = Walk(source, mirror, customers, progress, known)
         try:
             # Not ahead, as each page of a long list is: nearly all the time is spent waiting for one answer after the
             # other, and a second thread for each lane would cost more than it hides.
@@ -193,13 +202,13 @@ class Walk:
 
     def __init__(
         self,
-        client: PartnerCenter,
+        source: Source,
         mirror: Mirror[Any],
         customers: list[tuple[int, UUID]],
         progress: Progress,
         known: Pages,
     ) -> None:
-        self._client, self._mirror, self._customers = client, mirror, customers
+        self._source, self._mirror, self._customers = source, mirror, customers
         self._known = known if progress.is_trusted else {}
         self._within = progress.within
         self._start = Start(progress.next, progress.number, mark=tuple(progress.mark))
@@ -225,7 +234,7 @@ class Walk:
         number, total, seen = start.number, 0, 0
         path = self._mirror.path(tenant_id)
         try:
-            for page in read_list(self._client, self._mirror, path, start, known=self._known, collection=customer_id):
+            for page in read_list(self._source, self._mirror, path, start, known=self._known, collection=customer_id):
                 number, total, seen = page.number, max(total, page.total or 0), seen + page.count
                 yield page
         except CursorRejected:
@@ -324,9 +333,8 @@ def batches(coming: Iterator[T], *, is_watched: bool = False, seconds: float = S
 
 def _kind(mirror: Mirror[Any], title: str, **how: Any) -> jobs.Kind:
     run = sync_of_customers if mirror.is_of_customers else sync
-    return jobs.Kind(
-        name=mirror.kind, title=title, run=partial(run, mirror=mirror), purpose=f"sync.{mirror.kind}", **how
-    )
+    how |= {"purpose": f"sync.{mirror.kind}", "audience": mirror.audience}
+    return jobs.Kind(name=mirror.kind, title=title, run=partial(run, mirror=mirror), **how)
 
 
 A_DAY = dt.timedelta(hours=24)
@@ -336,4 +344,5 @@ KINDS = (
     _kind(LICENCES, "Licences", every=A_DAY, fresh_for=2 * A_DAY, lanes=4),
     _kind(USERS, "Users", every=A_DAY, fresh_for=2 * A_DAY, lanes=4, opt_in=True),
     _kind(MFA, "Sign-ins without MFA", every=A_DAY, fresh_for=2 * A_DAY),
+    _kind(RELATIONSHIPS, "GDAP relationships", every=A_DAY / 2, fresh_for=A_DAY),
 )

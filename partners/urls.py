@@ -1,6 +1,6 @@
 from django.urls import path
 
-from partners import views, views_borrowed, views_changes, views_jobs, views_switch, views_users
+from partners import views, views_borrowed, views_changes, views_jobs, views_relationships, views_switch, views_users
 
 urlpatterns = [
     path("", views.home, name="home"),
@@ -26,6 +26,7 @@ urlpatterns = [
         views_changes.take_back_change,
         name="take_back_change",
     ),
+    path("relationships/", views_relationships.relationship_list, name="relationships"),
     path("connection/", views.connection, name="connection"),
     path("connection/period", views.choose_period, name="choose_period"),
     path("connection/revoke", views.revoke, name="revoke"),

@@ -14,7 +14,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_POST, require_safe
 
-from partners import activity, holdings, jobs, lifecycle, lookups
+from partners import activity, holdings, jobs, lifecycle, lookups, relationships
 from partners.access import PartnerRequest, needs, partner_required
 from partners.leaving import leads_to_microsoft
 from partners.listing import customer_page
@@ -35,7 +35,7 @@ def home(request: PartnerRequest) -> HttpResponse:
     partner = request.partner
     token = current_token(partner)
     stands = standing(partner, token)
-    view = overview(request.member)
+    view = overview(request.member, lapsing=relationships.lapsing(request.member))
     may_renew = request.member.may(Power.CONSENT)
     context = {
         "partner": partner,
@@ -47,6 +47,7 @@ def home(request: PartnerRequest) -> HttpResponse:
         "has_more_customers": view.has_more,
         "recent_runs": view.runs,
         "as_of": view.as_of,
+        "lapsing": view.lapsing,
         "can_renew": may_renew,
         "can_sync": stands.is_live and request.member.may(Power.JOBS),
         "owners": [] if may_renew else _owners(partner),
@@ -121,6 +122,7 @@ def customer(request: PartnerRequest, tenant_id: UUID) -> HttpResponse:
     partner, sees_users = request.partner, request.member.may(Power.USERS)
     wanted = request.GET.get("look", "") if sees_users else ""
     along = {"as_of": as_of(partner)} | holdings.freshness(partner, tenant_id, with_users=sees_users)
+    along |= relationships.freshness(partner) | relationships.of_customer(request.member, tenant_id)
     lookup = lookups.find(member=request.member, tenant_id=tenant_id, look=wanted, **along) if wanted else None
     found: Any = lookup or get_object_or_404(request.member.customers.present().annotate(**along), tenant_id=tenant_id)
     customer = lookup.customer if lookup else found
@@ -130,12 +132,16 @@ def customer(request: PartnerRequest, tenant_id: UUID) -> HttpResponse:
     # Staff who were lent a look see who the customers are, and no more; who waits for an answer waits for it alone.
     are_shown = request.member.pk is not None and not wanted
     licences = holdings.licences(customer) if are_shown else []
+    gdap = relationships.along(found) if are_shown else []
     context = {
         "customer": customer,
         "as_of": found.as_of,
         "licences": licences[: holdings.AT_MOST],
         "at_most": holdings.AT_MOST if len(licences) > holdings.AT_MOST else 0,
         "licences_read": holdings.licences_of(found) if are_shown else None,
+        "relationships": [relationships.told(row, partner.cloud) for row in gdap[: relationships.OF_A_CUSTOMER]],
+        "relationships_at_most": relationships.OF_A_CUSTOMER if len(gdap) > relationships.OF_A_CUSTOMER else 0,
+        "relationships_read": relationships.reading_of(found) if are_shown else None,
         "users_read": holdings.users_of(found) if sees_users else None,
         "standing": standing(partner, current_token(partner)),
         "look": look,

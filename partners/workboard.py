@@ -18,6 +18,7 @@ from partners import bringing_back, jobs
 from partners.models import Job, ListState, Member, Partner, Run
 from partners.standing import Standing
 from tokens.actors import Actor
+from tokens.clouds import Audience
 
 RECENT = 10
 MINE = "partner"  # who acts, as `partners.standing` names them
@@ -231,16 +232,19 @@ def _state(lanes: list[Any], runs: list[Run], stands: Standing, now: dt.datetime
     waits = next((job.wait_code for job in lanes if job.wait_code), "")
     if waits:
         return State("Waiting", "attention", WAITS.get(waits, ""), code=waits)
-    return _after(worst, max((job.failures for job in lanes), default=0))
+    known = jobs.kinds().get(lanes[0].kind) if lanes else None
+    is_graphs = known is not None and known.audience == Audience.GRAPH
+    return _after(worst, max((job.failures for job in lanes), default=0), is_graphs=is_graphs)
 
 
 _WORSE = {"cancelled": 1, "taken_over": 2, "waiting": 3, "failed": 4, "refused": 5}
 
 
-def _sign_in_refused(run: Run, failures: int) -> State:
-    """Partner Center's 401 that is neither about MFA nor about a role: a moment of Microsoft's, unless it lasts."""
+def _sign_in_refused(run: Run, failures: int, *, is_graphs: bool) -> State:
+    """A 401 that is neither about MFA nor about a role: a moment of Microsoft's, unless it lasts."""
+    service = "Microsoft Graph" if is_graphs else "Partner Center"
     why = (
-        "Partner Center does not accept the sign-in of the account that agreed (401), though Microsoft goes on issuing"
+        f"{service} does not accept the sign-in of the account that agreed (401), though Microsoft goes on issuing"
         " it. It is neither about MFA nor about a role, and passes by itself as a rule."
     )
     again = (
@@ -249,18 +253,19 @@ def _sign_in_refused(run: Run, failures: int) -> State:
     )
     if failures < LASTING:
         return State("Sign-in not accepted", "attention", f"{why} {again}", code=run.error_code)
-    action = "See that this account may open Partner Center itself. Then an owner renews the connection with it."
+    where = "sign in to the Microsoft Entra admin centre" if is_graphs else "open Partner Center"
+    action = f"See that this account may {where} itself. Then an owner renews the connection with it."
     reason = f"{why} This time it lasts: it was so {failures} times in a row. {again}"
     return State("Sign-in not accepted", "stopped", reason, MINE, action, code=run.error_code)
 
 
-def _after(run: Run | None, failures: int) -> State:
+def _after(run: Run | None, failures: int, *, is_graphs: bool) -> State:
     """What the newest run says, when nothing is under way."""
     if run is None:
         return State("Not run yet", "attention")
     match run.outcome:
         case Run.Outcome.REFUSED if run.error_code.partition("/")[0] == jobs.SIGN_IN_REFUSED:
-            return _sign_in_refused(run, failures)
+            return _sign_in_refused(run, failures, is_graphs=is_graphs)
         case Run.Outcome.REFUSED:
             action = "Give the account that agreed what is missing, then run it now."
             return State("Refused by Microsoft", "stopped", run.error, MINE, action, code=run.error_code)

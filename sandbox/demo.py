@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from sandbox.directory import Tenant
 from sandbox.world import World
@@ -22,6 +23,12 @@ NORTHWIND = "0a7b1d00-0000-4000-8000-000000000002"
 CONTOSO = "c0470500-0000-4000-8000-000000000003"
 SHORT_LIVED = 301  # seconds an access token lives: whoever renews five minutes early notices a revocation at once
 CONTOSO_SECONDS_A_PAGE = 1.2  # slow enough to watch a progress bar
+GLOBAL_ADMINISTRATOR = {"unifiedRoles": [{"roleDefinitionId": "62e90394-69f5-4237-9190-012177145e10"}]}
+ENDING: dict[int, dict[str, Any]] = {  # delegated admin relationships that somebody has to look at
+    1: {"relationships": [{"endsInDays": 9, "autoExtendDuration": "PT0S", "accessDetails": GLOBAL_ADMINISTRATOR}]},
+    2: {"relationships": [{"endsInDays": 24, "autoExtendDuration": "PT0S"}, {"endsInDays": 19}]},
+    3: {"relationships": []},
+}
 
 
 def build(world: World, env: Mapping[str, str] | None = None) -> World:
@@ -71,6 +78,7 @@ def _partner(world: World, tenant_id: str, name: str, customers: int) -> Tenant:
     slug = name.split()[0].lower()
     domain = f"{slug}.onmicrosoft.test"
     tenant = world.add_tenant(tenant_id, name, customers=customers, domain=domain)
+    tenant.customer_overrides = {index: dict(row) for index, row in ENDING.items()}
     tenant.add_account(f"svc-cpv@{domain}", name=f"{name} CPV Service Account", groups={"AdminAgents"})
     tenant.add_account(f"sales@{domain}", name="Sam Sales", groups={"SalesAgents"})
     tenant.add_account(f"helpdesk@{domain}", name="Hilda Helpdesk", groups={"HelpdeskAgents"})

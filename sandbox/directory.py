@@ -124,7 +124,7 @@ class Tenant:
 
     @property
     def customer_overrides(self) -> dict[int, dict[str, Any]]:
-        """Index -> replaced fields: companyName, domain, tenantId, relationshipToPartner, users (how many)."""
+        """Index -> what differs: companyName, tenantId, users (how many) and more; docs/sandbox-lists.md has all."""
         return self.customers.overrides
 
     @customer_overrides.setter

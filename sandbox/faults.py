@@ -55,7 +55,10 @@ PAGES = {
     "moved": "the first customer of the page moved to where the caller has been already",
     "cursor-rejected": "400 for every continuation token",
 }
-GRAPH_PAGES = {kind: PAGES[kind] for kind in ("foreign-next", "cyclic-next", "cursor-rejected")}
+OF_GRAPH = (
+    "foreign-next", "cyclic-next", "circle-next", "cursor-rejected", "duplicates", "other-tenant", "no-items", "holes",
+)  # fmt: skip
+GRAPH_PAGES = {kind: PAGES[kind] for kind in OF_GRAPH}
 PARTNER_CENTER_ONLY = {"mfa": "401 with code 900421"} | PAGES
 # What a fault of one operation may name: what is done to a secret, or the grant of a token request. Asking a vault
 # without a bearer is no operation yet: the Azure SDK does so first, without a body, to be told where to sign in.

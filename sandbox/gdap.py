@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import Any
 from urllib.parse import quote
 
@@ -22,6 +23,7 @@ from sandbox.asks import Answer, Ask
 from sandbox.customers import Customer
 from sandbox.directory import Tenant, guid
 from sandbox.envelopes import JSON_TYPE, as_json
+from sandbox.listing import owner_of
 
 READS = {"DelegatedAdminRelationship.Read.All", "DelegatedAdminRelationship.ReadWrite.All"}
 READS_SECURITY = {"PartnerSecurity.Read.All"}
@@ -38,8 +40,31 @@ _STATUS = re.compile(r"status eq '(\w+)'")
 Refuse = Callable[[Ask, int, str, str], Response]
 
 
+def relationships(tenant: Tenant, customer: Customer) -> list[dict[str, Any]]:
+    """
+    The GDAP relationships with a customer: one, unless `overrides[index]["relationships"]` has others.
+
+    There each is what differs from that one; `"endsInDays"` lets it end so many days after the real today.
+    """
+    usual = relationship(tenant, customer)
+    others = tenant.customers.overrides.get(customer.index, {}).get("relationships")
+    if others is None:
+        return [usual]
+    return [_like(usual, other, number) for number, other in enumerate(others)]
+
+
+def _like(usual: dict[str, Any], other: dict[str, Any], number: int) -> dict[str, Any]:
+    found = usual | other
+    if number and "id" not in other:
+        found["id"] = f"{guid(usual['id'], number)}{usual['id'][36:]}"
+    if (days := found.pop("endsInDays", None)) is not None:
+        today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        found["endDateTime"] = _stamp(today + timedelta(days=days, hours=12))
+    return found
+
+
 def relationship(tenant: Tenant, customer: Customer) -> dict[str, Any]:
-    """The one GDAP relationship with a customer; every eleventh is terminated, every thirteenth not yet approved."""
+    """The usual one; every eleventh is terminated, every thirteenth not yet approved."""
     index = customer.index
     status = "terminated" if index % 11 == 10 else "approvalPending" if index % 13 == 12 else "active"
     created = _FIRST_DAY + timedelta(hours=index % 8000)
@@ -70,23 +95,25 @@ def _stamp(moment: datetime) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%S}.3148266Z"
 
 
-def _admin_customer(tenant: Tenant, customer: Customer) -> dict[str, Any]:
-    return {
-        "@odata.type": "#microsoft.graph.delegatedAdminCustomer",
-        "@odata.etag": f'W/"{base64.b64encode(f"{customer.index:08x}".encode()).decode()}"',
-        "id": customer.tenant_id,
-        "tenantId": customer.tenant_id,
-        "displayName": customer.company_name,
-    }
+def _admin_customers(tenant: Tenant, customer: Customer) -> list[dict[str, Any]]:
+    return [
+        {
+            "@odata.type": "#microsoft.graph.delegatedAdminCustomer",
+            "@odata.etag": f'W/"{base64.b64encode(f"{customer.index:08x}".encode()).decode()}"',
+            "id": customer.tenant_id,
+            "tenantId": customer.tenant_id,
+            "displayName": customer.company_name,
+        }
+    ]
 
 
-# path → what a token must allow, and what each item is
-LISTS: dict[str, tuple[set[str], Callable[[Tenant, Customer], dict[str, Any]]]] = {
-    "/v1.0/tenantRelationships/delegatedAdminRelationships": (READS, relationship),
-    "/v1.0/tenantRelationships/delegatedAdminCustomers": (READS, _admin_customer),
+# path → what a token must allow, and the items of each customer
+LISTS: dict[str, tuple[set[str], Callable[[Tenant, Customer], list[dict[str, Any]]]]] = {
+    "/v1.0/tenantRelationships/delegatedAdminRelationships": (READS, relationships),
+    "/v1.0/tenantRelationships/delegatedAdminCustomers": (READS, _admin_customers),
     "/beta/security/partner/securityScore/customerInsights": (
         READS_SECURITY,
-        lambda tenant, customer: mfastanding.insight(customer),
+        lambda tenant, customer: [mfastanding.insight(customer)],
     ),
 }
 
@@ -95,20 +122,30 @@ def page(ask: Ask, tenant: Tenant, refuse: Refuse) -> Response:
     """
     One page of a list of LISTS; `$top` up to 300, `$filter` by status for relationships.
 
+    What is of one customer stands on one page, which may so be a little longer.
+
     :raises Answer: 400 for a filter or a `$skiptoken` that it does not know
     """
     path = ask.request.path.rstrip("/")
-    item = LISTS[path][1]
+    items_of = LISTS[path][1]
     start, top, status = _asked(ask, tenant, path, refuse)
+    owner = owner_of(ask, tenant)
     found: list[dict[str, Any]] = []
     following: int | None = start
     while following is not None and len(found) < top:
-        picked, following = tenant.customers.page(following, top - len(found))
-        rows = (item(tenant, tenant.customers.at(index)) for index in picked)
+        picked, following = owner.customers.page(following, top - len(found))
+        rows = chain.from_iterable(items_of(owner, owner.customers.at(index)) for index in picked)
         found += [row for row in rows if status in (None, row.get("status"))]
-    ask.call.detail |= {"start": start, "items": len(found)}
     following = start if ask.has_fault("cyclic-next") else following
-    body: dict[str, Any] = {"@odata.context": f"https://{ask.place.host}{_context(path)}", "value": found}
+    if ask.has_fault("circle-next") and following is None:
+        following = 0
+    if ask.has_fault("duplicates"):
+        found += found[:10]
+    if ask.has_fault("holes"):
+        found[6::7] = [{"id": row["id"]} for row in found[6::7]]
+    ask.call.detail |= {"start": start, "items": len(found)}
+    value: object = {"code": 0} if ask.has_fault("no-items") else found
+    body: dict[str, Any] = {"@odata.context": f"https://{ask.place.host}{_context(path)}", "value": value}
     if following is not None:
         body["@odata.nextLink"] = _next(ask, path, {"start": following, "top": top, "status": status, "of": tenant.id})
     return Response(as_json(body), content_type=JSON_TYPE)

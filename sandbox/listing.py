@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from sandbox import jose
 from sandbox.asks import Answer, Ask
-from sandbox.customers import BETWEEN, FIELD_ORDERS, Customers, listed
+from sandbox.customers import BETWEEN, FIELD_ORDERS, listed
 from sandbox.directory import Tenant
 from sandbox.envelopes import collection, link, refusal
 from sandbox.faults import PAGES
@@ -153,7 +153,7 @@ def _made(ask: Ask, tenant: Tenant, size: int, place: Place, turn: int) -> Page:
     picked, start, total = _picked(ask, tenant, size, place)
     following = None if start is None else replace(place, start=start)
     picked, following = _disturbed(ask, place, picked, following)
-    owner = _owner(ask, tenant)
+    owner = owner_of(ask, tenant).customers
     texts = [owner.item(index, turn) for index in picked]
     if ask.has_fault("holes"):
         texts[6::7] = [f'{{"id":"{owner.at(index).tenant_id}"}}' for index in picked[6::7]]
@@ -213,12 +213,12 @@ def _disturbed(ask: Ask, place: Place, picked: list[int], following: Place | Non
     return picked, following
 
 
-def _owner(ask: Ask, tenant: Tenant) -> Customers:
+def owner_of(ask: Ask, tenant: Tenant) -> Tenant:
     """Whose customers are shown: another partner's, if a fault says so and there is one."""
     if ask.has_fault("other-tenant"):
         others = (other for other in ask.world.tenants.values() if other.id != tenant.id and other.customers.count)
-        return next(others, tenant).customers
-    return tenant.customers
+        return next(others, tenant)
+    return tenant
 
 
 def begun_elsewhere(page: Page, read: int) -> bytes:

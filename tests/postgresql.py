@@ -64,8 +64,8 @@ ROUNDS = {
             "activity", "admin_consent", "borrowed_access", "changes",
             "changes_that_die", "commands", "connect", "connection", "entra_at_the_desk",
             "exposure", "holdings_pages", "joining", "ledger", "limited", "notices", "notices_of_looks",
-            "removals_page", "staff_by_entra", "staff_sign_in", "switch", "team", "tidy", "users",
-            "work_and_see",
+            "relationships_pages", "removals_page", "staff_by_entra", "staff_sign_in", "switch", "team", "tidy",
+            "users", "work_and_see",
         ),
     ),
     # The explorer plays on a model, and schedules are all on one connection: no matter of rows.

@@ -22,6 +22,7 @@ JOBS = {
     "sync.licences": "sync of your customers' licences, once a day",
     "sync.users": "sync of your customers' users, once a day, where you asked for it",
     "sync.mfa": "sync of who signs in without MFA, once a day",
+    "sync.relationships": "sync of your delegated admin relationships (GDAP), twice a day",
     "users.read": "users of a customer, when one of your members asks",
     "subscriptions.change": "changes of a customer's subscription, each confirmed by one of your members",
     "token.keep": "keeping your sign-in alive, once a day",
@@ -114,8 +115,8 @@ RELATIONSHIPS = Permission(
     "DelegatedAdminRelationship.ReadWrite.All",
     "885f682f-a990-4bad-a642-36736a74b0c7",
     "Customer access (GDAP)",
-    "Will prepare and follow the delegated admin relationships with your customers.",
-    (),
+    "Reads the delegated admin relationships with your customers: their roles, and until when. Changes none yet.",
+    ("sync.relationships",),
     "read and write",
 )
 RELATIONSHIPS_READ = Permission(
@@ -123,8 +124,8 @@ RELATIONSHIPS_READ = Permission(
     "DelegatedAdminRelationship.Read.All",
     "0c0064ea-477b-4130-82a5-4c2cc4ff68aa",
     "Customer access (GDAP)",
-    "Will follow the delegated admin relationships with your customers.",
-    (),
+    "Reads the delegated admin relationships with your customers: their roles, and until when.",
+    ("sync.relationships",),
     "read",
 )
 ARM = Permission(

@@ -2,7 +2,7 @@
 
 from partners.models.changes import Change
 from partners.models.desk import MAY, Act
-from partners.models.estate import CustomerUser, SubscribedSku, Subscription, UnprovenPrincipal
+from partners.models.estate import CustomerUser, Relationship, SubscribedSku, Subscription, UnprovenPrincipal
 from partners.models.grants import AccessGrant
 from partners.models.lists import ListPage, ListRefusal, ListState
 from partners.models.mirror import ChosenCustomer, Customer, CustomerQuerySet, Lookup
@@ -34,6 +34,7 @@ __all__ = [
     "Pace",
     "Partner",
     "Pulse",
+    "Relationship",
     "Run",
     "Service",
     "SubscribedSku",

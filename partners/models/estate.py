@@ -1,10 +1,12 @@
-"""What is mirrored beside the customers: what they subscribed to, their licences and users, and the partner's MFA."""
+"""What is mirrored beside the customers: their subscriptions, licences and users, the partner's MFA and GDAP."""
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import ClassVar
 
 from django.db import models
+from django.db.models import Q
 
 from partners.models.mirrored import Mirrored, MirroredQuerySet, OfOneCustomer
 from partners.models.people import Partner
@@ -124,3 +126,61 @@ class UnprovenPrincipal(Mirrored):
 
     def __str__(self) -> str:
         return self.sign_in_name or self.key
+
+
+NO_END = dt.datetime(9999, 12, 31, tzinfo=dt.UTC)  # of a relationship that was told none, as it has not begun
+
+
+class Relationship(Mirrored):
+    """
+    A granular delegated admin relationship (GDAP): what the partner's people may do in a customer's tenant, until when.
+
+    Its customer may be none of the partner's list, as an indirect provider's; so it names the tenant and points at no
+    row. `roles` are ids of Entra's roles with blanks between. `lists_by` is its end or `NO_END`; `lapses_at` is when
+    access ends unless somebody acts: of what is in force and does not extend itself.
+    https://learn.microsoft.com/graph/api/resources/delegatedadminrelationship
+    """
+
+    partner = models.ForeignKey(Partner, models.CASCADE, related_name="relationships", db_index=False)
+    key = models.CharField(max_length=100)
+    relationship_id = models.CharField(max_length=100)  # as Microsoft writes it
+    name = models.CharField(max_length=400, blank=True)
+    status = models.CharField(max_length=40, blank=True)
+    customer_tenant_id = models.UUIDField("customer's tenant", null=True, blank=True)
+    customer_name = models.CharField(max_length=400, blank=True)
+    provider_tenant_id = models.UUIDField("indirect provider's tenant", null=True, blank=True)
+    awaits_partner = models.BooleanField(null=True, blank=True)  # their own yes to what their provider made
+    roles = models.TextField(blank=True)
+    duration = models.CharField(max_length=20, blank=True)  # ISO 8601, as "P730D"
+    auto_extend = models.CharField(max_length=20, blank=True)
+    created_at = models.DateTimeField(null=True, blank=True)
+    modified_at = models.DateTimeField(null=True, blank=True)
+    activated_at = models.DateTimeField(null=True, blank=True)
+    end_at = models.DateTimeField(null=True, blank=True)
+    is_over = models.BooleanField(default=False)
+    lists_by = models.DateTimeField(default=NO_END)
+    lapses_at = models.DateTimeField(null=True, blank=True)
+
+    objects = MirroredQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["partner", "key"], name="relationship_once_per_partner"),
+            models.UniqueConstraint(fields=["partner", "id"], name="relationship_partner_id"),
+        ]
+        indexes: ClassVar = [
+            models.Index(
+                fields=["partner", "is_over", "lists_by", "id"],
+                name="relationship_by_end",
+                condition=Q(removed_at=None),
+            ),
+            models.Index(
+                fields=["partner", "lapses_at", "id"],
+                name="relationship_by_lapse",
+                condition=Q(removed_at=None, lapses_at__isnull=False),
+            ),
+            models.Index(fields=["partner", "customer_tenant_id"], name="relationship_by_customer"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name or self.relationship_id

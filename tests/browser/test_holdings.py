@@ -49,6 +49,35 @@ UnprovenPrincipal.objects.create(
     partner=partner, key="old", sign_in_name="an.account.with.a.long.name@contoso.test", content_hash=b"0" * 16
 )
 """
+DELEGATED = """
+import datetime as dt
+from django.utils import timezone
+from partners import gdap
+from partners.models import Customer, ListState, Relationship
+from partners.models.estate import NO_END
+customer = Customer.objects.select_related("partner").get(
+    tenant_id={tenant_id!r}, removed_at=None, partner__offboarded_at=None
+)
+partner, now = customer.partner, timezone.now()
+Relationship.objects.filter(partner=partner).delete()
+ListState.objects.update_or_create(partner=partner, kind="relationships", lane="", defaults=dict(completed_at=now))
+one = " ".join(list(gdap.ROLES)[:9])
+for number, (name, status, days, extends, roles) in enumerate((
+    ("Care for everybody, in all of their services", "active", 12, "PT0S", one + " " + gdap.GLOBAL_ADMINISTRATOR),
+    ("Read only", "active", 20, "PT0S", one),
+    ("Goes on", "active", 200, "P180D", one),
+    ("Waiting", "approvalpending", None, "PT0S", one + " dd4db9a0-cc4a-4213-9f9f-70242232d97e"),
+    ("Old", "expired", -40, "PT0S", one),
+)):
+    end = now + dt.timedelta(days=days) if days else None
+    lapses = end if status == "active" and extends == "PT0S" else None
+    Relationship.objects.create(
+        partner=partner, key=str(number), relationship_id="a-" + 70 * "b", name=name, status=status, roles=roles,
+        customer_tenant_id=customer.tenant_id if number != 1 else partner.tenant_id, customer_name=customer.name,
+        end_at=end, lists_by=end or NO_END, lapses_at=lapses, auto_extend=extends, duration="P730D",
+        created_at=now, is_over=status == "expired", content_hash=b"0" * 16,
+    )
+"""
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +105,31 @@ def test_licences_and_users_stand_on_a_customers_page(connected: Page, live: Liv
     looks.at(page, "customer-users-read", tab=False)
     page.get_by_role("link", name="Next page").click()
     expect(page.get_by_text("10 shown on this page")).to_be_visible()
+
+
+def test_delegated_access_stands_on_a_customers_page_and_in_a_list_by_its_end(
+    connected: Page, live: Live, looks: Looks
+) -> None:
+    page = connected
+    page.goto(f"{live.url}/customers/")
+    page.locator("tbody th a").first.click()
+    expect(page.get_by_role("heading", name="Delegated access (GDAP)")).to_be_visible()
+    live.python(DELEGATED.format(tenant_id=re.findall(r"[0-9a-f-]{36}", page.url)[0]))
+    page.reload()
+    expect(page.get_by_text("take Global Administrator out of it")).to_be_visible()
+    looks.at(page, "customer-relationships")
+
+    page.goto(live.url)
+    expect(page.get_by_text("2 GDAP relationships end within 30 days")).to_be_visible()
+    looks.at(page, "home-relationships", axe_everywhere=False, tab=False)
+    page.get_by_role("link", name="see which, and what to do").click()
+    expect(page.locator("h1")).to_have_text("GDAP relationships")
+    looks.at(page, "relationships-soon")
+    page.get_by_role("link", name="In force and to come").click()
+    expect(page.get_by_text("4 shown on this page")).to_be_visible()
+    looks.at(page, "relationships", axe_everywhere=False, tab=False)
+    page.get_by_role("link", name="Ended", exact=True).click()
+    expect(page.get_by_text("1 shown on this page")).to_be_visible()
 
 
 def test_a_removal_is_undone_by_one_button(connected: Page, live: Live, looks: Looks) -> None:

@@ -69,7 +69,7 @@ def test_what_nobody_else_sees_its_owner_does(ground, swept):
     assert seen == {
         "partners.Partner", "partners.User", "partners.AccessGrant", "partners.Customer",
         "partners.Run", "partners.Subscription", "partners.SubscribedSku", "partners.CustomerUser",
-        "partners.UnprovenPrincipal", "partners.Change", "consent.Consent",
+        "partners.UnprovenPrincipal", "partners.Relationship", "partners.Change", "consent.Consent",
         "consent.MemberInvitation", "tokens.AuditEvent",
     }  # fmt: skip
     for name in (
@@ -116,7 +116,12 @@ def test_the_desk_shows_a_partners_connection_and_never_its_customers(ground, sw
 
     assert swept.found == []
     assert seen >= {"partners.Partner", "partners.Run", "consent.Consent", "tokens.RefreshToken", "tokens.AuditEvent"}
-    mirrored = {"partners.SubscribedSku", "partners.CustomerUser", "partners.UnprovenPrincipal"}
+    mirrored = {
+        "partners.SubscribedSku",
+        "partners.CustomerUser",
+        "partners.UnprovenPrincipal",
+        "partners.Relationship",
+    }
     assert not seen & {"partners.Customer", "partners.ChosenCustomer", "partners.Lookup", *mirrored}
 
 

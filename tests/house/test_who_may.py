@@ -29,6 +29,7 @@ WHO_MAY = {
     ("customers", "get"): (200, 200, 200, 404),
     ("customer", "get"): (200, 200, 200, 404),
     ("customer_users", "get"): (200, 200, 404, 404),
+    ("relationships", "get"): (200, 200, 200, 404),
     ("ask_for_users", "post"): (302, 302, 404, 404),
     ("subscriptions", "get"): (200, 200, 200, 404),
     ("begin_change", "post"): (302, 302, 404, 404),

@@ -41,6 +41,7 @@ from partners.models import (
     Member,
     Pace,
     Partner,
+    Relationship,
     Run,
     SubscribedSku,
     Subscription,
@@ -304,6 +305,10 @@ def make_estate(partner: Partner, customer: Customer) -> None:
     SubscribedSku.objects.create(**row, key="sku", sku_id="SKU")
     CustomerUser.objects.create(**row, key="user", user_id="USER", name="Adele", sign_in_name="adele@customer.test")
     UnprovenPrincipal.objects.create(partner=partner, key="principal", content_hash=uuid.uuid4().bytes)
+    Relationship.objects.create(
+        partner=partner, key="relationship", relationship_id="RELATIONSHIP", customer_tenant_id=customer.tenant_id,
+        content_hash=uuid.uuid4().bytes, status="active", lapses_at=timezone.now() + A_DAY,
+    )  # fmt: skip
     ListPage.objects.get_or_create(
         partner=partner, kind="customers", number=1, defaults={"digest": uuid.uuid4().bytes, "keys": uuid.uuid4().bytes}
     )
@@ -438,6 +443,7 @@ def people(
         "partners.SubscribedSku",
         "partners.CustomerUser",
         "partners.UnprovenPrincipal",
+        "partners.Relationship",
         "partners.ListPage",
         "partners.ListRefusal",
         "secret",
@@ -479,8 +485,8 @@ def people(
             may_see=lambda canary: facts(canary) or (canary.model == "partners.Customer" and canary.pk == chosen),
             may_add=ATTEMPTS | {"tokens.AuditEvent"}, may_change=frozenset({"partners.Job"}),
             opens=frozenset({
-                "home", "progress", "connected", "sync_now", "customers", "jobs", "job_act", "connection",
-                "permissions", "signin_again",
+                "home", "progress", "connected", "sync_now", "customers", "relationships", "jobs", "job_act",
+                "connection", "permissions", "signin_again",
             }),
         ),
         comes(

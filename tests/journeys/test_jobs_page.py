@@ -12,7 +12,7 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from partners import jobs
-from partners.models import ChosenCustomer, CustomerUser, Job, ListState, Member, Run
+from partners.models import ChosenCustomer, CustomerUser, Job, ListState, Member, Partner, Run
 from tests.live import text_of
 from tokens.models import AuditEvent
 
@@ -196,6 +196,19 @@ def test_a_401_that_lasts_says_what_it_means_that_it_comes_again_and_who_acts(sy
     assert ("8 times in a row" in words, "renews the connection" in words) == (times == 8, times == 8)
     assert "Reference: 401/400" in words
     assert "Next When somebody acts" not in words
+
+
+def test_a_401_of_graphs_is_not_said_to_be_partner_centers(synced, world):
+    world.fail("graph", "unauthorized")
+    partner = Partner.objects.get()
+    Job.objects.filter(pk=jobs.ensure(partner, "relationships").pk).update(failures=7)
+
+    jobs.run_job(Job.objects.get(kind="relationships").pk)
+    words = text_of(page(synced))
+
+    assert "Microsoft Graph does not accept the sign-in" in words
+    assert "may sign in to the Microsoft Entra admin centre itself" in words
+    assert "Partner Center does not accept" not in words
 
 
 # --- What takes a yes ---------------------------------------------------------------------------------------------

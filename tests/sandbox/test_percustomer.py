@@ -254,3 +254,43 @@ def test_next_links_of_graph_can_lead_astray(world: World, browser: Browser, gra
     link = browser.get(sound, graph_token).json()["@odata.nextLink"]
 
     assert link.startswith("https://graph.evil.test/") if kind == "foreign-next" else link == sound
+
+
+@pytest.mark.parametrize(
+    ("kind", "seen"),
+    [("duplicates", 310), ("holes", 300), ("other-tenant", 40), ("circle-next", 1203)],
+)
+def test_pages_of_graph_can_be_wrong(world: World, browser: Browser, graph_token: str, kind: str, seen: int) -> None:
+    world.fail("graph", kind, tenant=PARTNER, times=5)
+    link = GDAP
+    found: list[Body] = []
+
+    for _ in range(5 if kind == "circle-next" else 1):
+        body = browser.get(link, graph_token).json()
+        link = body.get("@odata.nextLink", "")
+        found += body["value"]
+
+    assert len(found) == seen
+    assert len({one["id"] for one in found}) == (300 if kind == "duplicates" else seen)
+    assert sum("status" not in one for one in found) == (42 if kind == "holes" else 0)
+    assert kind != "circle-next" or link
+
+
+def test_a_customer_may_have_several_relationships_or_none(
+    world: World, browser: Browser, partner: Tenant, graph_token: str
+) -> None:
+    partner.customer_overrides = {
+        0: {"relationships": []},
+        1: {"relationships": [{"status": "expired"}, {"endsInDays": 12, "displayName": "Another"}]},
+    }
+
+    found = [one for page in follow(browser, graph_token, f"{GDAP}?$top=2") for one in page["value"]]
+
+    theirs = [one for one in found if one["customer"]["tenantId"] == partner.customers.at(1).tenant_id]
+    assert [(one["status"], one["displayName"] == "Another") for one in theirs] == [
+        ("expired", False),
+        ("active", True),
+    ]
+    assert not any("endsInDays" in one for one in theirs)
+    assert len({one["id"] for one in found}) == len(found) == 1203
+    assert partner.customers.at(0).tenant_id not in {one["customer"]["tenantId"] for one in found}
