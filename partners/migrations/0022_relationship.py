@@ -9,7 +9,7 @@ from tokens.rls import EnableRLS
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("partners", "0020_job_suspected_at"),
+        ("partners", "0021_customers_that_wait"),
     ]
 
     operations = [
