@@ -53,6 +53,10 @@ class Paced(Transient):
     """The call did not leave: Microsoft asked for patience, or it would have been too fast. Nothing went wrong."""
 
 
+class CustomerPaced(Paced):
+    """The same where Microsoft asked for patience with one customer only: calls about others may leave."""
+
+
 @dataclass(frozen=True)
 class HeldUp:
     """Why a job cannot begin now, for machines and for people, and in how many seconds it is to come back."""
@@ -150,7 +154,13 @@ class PartnersTraffic:
         ours = max(
             circuit.permit(settings.CPV_CALLS_PER_SECOND, self.patience, ahead=AHEAD), lane.permit(self.patience)
         )
-        theirs = 0.0 if self.insists else max(lane.known_wait(), lane.wait_for_customer(_customer_in(address)))
+        theirs = one = 0.0
+        if not self.insists:
+            theirs, one = lane.known_wait(), lane.wait_for_customer(_customer_in(address))
+        if one > self.patience >= theirs:
+            words = "Microsoft asked us to wait with calls about one customer."
+            raise CustomerPaced(words, code="asked_to_wait", retry_after=one)
+        theirs = max(theirs, one)
         self._wait(asked_to_wait(theirs) if theirs > ours else too_fast(ours))
 
     def after(self, address: str, response: requests.Response | None) -> None:
