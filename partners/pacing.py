@@ -109,8 +109,8 @@ def _is_stale(refused: requests.Response) -> bool:
 def hold_up(partner: Partner, audience: Audience) -> HeldUp | None:
     """Why no call of this partner to this service would leave now; None when one would. One query at most."""
     for circuit in [circuit_of(partner.cloud, service) for service in (audience, ENTRA)]:
-        if circuit.is_open():
-            return service_down(circuit.ticket())
+        if circuit.closed_for(partner.pk):
+            return service_down(circuit.ticket(partner.pk))
     wait = _lane(partner.pk, audience).known_wait()
     return asked_to_wait(wait) if wait > PATIENCE else None
 
@@ -146,7 +146,10 @@ class PartnersTraffic:
 
     def after_token(self, failure: Transient | None) -> None:
         circuit = circuit_of(self.cloud, ENTRA)
-        circuit.went_well() if failure is None else circuit.went_wrong(self.partner_id, failure.code)
+        if failure is None:
+            circuit.went_well(self.partner_id)
+        else:
+            circuit.went_wrong(self.partner_id, failure.code)
 
     def before(self, address: str) -> None:
         circuit, lane = circuit_of(self.cloud, self.service), _lane(self.partner_id, self.service)
@@ -173,12 +176,12 @@ class PartnersTraffic:
             if asked is not None:
                 lane.hold(seconds, _customer_in(address))
             return
-        circuit.went_well()
+        circuit.went_well(self.partner_id)
         if response.status_code == 429:
             lane.slow_down(seconds, _customer_in(address))
 
     def _refuse_while_down(self, circuit: Circuit) -> None:
-        if refused := circuit.refuses():
+        if refused := circuit.refuses(self.partner_id):
             raise service_down(refused).raised()
 
     def _wait(self, held_up: HeldUp) -> None:
