@@ -385,8 +385,9 @@ def batches(coming: Iterator[T], *, is_watched: bool = False, seconds: float = S
 def _kind(mirror: Mirror[Any], title: str, **how: Any) -> jobs.Kind:
     run = sync_of_customers if mirror.is_of_customers else sync
     return jobs.Kind(
-        name=mirror.kind, title=title, run=partial(run, mirror=mirror), purpose=f"sync.{mirror.kind}", **how
-    )
+        name=mirror.kind, title=title, run=partial(run, mirror=mirror), purpose=f"sync.{mirror.kind}",
+        of_customers=mirror.is_of_customers, **how,
+    )  # fmt: skip
 
 
 A_DAY = dt.timedelta(hours=24)
