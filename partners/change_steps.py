@@ -4,7 +4,7 @@ What a worker does for a change of a subscription, step by step, so that an effe
 What is sent, and under which id, is written down before it leaves. So after a crash, or an answer that never came,
 somebody knows that it may have happened, and reads how the subscription stands. Is it as wanted, then it is done. Is it
 as before, the very same request goes once more, under the same id, for five minutes; after that it is over, and a
-person may begin anew. No second id is ever tried in its place.
+person may begin anew. No second id is tried in its place, unless Microsoft answered that it did nothing (429, 401).
 """
 
 from __future__ import annotations
@@ -207,10 +207,17 @@ class _Step:
         self.change.let_go(wait=0, reason=why, code=failure.code[:40])
 
     def _put_off(self, failure: Failure) -> None:
-        """Nothing was done by it. It is as if it had not been sent, unless an earlier one may have arrived."""
+        """
+        Nothing was done by it. It is as if it had not been sent, unless an earlier one may have arrived.
+
+        An id that was answered is used up: Microsoft may give the same answer again, whatever comes under it.
+        """
         wait = failure.retry_after if isinstance(failure, Transient) else None
         pause = min(wait if wait is not None else self._pause(), LONGEST_WAIT)
-        facts = {} if self.change.unsure_at else {"sent_at": None, "sealed_request": ""}
+        facts: dict[str, Any] = {}
+        if not self.change.unsure_at:
+            facts = {"sent_at": None, "sealed_request": ""}
+            facts |= {} if isinstance(failure, Paced) else {"request_id": uuid.uuid4()}
         self.change.let_go(wait=pause, **facts)
 
     def _not_live(self, code: str, failure: Failure | None = None) -> None:

@@ -1,7 +1,7 @@
 """
 Changes of subscriptions, so that an effect happens once: what a person does, and the clock.
 
-Who confirms leaves a row; a worker sends (`partners.change_steps`). A change has one id, whatever happens on the way.
+Who confirms leaves a row; a worker sends (`partners.change_steps`).
 """
 
 from __future__ import annotations

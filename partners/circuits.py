@@ -4,6 +4,10 @@ Microsoft's services as all workers together see them: whether one is down, and 
 When calls for three partners in a row went wrong in one process, the service counts as down: nobody asks for half a
 minute, and twice as long each time it is still down, up to ten minutes. Then one call at a time tries. Jobs that
 waited come back one after another, ten a second, and not all at the moment at which it answers again.
+
+For whom calls went wrong then is blamed: it may as well be they, and not the service. So whether it is still down for
+others is for others to find out, whatever those who are blamed try beside them; and until a call of their own went
+well, what goes wrong for them says nothing about the service any more.
 """
 
 from __future__ import annotations
@@ -14,8 +18,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.db import connection
-from django.db.models import F, Q
+from django.db import connection, transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from partners.models import Service
@@ -28,6 +32,7 @@ FIRST, LONGEST = 30.0, 600.0  # seconds for which nobody asks
 PROBE = dt.timedelta(seconds=30)  # for the one that tries
 ASK_AGAIN = 5.0  # seconds, for those who come while one tries
 COME_BACK = 0.1  # seconds between two jobs that waited
+MOST_BLAMED = 200  # partners; those who were blamed last
 PERMITS_FOR = 0.1  # seconds of full speed that one statement takes permits for
 
 ASK = """
@@ -56,24 +61,26 @@ class Circuit:
     known_until: float = 0.0  # monotonic
     open_until: float = 0.0  # second of the epoch
     times: int = 0
+    blamed: frozenset[int] = frozenset()
+    blamed_until: float = 0.0  # second of the epoch
     permits: int = 0
     permits_until: float = 0.0
 
     # --- Asked before a call ----------------------------------------------------------------------------------------
-    def is_open(self) -> bool:
-        """Whether nobody asks now."""
+    def closed_for(self, partner_id: int) -> float:
+        """Seconds for which nobody asks, or this partner does not; 0 when it may."""
         if (now := time.monotonic()) >= self.known_until:
             if self.known_until:  # while one looks, the others go by what was known
                 self.known_until = now + KEEN
             self._look()
-        return self.open_until > _now()
+        until = max(self.open_until, self.blamed_until) if partner_id in self.blamed else self.open_until
+        return max(0.0, until - _now())
 
-    def refuses(self) -> float:
+    def refuses(self, partner_id: int) -> float:
         """Seconds until another try, or 0 when this call may leave: all is well, or it is the one that tries."""
-        if self.is_open():
-            return self.open_until - _now()
-        if not self.times or self._is_the_one():
-            return 0.0
+        closed = self.closed_for(partner_id)
+        if closed or not self.times or self._is_the_one(partner_id):
+            return closed
         return ASK_AGAIN
 
     def permit(self, per_second: float, patience: float, *, ahead: float) -> float:
@@ -94,53 +101,92 @@ class Circuit:
         self.permits, self.permits_until = number - 1, time.monotonic() + KEEN
         return max(0.0, float(found[0]) - takes - second - ahead)
 
-    @system_scope("what all calls share")
-    def ticket(self) -> float:
+    def ticket(self, partner_id: int) -> float:
         """In how many seconds a job that waits for this service is to come back: one after another."""
+        if partner_id in self.blamed and self.blamed_until > self.open_until:  # nobody else is to wait for their time
+            return self.blamed_until - _now() + partner_id % 100 * COME_BACK
+        return self._ticket()
+
+    @system_scope("what all calls share")
+    def _ticket(self) -> float:
         start = {"from": max(self.open_until, _now()), "step": COME_BACK}
         found = self._execute(TICKET, start)
         return max(self.open_until, float(found[0]) if found else 0.0) - _now()
 
     # --- Told after a call ------------------------------------------------------------------------------------------
-    def went_well(self) -> None:
+    def went_well(self, partner_id: int) -> None:
         self.failing.clear()
+        if partner_id in self.blamed:
+            self._acquit(partner_id)
         if self.times:
             self._close()
 
     def went_wrong(self, partner_id: int, code: str) -> None:
         """Note a failure that is the service's; the third partner's in a row, or of a call that tried, opens."""
+        if partner_id in self.blamed:
+            if self.times:
+                self._let_the_blamed_wait()
+            return
         self.failing.add(partner_id)
         if self.times or len(self.failing) >= PARTNERS:
             self._open(code)
+            self.failing.clear()
 
     @system_scope("what all calls share")
+    @transaction.atomic
     def _open(self, code: str) -> None:
         now = timezone.now()
-        seconds = min(LONGEST, FIRST * 2 ** min(self.times, 10))
-        row, _ = Service.objects.get_or_create(cloud=self.cloud, name=self.name)
-        closed = Service.objects.filter(Q(open_until=None) | Q(open_until__lte=now), pk=row.pk)
-        closed.update(
-            opened_at=row.opened_at or now,
-            open_until=now + dt.timedelta(seconds=seconds),
-            probe_until=None,
-            times=F("times") + 1,
-            why=code[:40],
-        )
+        Service.objects.get_or_create(cloud=self.cloud, name=self.name)
+        row = self._row()
+        row.blamed = [*(one for one in row.blamed or [] if one not in self.failing), *self.failing][-MOST_BLAMED:]
+        if row.open_until is None or row.open_until <= now:
+            row.open_until = now + self._pause(row)
+            row.opened_at = row.opened_at or now
+            row.probe_until = row.blamed_until = None
+            row.times, row.why = row.times + 1, code[:40]
+        row.save(update_fields=["blamed", "opened_at", "open_until", "probe_until", "blamed_until", "times", "why"])
         self.known_until = 0.0
+
+    @system_scope("what all calls share")
+    @transaction.atomic
+    def _let_the_blamed_wait(self) -> None:
+        """The one of them that tried failed; what was under way with it counts once."""
+        now, row = timezone.now(), self._row()
+        is_open = row.open_until is not None and row.open_until > now
+        if row.times and not is_open and (row.blamed_until is None or row.blamed_until <= now + PROBE):
+            row.blamed_until, row.times = now + self._pause(row), row.times + 1
+            row.save(update_fields=["blamed_until", "times"])
+        self.known_until = 0.0
+
+    @system_scope("what all calls share")
+    @transaction.atomic
+    def _acquit(self, partner_id: int) -> None:
+        row = self._row()
+        row.blamed = [one for one in row.blamed or [] if one != partner_id]
+        row.save(update_fields=["blamed"])
+        self.blamed -= {partner_id}
+
+    def _row(self) -> Service:
+        return Service.objects.select_for_update().get(cloud=self.cloud, name=self.name)
+
+    def _pause(self, row: Service) -> dt.timedelta:
+        return dt.timedelta(seconds=min(LONGEST, FIRST * 2 ** min(row.times, 10)))
 
     @system_scope("what all calls share")
     def _close(self) -> None:
         Service.objects.filter(cloud=self.cloud, name=self.name).update(
-            opened_at=None, open_until=None, probe_until=None, times=0, why=""
+            opened_at=None, open_until=None, probe_until=None, blamed_until=None, times=0, why=""
         )
         self.known_until = 0.0
 
     @system_scope("what all calls share")
-    def _is_the_one(self) -> bool:
-        """Claim the right to try; False when another does."""
-        now = timezone.now()
-        free = Service.objects.filter(Q(probe_until=None) | Q(probe_until__lte=now), cloud=self.cloud, name=self.name)
-        return free.filter(times__gt=0).update(probe_until=now + PROBE) == 1
+    def _is_the_one(self, partner_id: int) -> bool:
+        """Claim the right to try; False when another does. Those who are blamed have one of their own."""
+        now, own = timezone.now(), "blamed_until" if partner_id in self.blamed else "probe_until"
+        free = Service.objects.filter(
+            Q(**{own: None}) | Q(**{f"{own}__lte": now}), cloud=self.cloud, name=self.name, times__gt=0
+        )
+        return free.update(**{own: now + PROBE}) == 1
 
     @system_scope("what all calls share")
     def _look(self) -> None:
@@ -153,6 +199,8 @@ class Circuit:
     def _know(self, row: Service | None) -> None:
         self.open_until = row.open_until.timestamp() if row and row.open_until else 0.0
         self.times = row.times if row else 0
+        self.blamed = frozenset(row.blamed or ()) if row else frozenset()
+        self.blamed_until = row.blamed_until.timestamp() if row and row.blamed_until else 0.0
         self.known_until = time.monotonic() + KEEN
 
     def _execute(self, statement: str, given: dict[str, Any]) -> Any:

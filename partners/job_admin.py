@@ -10,10 +10,11 @@ from django.db.models import OuterRef, QuerySet, Subquery
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html_join
 
 from partners import bringing_back, jobs, removals, workboard
 from partners.desk_acts import NotDone, Page, PartnersReason, confirmed
-from partners.desk_roles import Act
+from partners.desk_roles import Act, may
 from partners.models import Job, Run, User
 from partners.standing import current_token, standing
 from tokens.long_lists import ReadOnlyAdmin
@@ -120,22 +121,27 @@ class AttentionFilter(admin.SimpleListFilter):
 
 class JobAdmin(ReadOnlyAdmin):
     change_form_template = "admin/partners/job.html"
-    list_display = ("partner", "kind", "lane", "state", "reason", "who_acts", "next_run_at", "failures")
+    list_display = ("partner", "kind", "lane", "state", "progress", "reason", "who_acts", "next_run_at", "failures")
     list_select_related = ("partner",)
     list_filter = (KindFilter, AttentionFilter)
     finds_of = ("partner",)
     ordering = ("-id",)
-    readonly_fields = ("state", "reason", "who_acts")
+    readonly_fields = ("state", "progress", "reason", "who_acts")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
         newest = Run.objects.filter(job=OuterRef("pk")).order_by("-pk")
-        said = {f"run_{name}": Subquery(newest.values(name)[:1]) for name in ("outcome", "error", "error_code")}
+        names = ("outcome", "error", "error_code", "pages", "seen", "expected")
+        said = {f"run_{name}": Subquery(newest.values(name)[:1]) for name in names}
         rows: QuerySet[Job] = super().get_queryset(request)
         return rows.annotate(**said, missing=workboard.missing())
 
     @admin.display(description="state")
     def state(self, job: Job) -> str:
         return workboard.state_at_the_desk(job).title
+
+    @admin.display(description="progress", empty_value="")
+    def progress(self, job: Job) -> str:
+        return workboard.progress_at_the_desk(job)
 
     @admin.display(description="reason", empty_value="")
     def reason(self, job: Any) -> str:
@@ -147,6 +153,17 @@ class JobAdmin(ReadOnlyAdmin):
     @admin.display(description="who acts")
     def who_acts(self, job: Job) -> str:
         return workboard.state_at_the_desk(job).owner
+
+    @admin.display(description="what may be done", empty_value="")
+    def what_may_be_done(self, job: Job) -> str:
+        offered = workboard.state_at_the_desk(job).buttons
+        links = [(reverse(f"admin:{ACTS[one.act][0]}", args=[job.pk]), ACTS[one.act][1]) for one in offered]
+        return format_html_join(" · ", '<a href="{}">{}</a>', links)
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        columns = super().get_list_display(request)
+        is_theirs = isinstance(request.user, User) and may(request.user, Act.TRY_AGAIN)
+        return [*columns, "what_may_be_done"] if is_theirs else columns
 
     def get_urls(self) -> list[URLPattern]:
         own = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 from partners import gdap
@@ -33,6 +33,7 @@ class CustomerItem(Listed):
     company_profile: CompanyProfile
     relationship_to_partner: str
     id: UUID | None = None
+    instead: ClassVar = ("id",)  # of the tenant id
 
 
 class Customers(Mirror[CustomerItem]):
@@ -90,6 +91,7 @@ class Subscriptions(OfEachCustomer[SubscriptionItem]):
     """https://learn.microsoft.com/partner-center/developer/get-all-of-a-customer-s-subscriptions"""
 
     kind = "subscriptions"
+    version = 2
     model = Subscription
     shape = SubscriptionItem
     columns = (
@@ -178,6 +180,7 @@ class SubscribedSkus(OfEachCustomer[SkuItem]):
     """https://learn.microsoft.com/partner-center/developer/get-a-list-of-available-licenses"""
 
     kind = "licences"
+    version = 2
     model = SubscribedSku
     shape = SkuItem
     columns = (
@@ -218,6 +221,7 @@ class CustomerUsers(OfEachCustomer[UserItem]):
     """https://learn.microsoft.com/partner-center/developer/get-a-list-of-all-user-accounts-for-a-customer"""
 
     kind = "users"
+    version = 2
     model = CustomerUser
     shape = UserItem
     is_paged = True
@@ -250,6 +254,7 @@ class UnprovenPrincipals(Mirror[PrincipalItem]):
     """https://learn.microsoft.com/partner-center/developer/get-portal-requests-without-mfa"""
 
     kind = "mfa"
+    version = 2
     model = UnprovenPrincipal
     shape = PrincipalItem
     is_paged = False

@@ -53,6 +53,10 @@ class Paced(Transient):
     """The call did not leave: Microsoft asked for patience, or it would have been too fast. Nothing went wrong."""
 
 
+class CustomerPaced(Paced):
+    """The same where Microsoft asked for patience with one customer only: calls about others may leave."""
+
+
 @dataclass(frozen=True)
 class HeldUp:
     """Why a job cannot begin now, for machines and for people, and in how many seconds it is to come back."""
@@ -105,8 +109,8 @@ def _is_stale(refused: requests.Response) -> bool:
 def hold_up(partner: Partner, audience: Audience) -> HeldUp | None:
     """Why no call of this partner to this service would leave now; None when one would. One query at most."""
     for circuit in [circuit_of(partner.cloud, service) for service in (audience, ENTRA)]:
-        if circuit.is_open():
-            return service_down(circuit.ticket())
+        if circuit.closed_for(partner.pk):
+            return service_down(circuit.ticket(partner.pk))
     wait = _lane(partner.pk, audience).known_wait()
     return asked_to_wait(wait) if wait > PATIENCE else None
 
@@ -142,7 +146,10 @@ class PartnersTraffic:
 
     def after_token(self, failure: Transient | None) -> None:
         circuit = circuit_of(self.cloud, ENTRA)
-        circuit.went_well() if failure is None else circuit.went_wrong(self.partner_id, failure.code)
+        if failure is None:
+            circuit.went_well(self.partner_id)
+        else:
+            circuit.went_wrong(self.partner_id, failure.code)
 
     def before(self, address: str) -> None:
         circuit, lane = circuit_of(self.cloud, self.service), _lane(self.partner_id, self.service)
@@ -150,7 +157,13 @@ class PartnersTraffic:
         ours = max(
             circuit.permit(settings.CPV_CALLS_PER_SECOND, self.patience, ahead=AHEAD), lane.permit(self.patience)
         )
-        theirs = 0.0 if self.insists else max(lane.known_wait(), lane.wait_for_customer(_customer_in(address)))
+        theirs = one = 0.0
+        if not self.insists:
+            theirs, one = lane.known_wait(), lane.wait_for_customer(_customer_in(address))
+        if one > self.patience >= theirs:
+            words = "Microsoft asked us to wait with calls about one customer."
+            raise CustomerPaced(words, code="asked_to_wait", retry_after=one)
+        theirs = max(theirs, one)
         self._wait(asked_to_wait(theirs) if theirs > ours else too_fast(ours))
 
     def after(self, address: str, response: requests.Response | None) -> None:
@@ -163,12 +176,12 @@ class PartnersTraffic:
             if asked is not None:
                 lane.hold(seconds, _customer_in(address))
             return
-        circuit.went_well()
+        circuit.went_well(self.partner_id)
         if response.status_code == 429:
             lane.slow_down(seconds, _customer_in(address))
 
     def _refuse_while_down(self, circuit: Circuit) -> None:
-        if refused := circuit.refuses():
+        if refused := circuit.refuses(self.partner_id):
             raise service_down(refused).raised()
 
     def _wait(self, held_up: HeldUp) -> None:

@@ -13,11 +13,12 @@ import hashlib
 import json
 import re
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from functools import cache
 from types import UnionType
-from typing import Any, Generic, TypeVar, cast, get_args, get_origin
+from typing import Any, ClassVar, Generic, TypeVar, cast, get_args, get_origin
 
 import msgspec
 
@@ -35,8 +36,10 @@ class Listed(msgspec.Struct, rename="camel", gc=False):
     The fields we use of one item of a list, as Microsoft names them.
 
     Those without a default are in every item of the usual shape; an item that lacks one is read again with patience,
-    and then it may be None all the same.
+    and then it may be None all the same. Those in `instead` count only where one of them is missing.
     """
+
+    instead: ClassVar[tuple[str, ...]] = ()
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,9 @@ def _patient_envelope(content: bytes) -> Envelope | None:
 
 
 def count(value: Any) -> int | None:
-    """A number of things that a database takes."""
+    """A number of things that a database takes; Microsoft may write it as a string."""
+    if isinstance(value, str) and re.fullmatch(r"\d{1,10}", value, re.ASCII):
+        value = int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31 else None
 
 
@@ -154,6 +159,7 @@ class Reader(Generic[Item]):
     def __init__(self, shape: type[Item]) -> None:
         self._shape = shape
         self._quick = msgspec.json.Decoder(list[shape])  # type: ignore[valid-type]
+        self._optional = [(f'"{name}"'.encode(), f'"{name.lower()}"'.encode()) for name in set(_optional(shape))]
 
     def form(self) -> str:
         """Changes when another field is read."""
@@ -166,9 +172,28 @@ class Reader(Generic[Item]):
         :raises ValueError: it is no JSON
         """
         try:
-            return self._quick.decode(content)
+            found = self._quick.decode(content)
         except (ValueError, RecursionError):
+            found = None
+        if found is None or self._overlooks(content, len(found)):
             return [_patiently(item, self._shape) for item in parse(content)]
+        return found
+
+    def _overlooks(self, content: bytes, number: int) -> bool:
+        """Whether the quick way missed a property that items may lack, as it is there in another case."""
+        found = [(times, low) for key, low in self._optional if (times := content.count(key)) != number]
+        lower = content.lower() if found else b""
+        return any(lower.count(low) != times for times, low in found)
+
+
+def _optional(shape: Any) -> Iterator[str]:
+    """The names of all properties that an item of the usual shape may lack, those of what is in it among them."""
+    for field in msgspec.structs.fields(shape):
+        if not field.required and field.name not in shape.instead:
+            yield field.encode_name
+        for inner in get_args(field.type) or (field.type,):
+            if isinstance(inner, type) and issubclass(inner, msgspec.Struct):
+                yield from _optional(inner)
 
 
 def _patiently(node: Any, shape: type[Any]) -> Any:

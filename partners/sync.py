@@ -21,7 +21,7 @@ from partners.graph import GraphLists
 from partners.mirrored_kinds import CUSTOMERS, LICENCES, MFA, RELATIONSHIPS, SUBSCRIPTIONS, USERS
 from partners.mirrors import Mirror, ReadPage, lane_bounds
 from partners.models import Customer, Run
-from partners.pacing import Paced
+from partners.pacing import CustomerPaced, Paced
 from partners.partnercenter import (
     AccessRefused,
     CallRejected,
@@ -44,6 +44,10 @@ SECONDS_OF_SHORT = 5.0  # and so long what comes of many short lists: each write
 AT_ONCE = 200  # customers whose pages are known at the same time
 HOPELESS = 50  # lists, the lane's first, and each denied: then the role is missing, and not for one customer
 PATIENCE = 2  # turns that ended at the same customer's list before it is left out
+MOST_LATER = 50  # customers who are throttled and read last; of more it is the partner whom we ask too fast
+TOO_FAST = "http_429"  # whatever number of Microsoft's own comes with it
+AT_THE_END = "later"  # where reading breaks off while only these are left
+WORTH_WAITING = 600.0  # seconds: who is to be let alone for longer is left out this time
 AGAIN_IN, SELDOM_IN = 3600.0, 6 * 3600.0  # seconds until a list that came short is read again; when it often did
 OFTEN = 5  # times since a list was whole
 T = TypeVar("T")
@@ -135,6 +139,15 @@ class Ended:
     is_clean: bool = True
 
 
+@dataclass(frozen=True)
+class Later:
+    """Microsoft throttles calls about this customer, whose list comes when all others were read, from this place on."""
+
+    tenant_id: UUID
+    place: Start
+    is_clean: bool = True
+
+
 def sync_of_customers(work: jobs.Work, mirror: Mirror[Any]) -> None:
     """
     Mirror the lists of this lane's customers one after another, from where an earlier turn stopped.
@@ -150,7 +163,7 @@ def walk(work: jobs.Work, mirror: Mirror[Any], source: Source) -> None:
     share = _share(work)
     progress.expected = share.count()
     work.count(expected=progress.expected)
-    while customers := list(_after(share, progress)[:AT_ONCE].values_list("pk", "tenant_id")):
+    while customers := _next_ones(share, progress):
         known = writing.known_pages(work, mirror, [pk for pk, _ in customers])
         way = Walk(source, mirror, customers, progress, known)
         try:
@@ -185,10 +198,19 @@ def _share(work: jobs.Work) -> QuerySet[Customer]:
     return present.filter(tenant_id__gte=first, tenant_id__lte=last)
 
 
+def _next_ones(share: QuerySet[Customer], progress: Progress) -> list[tuple[int, UUID]]:
+    """Some whose lists are still to be read; those whom Microsoft throttles when nobody else is left."""
+    found = list(_after(share, progress)[:AT_ONCE].values_list("pk", "tenant_id"))
+    if not found and progress.later:
+        left = dict(share.filter(tenant_id__in=progress.later).values_list("tenant_id", "pk"))
+        progress.later = {one: place for one, place in progress.later.items() if UUID(one) in left}
+        found = [(left[UUID(one)], UUID(one)) for one in progress.later]
+    return found
+
+
 def _after(share: QuerySet[Customer], progress: Progress) -> QuerySet[Customer]:
-    """Whose lists are still to be read."""
     rows = share.order_by("tenant_id")
-    if progress.within:
+    if progress.within > progress.at:
         return rows.filter(tenant_id__gte=progress.within)  # first the one whose list is under way
     return rows.filter(tenant_id__gt=progress.at) if progress.at else rows
 
@@ -210,8 +232,9 @@ class Walk:
     ) -> None:
         self._source, self._mirror, self._customers = source, mirror, customers
         self._known = known if progress.is_trusted else {}
-        self._within = progress.within
-        self._start = Start(progress.next, progress.number, mark=tuple(progress.mark))
+        places = {one: Start(place, number, mark=tuple(mark)) for one, (number, place, mark) in progress.later.items()}
+        self._places = places | {progress.within: Start(progress.next, progress.number, mark=tuple(progress.mark))}
+        self._later = set(progress.later)
         self._stuck = progress.stuck_at if progress.stuck >= PATIENCE else ""
         self._denied = progress.denied if progress.denied == progress.lists else None  # None: some could be read
         self.broken_at: UUID | None = None
@@ -220,22 +243,23 @@ class Walk:
     def is_hopeless(self) -> bool:
         return self._denied is not None and self._denied >= HOPELESS
 
-    def lists(self) -> Iterator[ReadPage | Ended]:
+    def lists(self) -> Iterator[ReadPage | Ended | Later]:
         for customer_id, tenant_id in self._customers:
-            is_under_way = str(tenant_id) == self._within
-            for one in self._list(customer_id, tenant_id, self._start if is_under_way else Start()):
+            for one in self._list(customer_id, tenant_id, self._places.get(str(tenant_id), Start())):
                 is_denied = isinstance(one, Ended) and one.is_denied
-                self._denied = self._denied + 1 if is_denied and self._denied is not None else None
+                if not isinstance(one, Later):
+                    self._denied = self._denied + 1 if is_denied and self._denied is not None else None
                 yield one
             if self.is_hopeless:
                 return
 
-    def _list(self, customer_id: int, tenant_id: UUID, start: Start) -> Iterator[ReadPage | Ended]:
-        number, total, seen = start.number, 0, 0
+    def _list(self, customer_id: int, tenant_id: UUID, start: Start) -> Iterator[ReadPage | Ended | Later]:
+        number, total, seen, reached = start.number, 0, 0, start
         path = self._mirror.path(tenant_id)
         try:
             for page in read_list(self._source, self._mirror, path, start, known=self._known, collection=customer_id):
                 number, total, seen = page.number, max(total, page.total or 0), seen + page.count
+                reached = Start(page.cursor, number, mark=tuple(page.mark))
                 yield page
         except CursorRejected:
             if start.place is not None:  # Microsoft forgot where we were
@@ -246,7 +270,9 @@ class Walk:
             raise
         except (AccessRefused, CallRejected, Untrustworthy) as failure:
             yield self._without(customer_id, tenant_id, failure)
-        except (Paced, Throttled):  # nothing is wrong with this customer: it is we who come too fast
+        except (CustomerPaced, Throttled) as failure:
+            yield from self._throttled(customer_id, tenant_id, reached, failure)
+        except Paced:  # nothing is wrong with this customer: it is we who come too fast
             raise
         except Transient as failure:
             # It is waited for, as any outage; but one customer whose list never comes must not stop all others.
@@ -258,6 +284,22 @@ class Walk:
             is_short = start.place is None and seen < total
             yield Ended(customer_id, tenant_id, number, code="incomplete" if is_short else "")
 
+    def _throttled(
+        self, customer_id: int, tenant_id: UUID, reached: Start, failure: CustomerPaced | Throttled
+    ) -> Iterator[Ended | Later]:
+        """One customer alone stops nobody: it comes last, is waited for then, and at last left out this time."""
+        is_last = str(tenant_id) in self._later
+        if not is_last and len(self._later) < MOST_LATER:
+            self._later.add(str(tenant_id))
+            yield Later(tenant_id, reached)
+            return
+        if is_last and (self._stuck == AT_THE_END or (failure.retry_after or 0) > WORTH_WAITING):
+            yield Ended(customer_id, tenant_id, code=TOO_FAST, correlation_id=failure.correlation_id)
+            return
+        if is_last and isinstance(failure, Throttled):
+            yield Later(tenant_id, reached)
+        raise failure
+
     def _without(self, customer_id: int, tenant_id: UUID, failure: Failure) -> Ended:
         code = failure.code or type(failure).__name__.lower()
         is_denied = isinstance(failure, AccessRefused)
@@ -268,7 +310,7 @@ class Walk:
 def _store_lists(
     work: jobs.Work,
     mirror: Mirror[Any],
-    batch: list[ReadPage | Ended],
+    batch: list[ReadPage | Ended | Later],
     progress: Progress,
     known: Pages,
     tenants: dict[int, UUID],
@@ -280,16 +322,34 @@ def _store_lists(
             progress.pages, progress.seen = progress.pages + 1, progress.seen + one.count
             progress.within, progress.number, progress.next = str(tenants[one.collection]), one.number, one.cursor
             progress.mark = one.mark
+        elif isinstance(one, Later):
+            _put_last(one, progress)
         else:
             _end_list(work, mirror, one, progress, known, refused)
     writing.store(work, mirror, [one for one in batch if isinstance(one, ReadPage)], progress, known)
 
 
+def _be_done_with(tenant_id: UUID, progress: Progress) -> None:
+    progress.at, progress.within, progress.next = max(progress.at, str(tenant_id)), "", None
+    progress.number, progress.mark = 0, ()
+
+
+def _put_last(one: Later, progress: Progress) -> None:
+    """Who had its turn at the end already, and came no further, makes us lose patience."""
+    before = progress.later.get(str(one.tenant_id))
+    if before is not None:
+        is_further = one.place.number > before[0]
+        progress.stuck = 0 if is_further else progress.stuck + 1 if progress.stuck_at == AT_THE_END else 1
+        progress.stuck_at = AT_THE_END
+    progress.later[str(one.tenant_id)] = [one.place.number, one.place.place, list(one.place.mark)]
+    _be_done_with(one.tenant_id, progress)
+
+
 def _end_list(
     work: jobs.Work, mirror: Mirror[Any], one: Ended, progress: Progress, known: Pages, refused: dict[int, str]
 ) -> None:
-    progress.at, progress.within, progress.next, progress.number = str(one.tenant_id), "", None, 0
-    progress.mark = ()
+    _be_done_with(one.tenant_id, progress)
+    progress.later.pop(str(one.tenant_id), None)
     progress.lists += 1
     if one.code:
         progress.denied, progress.code = progress.denied + one.is_denied, one.code
@@ -333,7 +393,11 @@ def batches(coming: Iterator[T], *, is_watched: bool = False, seconds: float = S
 
 def _kind(mirror: Mirror[Any], title: str, **how: Any) -> jobs.Kind:
     run = sync_of_customers if mirror.is_of_customers else sync
-    how |= {"purpose": f"sync.{mirror.kind}", "audience": mirror.audience}
+    how |= {
+        "purpose": f"sync.{mirror.kind}",
+        "audience": mirror.audience,
+        "of_customers": mirror.is_of_customers,
+    }
     return jobs.Kind(name=mirror.kind, title=title, run=partial(run, mirror=mirror), **how)
 
 

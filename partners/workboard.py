@@ -21,6 +21,7 @@ from tokens.actors import Actor
 from tokens.clouds import Audience
 
 RECENT = 10
+FIRST = "customers"  # the kind whose rows the others ask about
 MINE = "partner"  # who acts, as `partners.standing` names them
 LASTING = 8  # refusals of a sign-in in a row, an hour's worth: then somebody had better look
 
@@ -52,7 +53,7 @@ WAITS = {
 
 @dataclass(frozen=True)
 class State:
-    """In words, with a tone that is only ever shown beside them, why, who acts, and the button that fits."""
+    """In words, with a tone that is only ever shown beside them, why, who acts, and the button that fits; maybe two."""
 
     title: str
     tone: str  # ok, attention, stopped
@@ -61,6 +62,11 @@ class State:
     action: str = ""
     button: Button | None = RUN
     code: str = ""
+    other: Button | None = None
+
+    @property
+    def buttons(self) -> list[Button]:
+        return [button for button in (self.button, self.other) if button]
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ class Taken:
 
 @dataclass(frozen=True)
 class Line:
-    """One kind of work for one partner."""
+    """One kind of work for one partner; of a kind that is `of_customers` customers are counted, else rows."""
 
     kind: jobs.Kind
     state: State
@@ -136,6 +142,7 @@ def _newest() -> dict[str, Any]:
     done = of_job.filter(outcome=Run.Outcome.DONE)
     since = timezone.now() - bringing_back.FOR
     taken = of_job.filter(removed__gt=0, finished_at__gte=since, brought_back_at=None)
+    customers = ListState.objects.filter(partner=OuterRef("partner"), kind=FIRST, lane="", completed_at__isnull=False)
     in_all = taken.order_by().values("job").annotate(n=Sum("removed")).values("n")
     return {
         "newest": Subquery(of_job.values("pk")[:1]),
@@ -144,6 +151,7 @@ def _newest() -> dict[str, Any]:
         "taken_at": Subquery(taken.values("finished_at")[:1]),
         "taken": Subquery(taken.values("removed")[:1]),
         "taken_in_all": Subquery(in_all),
+        "customers": Subquery(customers.values("present")[:1]),
     }
 
 
@@ -162,23 +170,24 @@ def _runs(partner: Partner, by_kind: dict[str, list[Any]]) -> tuple[dict[int, Ru
         partner.runs.filter(Q(pk__in=wanted) | Q(pk__in=last)).select_related("job").order_by("-started_at", "-pk")
     )
     for run in found:
-        run.title = jobs.kinds()[run.job.kind].title if run.job.kind in jobs.kinds() else run.job.kind
+        kind = jobs.kinds().get(run.job.kind)
+        run.title = kind.title if kind else run.job.kind
+        run.of = None if kind and kind.of_customers else run.expected  # rows of so many rows, not of so many customers
     return {run.job_id: run for run in found if run.pk in wanted}, found[:RECENT]
 
 
 def _line(kind: jobs.Kind, lanes: list[Any], newest: dict[int, Run], stands: Standing, now: dt.datetime) -> Line:
     runs = [newest[job.pk] for job in lanes if job.pk in newest]
-    running = [newest[job.pk] for job in lanes if job.is_running and job.pk in newest and newest[job.pk].is_running]
     done = [job.done_at for job in lanes]
     as_of = min(done) if all(done) else None
-    counted = running or runs
+    seen, expected = _lists_done(lanes, newest, now) if kind.of_customers else _rows_read(lanes, newest)
     return Line(
         kind=kind,
         state=_state(lanes, runs, stands, now),
         is_active=stands.is_live and any(job.is_running or _is_due(job, now) for job in lanes),
-        pages=sum(run.pages for run in counted),
-        seen=sum(run.seen for run in counted),
-        expected=_sum(run.expected for run in counted),
+        pages=sum(run.pages for run in runs),
+        seen=seen,
+        expected=expected,
         next_at=min((job.next_run_at for job in lanes if job.next_run_at and not job.paused_at), default=None),
         as_of=as_of,
         is_stale=as_of is None or now - as_of > kind.fresh_for,
@@ -193,6 +202,41 @@ def _taken(kind: jobs.Kind, lanes: list[Any]) -> Taken | None:
         return None
     newest = max(some, key=lambda job: job.taken_at)
     return Taken(newest.taken, newest.taken_at, sum(job.taken_in_all for job in some))
+
+
+def _rows_read(lanes: list[Any], newest: dict[int, Run]) -> tuple[int, int | None]:
+    runs = [newest[job.pk] for job in lanes if job.pk in newest]
+    return sum(run.seen for run in runs), _sum(run.expected for run in runs)
+
+
+def _lists_done(lanes: list[Any], newest: dict[int, Run], now: dt.datetime) -> tuple[int, int | None]:
+    """Of all lanes together for how many customers this round is done, and of how many; None where nobody knows."""
+    each = [lists_done(job, newest.get(job.pk), is_due=_is_due(job, now)) for job in lanes]
+    done, expected = sum(one for one, _ in each), _sum(of for _, of in each)
+    if expected is None:  # not every lane has begun yet
+        expected = lanes[0].customers
+    return done, None if expected is None else max(done, expected)
+
+
+def lists_done(job: Job, run: Run | None, *, is_due: bool) -> tuple[int, int | None]:
+    """The same of one lane: the place to go on from tells; without one it is at the beginning, or at the end."""
+    if job.cursor:
+        return job.cursor.get("lists", 0), job.cursor.get("expected")
+    is_at_the_end = run is not None and run.outcome == Run.Outcome.DONE and not is_due and not job.is_running
+    of = run.expected if run else None
+    return (of or 0) if is_at_the_end else 0, of
+
+
+def progress_at_the_desk(job: Any) -> str:
+    """How far one lane's newest run came, which the desk's query brought along; "" before there was one."""
+    if not job.run_outcome:
+        return ""
+    seen, of, unit = job.run_seen, job.run_expected, ""
+    if job.kind in jobs.kinds() and jobs.kinds()[job.kind].of_customers:
+        run = Run(outcome=job.run_outcome, expected=job.run_expected)
+        (seen, of), unit = lists_done(job, run, is_due=_is_due(job, timezone.now())), " customers"
+    how_far = f"{seen:,}" if of is None else f"{seen:,} of {of:,}"
+    return f"{how_far}{unit}, {job.run_pages:,} page{'' if job.run_pages == 1 else 's'}"
 
 
 def _sum(numbers: Iterable[int | None]) -> int | None:
@@ -211,15 +255,15 @@ def _state(lanes: list[Any], runs: list[Run], stands: Standing, now: dt.datetime
     if paused and is_running:
         return State("Pausing", "attention", "It stops as soon as what it read is kept.", button=CANCEL)
     if paused:
-        return State(
-            "Paused", "attention", "Somebody paused it. It goes on from where it was.", MINE, "Resume it.", RESUME
-        )
+        other = CANCEL if any(job.cursor or job.failures for job in lanes) else None  # else nothing was begun
+        why = "Somebody paused it. It goes on from where it was."
+        return State("Paused", "attention", why, MINE, "Resume it.", RESUME, other=other)
     if not stands.is_live:
         return State("Stopped", "stopped", stands.reason, stands.owner, stands.action, button=None, code=stands.code)
     if any(job.cancelled_at for job in lanes if job.is_running):
         return State("Being cancelled", "attention", "It ends as soon as what it read is kept.", button=None)
     if is_running:
-        return State("Running", "ok", button=PAUSE)
+        return State("Running", "ok", button=PAUSE, other=CANCEL)
     held = [job for job in lanes if job.quarantined_at]
     worst = max(runs, key=lambda run: (_WORSE.get(str(run.outcome), 0), run.pk or 0), default=None)
     if held:

@@ -6,7 +6,7 @@ import datetime as dt
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from django.db import connection, transaction
@@ -51,8 +51,10 @@ class Progress:
     lists: int = 0  # that came to an end, how many of them were denied, and why the last could not be read
     denied: int = 0
     code: str = ""
-    stuck: int = 0  # how often in a row reading broke off, and at which customer's list
+    stuck: int = 0  # how often in a row reading broke off, and at which customer's list (or `sync.AT_THE_END`)
     stuck_at: str = ""
+    # The customers whom Microsoft throttles: who comes last, and after how many pages, where and with what mark.
+    later: dict[str, list[Any]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, work: jobs.Work, mirror: Mirror[Any]) -> Progress:

@@ -25,7 +25,7 @@ class Kind:
 
     It is done `every` so often, and what it brought is old news after `fresh_for`. `purpose` is its dotted word in the
     ledger, `audience` the API it talks to. A kind that asks about each customer by itself has several `lanes`, each
-    with its share of the customers. One that is `opt_in` is done for partners who asked for it.
+    with its share of the customers, and is `of_customers`. One that is `opt_in` is done for partners who asked for it.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Kind:
     purpose: str
     audience: Audience = Audience.PARTNER_CENTER
     lanes: int = 1
+    of_customers: bool = False
     opt_in: bool = False
 
 

@@ -132,7 +132,7 @@ class Work:
         if _closing.is_set():
             raise TurnOver("This worker ends; another one goes on from here.", code="turn_over", retry_after=0)
         if self._is_over():
-            raise TurnOver("Others had to wait for long; it goes on from here.", code="turn_over", retry_after=0)
+            raise TurnOver("Others have their turn; it goes on from here.", code="turn_over", retry_after=0)
 
     def _is_over(self) -> bool:
         """A turn ends early where others wait: that of a partner's third job at once, all others' after 10 s."""

@@ -54,7 +54,7 @@ class Change(models.Model):
 
     A worker reads how it stands; a person says what it shall be, sees what that means and confirms; a worker sends.
     That it is sent is written down before it is, so that whoever comes after a crash knows that it may have happened.
-    `request_id` is Microsoft's idempotency key: one for each change, whatever happens on the way.
+    `request_id` is Microsoft's idempotency key: one for as long as a request under it may have had an effect.
     """
 
     class What(models.TextChoices):

@@ -54,8 +54,10 @@ class Service(models.Model):
     One of Microsoft's services in one cloud, as all workers together see it.
 
     While `open_until` is ahead nobody asks; afterwards one call at a time tries (`probe_until`), and a good answer
-    lets everybody go on. `taken_until` is the second until which permits of the whole application are given out, and
-    `tickets_until` the one until which jobs that waited for the service come back, one after another.
+    lets everybody go on. For the partners in `blamed` it is known to fail: they try one at a time as well
+    (`blamed_until`), and what becomes of it counts for them only. `taken_until` is the second until which permits of
+    the whole application are given out, and `tickets_until` the one until which jobs that waited for the service come
+    back, one after another.
     """
 
     cloud = models.CharField(max_length=10)
@@ -63,6 +65,8 @@ class Service(models.Model):
     opened_at = models.DateTimeField(null=True, blank=True)
     open_until = models.DateTimeField(null=True, blank=True)
     probe_until = models.DateTimeField(null=True, blank=True)
+    blamed = models.JSONField(null=True, blank=True)  # ids
+    blamed_until = models.DateTimeField(null=True, blank=True)
     times = models.PositiveIntegerField(default=0)
     why = models.CharField(max_length=40, blank=True)
     taken_until = models.FloatField(default=0)

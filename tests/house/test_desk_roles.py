@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from consent.models import Invitation
 from cpvpanel.desk import OPEN
-from partners import desk_roles
+from partners import desk_roles, jobs
 from partners.desk_roles import Act
 from partners.models import Customer, Job, LiftRequest, ListState, Partner, Run, User
 from tests.desk import at_the_desk, code_of, later, password, somebody
@@ -307,6 +307,26 @@ def test_what_needs_somebody_to_look_is_offered_at_the_desk_and_said(member):
     assert Customer.objects.get().removed_at is None
     assert "they are back already" in text_of(client.post(address, WHY))
     assert address not in client.get(reverse("admin:partners_run_change", args=[run.pk])).content.decode()
+
+
+def test_the_list_of_jobs_says_how_far_each_is_and_leads_to_what_may_be_done(member):
+    job, now = Job.objects.get(), timezone.now()
+    jobs.run_job(job.pk)
+    jobs.ensure(job.partner, "licences")
+    lane = Job.objects.get(kind="licences", lane=2)
+    Run.objects.create(partner=job.partner, job=lane, fence=1, pages=41, seen=900, expected=1_200)
+    until = now + timezone.timedelta(minutes=1)
+    Job.objects.filter(pk=lane.pk).update(cursor={"lists": 40, "expected": 1_200}, leased_until=until)
+    address = reverse("admin:partners_job_changelist")
+
+    page = at_the_desk("support").get(address).content.decode()
+
+    assert ">3 of 3, 1 page<" in page
+    assert ">40 of 1,200 customers, 41 pages<" in page
+    for name, pk in (("try_again", job.pk), ("pause_job", lane.pk), ("cancel_job", lane.pk)):
+        assert reverse(f"admin:{name}", args=[pk]) in page, name
+    assert "40 of 1,200 customers" in text_of(at_the_desk("support").get(f"{address}{lane.pk}/change/"))
+    assert reverse("admin:try_again", args=[job.pk]) not in at_the_desk("auditor").get(address).content.decode()
 
 
 @pytest.mark.parametrize("why_not", ["runs", "paused", "stopped"])

@@ -686,7 +686,21 @@ def test_throttling_is_obeyed_and_nothing_is_unsure(here):
     here.settle(change)
 
     assert ended(change) == ("done", "")
-    assert len({call.headers["Ms-Requestid"] for call in here.patches}) == 1
+    assert here.effects == 1
+
+
+@pytest.mark.parametrize("kind", ["throttled", "unauthorized"])
+def test_what_microsoft_answered_without_doing_it_goes_again_under_a_new_id(here, kind):
+    here.world.fail("partnercenter", kind, method="PATCH", times=1, retry_after=5)
+    change = here.confirmed()
+    work()
+    here.settle(change)
+
+    assert ended(change) == ("done", "")
+    first, second = [call.headers["Ms-Requestid"] for call in here.patches]
+    assert first != second == str(change.request_id)
+    sent = AuditEvent.objects.filter(action="change.sent").order_by("pk").values_list("request_id", flat=True)
+    assert list(sent) == [first, second]
     assert here.effects == 1
 
 
@@ -719,15 +733,40 @@ def test_what_was_sent_and_not_heard_of_can_not_be_taken_back(here):
     assert ended(change) == ("", "")
 
 
-def test_throttling_after_an_unheard_answer_does_not_make_it_unsent(here):
-    here.world.fail("partnercenter", "timeout-before", method="PATCH", times=1)
-    here.world.fail("partnercenter", "throttled", method="PATCH", times=1, retry_after=5)
+def unheard_and_slow(here: Ground, then: str) -> Change:
+    """Microsoft took it, nobody heard so, and reading does not show it yet; the same request met this answer then."""
+    here.override["slow"] = 60
+    here.world.fail("partnercenter", "lost", method="PATCH", times=1)
+    here.world.fail("partnercenter", then, method="PATCH", times=1, retry_after=5)
     change = here.confirmed()
     work()
+    with time_machine.travel(timezone.now() + dt.timedelta(seconds=6), tick=True):
+        tick()
+    assert len(here.patches) == 2
+    assert len({call.headers["Ms-Requestid"] for call in here.patches}) == 1
+    return change
+
+
+def test_throttling_after_an_unheard_answer_does_not_make_it_unsent(here):
+    change = unheard_and_slow(here, "throttled")
+
+    assert "too late to take it back" in text_of(here.post(change, "back"))
     here.settle(change)
 
     assert ended(change) == ("done", "")
+    assert len({call.headers["Ms-Requestid"] for call in here.patches}) == 1
     assert here.effects == 1
+
+
+def test_a_no_after_an_unheard_answer_ends_it_only_once_it_was_read(here):
+    change = unheard_and_slow(here, "forbidden")
+
+    assert ended(change) == ("", "role"), "noted, and not the end of it"
+    with time_machine.travel(timezone.now() + dt.timedelta(seconds=90), tick=True):
+        tick()
+
+    assert ended(change) == ("done", "")
+    assert (here.effects, len(here.patches)) == (1, 2)
 
 
 def test_a_claims_challenge_is_answered_within_the_same_request(here):

@@ -50,25 +50,70 @@ AT = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
 
 @pytest.mark.parametrize(
-    ("fields", "title", "button"),
+    ("fields", "title", "offered"),
     [
-        ({}, "Done", "run"),
-        ({"next_run_at": AT}, "Queued", "pause"),
-        (NOW, "Running", "pause"),
-        (NOW | {"paused_at": AT}, "Pausing", "cancel"),
-        (NOW | {"cancelled_at": AT}, "Being cancelled", None),
-        ({"paused_at": AT}, "Paused", "resume"),
-        ({"quarantined_at": AT, "next_run_at": None, "failures": 10}, "Held", "release"),
-        (LATER | {"wait_code": "asked_to_wait"}, "Waiting", "run"),
+        ({}, "Done", ["run"]),
+        ({"next_run_at": AT}, "Queued", ["pause"]),
+        (NOW, "Running", ["pause", "cancel"]),
+        (NOW | {"paused_at": AT}, "Pausing", ["cancel"]),
+        (NOW | {"cancelled_at": AT}, "Being cancelled", []),
+        ({"paused_at": AT}, "Paused", ["resume"]),
+        ({"paused_at": AT, "cursor": {"is_whole": True}}, "Paused", ["resume", "cancel"]),
+        ({"quarantined_at": AT, "next_run_at": None, "failures": 10}, "Held", ["release"]),
+        (LATER | {"wait_code": "asked_to_wait"}, "Waiting", ["run"]),
     ],
 )
-def test_each_state_has_its_words_and_the_one_button_that_fits(synced, fields, title, button):
+def test_each_state_has_its_words_and_the_buttons_that_fit(synced, fields, title, offered):
     set_job(**fields)
 
     html = page(synced)
 
     assert f"<strong>{title}</strong>" in html
-    assert buttons(html) == ([button] if button else [])
+    assert buttons(html) == offered
+
+
+def test_a_run_that_was_paused_can_be_cancelled_and_the_next_one_begins_anew(synced):
+    press(synced, "pause")
+    set_job(cursor={"is_whole": True, "seen": 2})
+
+    assert "The run is cancelled" in press_and_read(synced, "cancel")
+
+    job = Job.objects.get()
+    assert (job.cursor, job.paused_at is None) == ({}, False)
+    assert buttons(page(synced)) == ["resume"]
+
+
+def press_and_read(member: Any, act: str) -> str:
+    press(member, act)
+    return text_of(page(member))
+
+
+def progress_of(html: str, kind: str) -> list[str]:
+    [card] = re.findall(rf'(?s)aria-labelledby="job-{kind}">(.*?)</section>', html)
+    return re.findall(r'<div class="cpv-progress-head"><p>(.*?)</p><p>(.*?)</p>', card)[0]
+
+
+def test_of_a_kind_that_asks_about_each_customer_the_customers_count_who_are_done_in_all_lanes(synced):
+    partner = Job.objects.get().partner
+    jobs.ensure(partner, "subscriptions")
+    lanes = Job.objects.filter(kind="subscriptions").order_by("lane")
+    said = ("Customers whose list was read", "0 / 3")
+    assert progress_of(page(synced), "subscriptions") == said, "as many as there are, before any lane began"
+
+    ended = [jobs.run_job(job.pk) for job in lanes[:3]]  # one after another: they are done with their share
+    done = sum(run.expected for run in ended)
+    assert progress_of(page(synced), "subscriptions") == (said[0], f"{done} / 3")
+    jobs.run_job(lanes[3].pk)
+
+    half = {"is_whole": True, "lists": 40, "expected": 90, "seen": 700}
+    Run.objects.filter(job__kind="subscriptions").update(expected=100, seen=777)
+    Job.objects.filter(pk=lanes[0].pk).update(cursor=half, **NOW)  # under way
+    Job.objects.filter(pk=lanes[1].pk).update(next_run_at=AT)  # not begun
+    html = page(synced)
+    assert progress_of(html, "subscriptions") == (said[0], "240 / 390")
+    assert 'max="390" value="240"' in html
+    Run.objects.filter(job=lanes[0]).update(finished_at=None, outcome="running")
+    assert "777 of" not in text_of(page(synced))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,17 @@ from django.utils import timezone
 from partners import jobs, pacing, tasks, writing
 from partners.mirrored_kinds import MIRRORS
 from partners.mirrors import lane_bounds
-from partners.models import CustomerUser, ListPage, ListRefusal, ListState, Partner, Run, SubscribedSku, Subscription
+from partners.models import (
+    CustomerUser,
+    Job,
+    ListPage,
+    ListRefusal,
+    ListState,
+    Partner,
+    Run,
+    SubscribedSku,
+    Subscription,
+)
 from sandbox import changes, licences
 from sandbox.directory import Tenant
 from sandbox.world import World
@@ -212,18 +222,107 @@ def test_many_lists_in_a_row_that_never_come_do_not_hold_the_job(connected_partn
     assert outcomes == ["waiting"] * turns + ["done"]
 
 
-def test_a_customer_whose_calls_we_hold_back_is_not_refused(partner: Partner, world: World) -> None:
+def test_a_customer_whose_calls_we_hold_back_comes_last_and_is_not_refused(partner: Partner, world: World) -> None:
     some = of(world, partner).customers.at(3).tenant_id
     world.fail("partnercenter", "throttled", times=1, path=f"/v1/customers/{some}/subscriptions", retry_after=60)
 
     codes = [{run.error_code for run in sync(partner, "subscriptions")} - {""} for _ in range(4)]
 
-    assert codes == [{"http_429"}, {"asked_to_wait"}, {"asked_to_wait"}, {"asked_to_wait"}]
+    assert codes == [{"asked_to_wait"}] * 4
     assert not ListRefusal.objects.exists()
+    assert Subscription.objects.values("customer").distinct().count() == 11
     with time_machine.travel(timezone.now() + dt.timedelta(seconds=61)):
         pacing.forget()
         assert {run.outcome for run in sync(partner, "subscriptions")} == {"done"}
     assert Subscription.objects.values("customer").distinct().count() == 12
+
+
+def turns(job: Job, *, most: int = 20) -> list[Run]:
+    """What becomes of one lane, each turn when it is due, until it is done or held."""
+    ended: list[Run] = []
+    while len(ended) < most and (due := job.next_run_at) and not (ended and ended[-1].outcome == "done"):
+        with time_machine.travel(max(due, timezone.now()) + dt.timedelta(seconds=1)):
+            pacing.forget()
+            run = jobs.run_job(job.pk)
+            assert run
+            ended.append(run)
+        job.refresh_from_db()
+    return ended
+
+
+@pytest.fixture
+def one_lane(connected_partner: Connect) -> list[str]:
+    """The customers of a partner's first lane, in the order in which it reads them."""
+    made = connected_partner(customers=40)
+    sync(made, "customers")
+    lanes = lane_bounds(0, 4)
+    mine = made.customers.filter(tenant_id__gte=lanes[0], tenant_id__lte=lanes[1]).order_by("tenant_id")
+    return [str(one) for one in mine.values_list("tenant_id", flat=True)]
+
+
+def test_customers_whom_microsoft_throttles_without_end_stop_no_other_and_are_left_out_at_last(
+    one_lane: list[str], world: World
+) -> None:
+    job, throttled = jobs.ensure(Partner.objects.get(), "subscriptions"), {one_lane[0], one_lane[3]}
+    for one in throttled:
+        world.fail("partnercenter", "throttled", path=f"/v1/customers/{one}/subscriptions", retry_after=60)
+
+    ended = turns(job)
+
+    assert [run.outcome for run in ended][-1] == "done"
+    assert len(ended) <= 7
+    assert {str(one.customer.tenant_id): one.code for one in ListRefusal.objects.all()} == dict.fromkeys(
+        throttled, "http_429"
+    )
+    read = {str(one) for one in Subscription.objects.values_list("customer__tenant_id", flat=True)}
+    assert read == set(one_lane) - throttled
+
+    world.heal("partnercenter")
+    assert [run.outcome for run in turns(job)] == ["done"]
+    assert not ListRefusal.objects.exists()
+
+
+def test_a_long_list_that_is_throttled_on_the_way_goes_on_from_there_after_the_others(
+    one_lane: list[str], world: World
+) -> None:
+    partner, long = Partner.objects.get(), one_lane[0]
+    tenant = of(world, partner)
+    number = next(n for n in range(40) if tenant.customers.at(n).tenant_id == long)
+    tenant.customer_overrides = {number: {"users": 4_100}}  # nine pages
+    job = jobs.ensure(partner, "users")
+    for pages in (2, 5, 8):
+        world.fail(
+            "partnercenter", "throttled", path=f"/v1/customers/{long}/users", after=pages, times=1, retry_after=60
+        )
+
+    ended = turns(job)
+
+    assert [run.outcome for run in ended] == ["waiting"] * (len(ended) - 1) + ["done"]
+    assert sum(run.pages for run in ended) == 9 + len(one_lane) - 1
+    assert ended[0].pages >= 2 + len(one_lane) - 1
+    assert CustomerUser.objects.filter(customer__tenant_id=long).count() == 4_100
+    assert not ListRefusal.objects.exists()
+
+
+def test_who_is_to_be_let_alone_for_hours_keeps_the_lane_from_nothing(one_lane: list[str], world: World) -> None:
+    job = jobs.ensure(Partner.objects.get(), "subscriptions")
+    path = f"/v1/customers/{one_lane[0]}/subscriptions"
+    world.fail("partnercenter", "throttled", path=path, retry_after=20_000)
+
+    assert [run.outcome for run in turns(job)] == ["done"]
+    assert ListRefusal.objects.get().code == "http_429"
+
+
+def test_where_all_calls_are_throttled_it_is_the_partner_that_waits(one_lane: list[str], world: World) -> None:
+    job = jobs.ensure(Partner.objects.get(), "subscriptions")
+    world.fail("partnercenter", "throttled", path="/subscriptions", retry_after=60)
+    sent = len(world.calls_to("partnercenter"))
+
+    [ended] = turns(job, most=1)
+
+    assert (ended.outcome, ended.error_code) == ("waiting", "asked_to_wait")
+    assert len(world.calls_to("partnercenter")) - sent == 2
+    assert not ListRefusal.objects.exists()
 
 
 def test_lanes_share_all_customers_and_none_twice() -> None:

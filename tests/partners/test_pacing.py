@@ -363,9 +363,10 @@ def test_one_call_at_a_time_tries_and_its_good_answer_lets_all_go_on(many: list[
     with later(seconds=circuits.FIRST + 1):
         another_worker()
         circuit = circuits.circuit_of("global", SERVICE)
-        assert circuit.refuses() == 0
-        assert circuit.refuses() == circuits.ASK_AGAIN
-        circuit.went_well()
+        stranger = many[3].partner_id
+        assert circuit.refuses(stranger) == 0
+        assert circuit.refuses(stranger) == circuits.ASK_AGAIN
+        circuit.went_well(stranger)
         many[3].make_due()
         assert run(many[3]).outcome == "done"
 
@@ -395,12 +396,68 @@ def test_a_partner_for_whom_everything_fails_takes_the_service_from_nobody(many:
     assert run(many[1]).outcome == "done"
 
 
+def test_partners_for_whom_everything_fails_take_the_service_from_nobody_else(many: list[Job], world: World) -> None:
+    *poison, healthy = many
+    for tenant in (CONTOSO, FABRIKAM, WOODGROVE):
+        world.fail(SERVICE, "500", tenant=tenant)
+    begun = timezone.now()
+
+    def played(job: Job, *, due: float, until: float) -> float:
+        """What is due is worked off each second; after how many this job was done."""
+        Job.objects.filter(pk=job.pk).update(next_run_at=begun + dt.timedelta(seconds=due))
+        for second in range(int(due), int(until)):
+            with time_machine.travel(begun + dt.timedelta(seconds=second)):
+                another_worker()
+                while jobs.work_off():
+                    pass
+                newest = Run.objects.filter(job=job).last()
+                if newest and newest.outcome == "done" and newest.started_at >= begun + dt.timedelta(seconds=due):
+                    return second
+        return until
+
+    for job in poison:
+        with time_machine.travel(begun):
+            run(job)
+    assert Service.objects.get(name=SERVICE).times == 1
+    assert played(healthy, due=60, until=120) == 60
+    for minute in range(10, 600, 10):  # as theirs come back ever more seldom
+        assert played(healthy, due=60 * minute, until=60 * minute + 5) == 60 * minute
+    assert Job.objects.filter(quarantined_at__isnull=False).count() == 3
+
+
+def test_those_who_are_blamed_try_for_themselves_and_are_cleared_when_it_goes_well(
+    many: list[Job], world: World
+) -> None:
+    world.fail(SERVICE, "503", times=4)
+    for job in many[:3]:
+        run(job)
+    first, second = many[0], many[1]
+
+    with later(seconds=circuits.FIRST + 1):  # the fourth failure: it counts for them, and for nobody else
+        another_worker()
+        first.make_due()
+        assert run(first).error_code == "http_503"
+        circuit = circuits.circuit_of("global", SERVICE)
+        assert circuit.closed_for(second.partner_id) == pytest.approx(2 * circuits.FIRST, abs=1)
+        assert circuit.closed_for(many[3].partner_id) == 0
+        second.make_due()
+        assert put_off(second).error_code == "service_down"
+    with later(seconds=3 * circuits.FIRST + 3):
+        another_worker()
+        first.make_due()
+        assert run(first).outcome == "done"
+
+    row = Service.objects.get(name=SERVICE)
+    assert (row.times, row.open_until, row.blamed_until) == (0, None, None)
+    assert set(row.blamed or ()) == {job.partner_id for job in many[1:3]}
+
+
 def test_jobs_that_waited_come_back_one_after_another() -> None:
     Service.objects.create(cloud="global", name=SERVICE, times=1, open_until=timezone.now() + dt.timedelta(seconds=30))
     with time_machine.travel(timezone.now(), tick=False):
         circuit = circuits.circuit_of("global", SERVICE)
-        assert circuit.is_open()
-        back_in = [circuit.ticket() for _ in range(50)]
+        assert circuit.closed_for(1) > 0
+        back_in = [circuit.ticket(1) for _ in range(50)]
 
     assert back_in[0] >= 30 - 1
     assert [round(late - early, 2) for early, late in itertools.pairwise(back_in)] == [0.1] * 49
