@@ -104,8 +104,23 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # not subscript
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return FewPagesList
 
-    def get_list_filter(self, request: HttpRequest) -> list[Any]:
-        return [(name, NewestValues) if self._is_open(name) else name for name in super().get_list_filter(request)]
+    def get_list_filter(self, request: HttpRequest | None) -> list[Any]:
+        return [(name, NewestValues) if self._is_open(name) else name for name in self.list_filter]
+
+    def lookup_allowed(self, lookup: str, _value: Any, request: HttpRequest | None = None) -> bool:
+        """
+        Only what the list's own filters ask: any other condition tells what stands in a column, shown or not.
+
+        Django lets an address name every column of the table.
+        """
+        asked: set[str] = set()
+        for offered in self.get_list_filter(request):
+            if isinstance(offered, type) and issubclass(offered, admin.SimpleListFilter):
+                asked.add(str(offered.parameter_name))
+            else:
+                name = offered[0] if isinstance(offered, tuple) else offered
+                asked |= {name, f"{name}__exact", f"{name}__isnull"}
+        return lookup in asked
 
     def _is_open(self, name: Any) -> bool:
         """Whether it is a text of which no list says what it can be."""
