@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,10 +13,14 @@ from django.db.models import Model
 from django.test import Client
 from django.urls import reverse
 
-from consent.models import Invitation
+from consent.models import ConsentAttempt, Invitation
 from partners import jobs
-from partners.models import Job, User
+from partners.models import Job, Partner, User
 from tests.desk import at_the_desk, somebody
+from tests.pretend import text_of
+from tokens import audit
+from tokens.actors import SYSTEM
+from tokens.models import AuditEvent, TokenUse
 
 pytestmark = pytest.mark.django_db(transaction=True)
 CONDITIONS = ("", "__exact", "__startswith", "__regex", "__gt", "__in", "__isnull", "__year", "__0")
@@ -78,7 +83,50 @@ def test_filters_searches_and_orders_are_about_what_is_shown(desk):
     for model, its in admin.site._registry.items():
         at_hand = {*its.finds, *its.finds_parts, *its.finds_of, *its.finds_newest, *offered(its)}
         at_hand |= {name.lstrip("-") for name in its.ordering} - {"id"}
+        if model is AuditEvent:
+            at_hand -= {"object"}  # shown in words, where it says nothing of a customer
         assert at_hand <= shown(its), model
+
+
+# --- Customers --------------------------------------------------------------------------------------------------------
+def test_lines_about_customers_say_nothing_of_them_at_the_desk_and_no_search_finds_them_by_it(desk):
+    partner, customer, subscription = Partner.objects.get(), uuid.uuid4(), uuid.uuid4()
+    said = {"actor": SYSTEM, "partner": partner}
+    change = {"customer": str(customer), "what": "quantity", "from": 4711, "to": 4712}
+    lines = [
+        audit.record("change.confirmed", object=subscription, **said, **change),
+        audit.record("users.asked", object=customer, **said),
+        audit.record("member.customers_chosen", object="chosen canary", added=[str(customer)], **said),
+        audit.record("access.used", object=f"customer {customer}", opened=f"customer {customer}", **said),
+    ]
+    other = audit.record("partner.killed", object="stop 4711", reason="4711", **said)
+
+    pages = [text_of(desk.get(address(AuditEvent)))]
+    pages += [text_of(desk.get(reverse("admin:tokens_auditevent_change", args=[line.pk]))) for line in lines]
+    for page in pages:
+        assert not any(told in page for told in (str(customer), str(subscription), "4712", "chosen canary"))
+    assert all("not shown: it is about a customer" in page for page in pages[1:4])
+    assert "customer (not shown)" in pages[4]
+    assert '"reason": "4711"' in text_of(desk.get(reverse("admin:tokens_auditevent_change", args=[other.pk])))
+    for text, found in ((customer, 0), (subscription, 0), ("4711", 1), ("chosen canary", 0), ("users.asked", 1)):
+        assert len(desk.get(address(AuditEvent), {"q": str(text)}).context["cl"].result_list) == found, text
+
+
+def test_neither_the_ledger_nor_a_job_nor_an_attempt_to_sign_in_names_a_customer_at_the_desk(desk):
+    customer = str(uuid.uuid4())
+    use = TokenUse.objects.create(
+        partner=Partner.objects.get(), purpose="users.read", audience="graph", customer_tenant=customer
+    )
+    job = Job.objects.get()
+    Job.objects.update(cursor={"within": customer})
+    attempt = ConsentAttempt.objects.latest("pk")
+    ConsentAttempt.objects.update(next_path=f"/customers/?q={customer}")
+
+    for row in (use, job, attempt):
+        of = f"admin:{row._meta.app_label}_{row._meta.model_name}_change"
+        page = desk.get(reverse(of, args=[row.pk]))
+        assert page.status_code == 200
+        assert customer not in page.content.decode(), row
 
 
 # --- Passwords --------------------------------------------------------------------------------------------------------
