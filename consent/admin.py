@@ -1,7 +1,7 @@
 """
 Consents and invitations at the desk, to read; and sending a fresh link.
 
-Links, states and bindings are hashes and stay out of sight.
+Links, states and bindings are hashes and stay out of sight; so does where a sign-in leads, which may name a customer.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class ConsentAttemptAdmin(ReadOnlyAdmin):
     list_select_related = ("partner",)
     list_filter = ("kind", "outcome")
     ordering = ("-id",)
-    exclude = ("state_hash", "browser_hash", "sealed_flow")
+    exclude = ("state_hash", "browser_hash", "sealed_flow", "next_path")
 
 
 @admin.register(Notice)

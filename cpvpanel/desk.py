@@ -15,7 +15,7 @@ from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
 
 from cpvpanel import desk_door, desk_factors, desk_microsoft, evidence, passkeys
-from partners import second_factor
+from partners import presence, second_factor
 from partners.desk_roles import Act, acts_of
 from partners.leaving import leads_to_microsoft
 from tokens import audit
@@ -63,6 +63,9 @@ class Desk(AdminSite):
         return across_partners(door)(request)  # type: ignore[no-any-return]
 
     def password_change(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        """One's own, for whoever showed a factor lately: at a page left open no stranger guesses or changes it."""
+        if not presence.is_fresh(request.session):
+            return presence.ask_anew(request, doing="Change your password", back=request.path)
         answer = super().password_change(request, extra_context)
         if request.method == "POST" and answer.status_code == 302:
             audit.record("staff.password_changed", actor=request.user.as_actor(), object=request.user)  # type: ignore[union-attr]

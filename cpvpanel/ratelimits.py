@@ -47,7 +47,7 @@ COUNTED = {
     "signin_callback": COMING_BACK,
     "admin_consent_callback": COMING_BACK,
     "export_activity": TAKING_ALONG,
-    **{f"admin:{name}": AT_THE_DESKS_DOOR for name in sorted(desk.OPEN | {"again"})},
+    **{f"admin:{name}": AT_THE_DESKS_DOOR for name in sorted(desk.OPEN | {"again", "password_change"})},
     "admin:microsoft": LEAVING,
     "admin:microsoft_callback": COMING_BACK,
 }

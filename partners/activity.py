@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from urllib.parse import urlencode
 
@@ -16,6 +17,7 @@ from django.core import signing
 from django.db.models import QuerySet
 
 from partners.models import Partner
+from tokens import audit
 from tokens.models import AuditEvent
 from tokens.tenancy import partner_scope
 
@@ -112,9 +114,10 @@ def _date(text: str) -> dt.date | None:
 
 @dataclass(frozen=True)
 class Line:
-    """One decision in words."""
+    """One decision in words, as its reader may know it."""
 
     event: AuditEvent
+    sees_customers: bool
 
     @property
     def what(self) -> str:
@@ -124,10 +127,14 @@ class Line:
     def by(self) -> str:
         return self.event.actor_label or self.event.actor_kind
 
+    @cached_property
+    def told(self) -> audit.Told:
+        return audit.told(self.event, sees_customers=self.sees_customers)
+
     @property
     def details(self) -> list[tuple[str, str]]:
         """Name and value of what was written down beside, as a person reads it."""
-        return [(name.replace("_", " "), _as_text(value)) for name, value in self.event.detail.items() if value]
+        return [(name.replace("_", " "), _as_text(value)) for name, value in self.told.detail.items() if value]
 
 
 def _as_text(value: object) -> str:
@@ -147,7 +154,7 @@ class Page:
     first_url: str | None
 
 
-def page(partner: Partner, asked: Asked, *, before: str) -> Page:
+def page(partner: Partner, asked: Asked, *, before: str, sees_customers: bool) -> Page:
     """One page; `before` is the opaque mark of the last line seen. A mark that is not ours starts from the newest."""
     found, mark = _found(partner, asked).order_by("-pk"), _read(before)
     if mark:
@@ -155,7 +162,7 @@ def page(partner: Partner, asked: Asked, *, before: str) -> Page:
     rows = list(found[: PAGE_SIZE + 1])
     more, rows = len(rows) > PAGE_SIZE, rows[:PAGE_SIZE]
     return Page(
-        lines=[Line(row) for row in rows],
+        lines=[Line(row, sees_customers) for row in rows],
         next_url=_address(asked, signing.dumps(rows[-1].pk, salt=SALT)) if more else None,
         first_url=_address(asked, "") if mark else None,
     )
@@ -189,36 +196,37 @@ def _address(asked: Asked, before: str) -> str:
 
 
 # --- Taking it along ------------------------------------------------------------------------------------------------
-def as_csv(partner: Partner, asked: Asked) -> Iterator[str]:
+def as_csv(partner: Partner, asked: Asked, *, sees_customers: bool) -> Iterator[str]:
     """Every line that was asked for, the oldest first, a few at a time; no cell is taken for a formula."""
     yield _csv_row(COLUMNS)
-    for row in _rows(partner, asked):
+    for row in _rows(partner, asked, sees_customers):
         cells = row | {"detail": json.dumps(row["detail"], sort_keys=True)}
         yield _csv_row([_plain(str(cells[name])) for name in COLUMNS])
 
 
-def as_json(partner: Partner, asked: Asked) -> Iterator[str]:
+def as_json(partner: Partner, asked: Asked, *, sees_customers: bool) -> Iterator[str]:
     """The same as one JSON list."""
     separator = "["
-    for row in _rows(partner, asked):
+    for row in _rows(partner, asked, sees_customers):
         yield separator + json.dumps(row)
         separator = ",\n"
     yield "[]\n" if separator == "[" else "]\n"
 
 
-def _rows(partner: Partner, asked: Asked) -> Iterator[dict[str, Any]]:
+def _rows(partner: Partner, asked: Asked, sees_customers: bool) -> Iterator[dict[str, Any]]:
     found = _found(partner, asked).select_related("link").order_by("pk")
     with partner_scope(partner):  # the file is written when the view is long over
         for event in found.iterator(chunk_size=AT_ONCE):
-            yield _row(event)
+            yield _row(Line(event, sees_customers))
 
 
-def _row(event: AuditEvent) -> dict[str, Any]:
+def _row(line: Line) -> dict[str, Any]:
+    event, told = line.event, line.told
     link = getattr(event, "link", None)  # what was written down within the last minute has none yet
     return {
         "at": event.at.astimezone(dt.UTC).isoformat(timespec="microseconds"), "action": event.action,
-        "what": Line(event).what, "by": Line(event).by, "by_kind": event.actor_kind, "object": event.object,
-        "detail": event.detail, "request": event.request_id, "line": event.pk,
+        "what": line.what, "by": line.by, "by_kind": event.actor_kind, "object": told.object,
+        "detail": told.detail, "request": event.request_id, "line": event.pk,
         "number": link.number if link else "", "hash": link.hash if link else "",
     }  # fmt: skip
 

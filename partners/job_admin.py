@@ -127,6 +127,7 @@ class JobAdmin(ReadOnlyAdmin):
     finds_of = ("partner",)
     ordering = ("-id",)
     readonly_fields = ("state", "progress", "reason", "who_acts")
+    exclude = ("cursor",)  # where it stopped, be it at a customer
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
         newest = Run.objects.filter(job=OuterRef("pk")).order_by("-pk")

@@ -190,9 +190,10 @@ def permissions(request: PartnerRequest) -> HttpResponse:
 @needs(Power.ACTIVITY)
 def activity_log(request: PartnerRequest) -> HttpResponse:
     """What was decided about this partner, by whom and when."""
-    asked = activity.Asked.of(request.GET)
+    asked, sees = activity.Asked.of(request.GET), request.member.may(Power.CUSTOMERS)
     context = {
-        "page": activity.page(request.partner, asked, before=request.GET.get("before", "")),
+        "page": activity.page(request.partner, asked, before=request.GET.get("before", ""), sees_customers=sees),
+        "sees_customers": sees,
         "asked": asked,
         "actions": sorted(activity.ACTIONS.items(), key=lambda action: action[1]),
     }
@@ -214,7 +215,8 @@ def export_activity(request: PartnerRequest) -> HttpResponse:
     )
     write, content_type = writers[kind]
     name = f"activity-{request.partner.tenant_id}-{timezone.now():%Y-%m-%d}.{kind}"
-    answer = StreamingHttpResponse(write(request.partner, asked), content_type=content_type)
+    lines = write(request.partner, asked, sees_customers=request.member.may(Power.CUSTOMERS))
+    answer = StreamingHttpResponse(lines, content_type=content_type)
     answer["Content-Disposition"] = f'attachment; filename="{name}"'
     answer["Cache-Control"] = "no-store"
     return answer  # type: ignore[return-value] # a streaming answer is none of Django's HttpResponse

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import time_machine
@@ -50,6 +54,16 @@ def code_of(user: User | str) -> str:
     now.time = time.time()
     now.drift = max(0, device.last_t + 1 - now.t())
     return f"{now.token():06}"
+
+
+@contextmanager
+def typed(text: str) -> Iterator[None]:
+    """What a command reads on standard input."""
+    before, sys.stdin = sys.stdin, io.StringIO(f"{text}\n" if text else "")
+    try:
+        yield
+    finally:
+        sys.stdin = before
 
 
 def later(**by: float) -> Any:

@@ -104,8 +104,23 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # not subscript
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return FewPagesList
 
-    def get_list_filter(self, request: HttpRequest) -> list[Any]:
-        return [(name, NewestValues) if self._is_open(name) else name for name in super().get_list_filter(request)]
+    def get_list_filter(self, request: HttpRequest | None) -> list[Any]:
+        return [(name, NewestValues) if self._is_open(name) else name for name in self.list_filter]
+
+    def lookup_allowed(self, lookup: str, _value: Any, request: HttpRequest | None = None) -> bool:
+        """
+        Only what the list's own filters ask: any other condition tells what stands in a column, shown or not.
+
+        Django lets an address name every column of the table.
+        """
+        asked: set[str] = set()
+        for offered in self.get_list_filter(request):
+            if isinstance(offered, type) and issubclass(offered, admin.SimpleListFilter):
+                asked.add(str(offered.parameter_name))
+            else:
+                name = offered[0] if isinstance(offered, tuple) else offered
+                asked |= {name, f"{name}__exact", f"{name}__isnull"}
+        return lookup in asked
 
     def _is_open(self, name: Any) -> bool:
         """Whether it is a text of which no list says what it can be."""
@@ -142,8 +157,12 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # not subscript
         indexed = [whole(self.model, name, text) for name in self.finds]
         indexed += [Q(**{f"{name}__icontains": text}) for name in self.finds_parts]
         indexed += [self._of(name, text) for name in self.finds_of]
-        texts = one_of(Q(**{f"{name}__icontains": text}) for name in self.finds_newest)
+        texts = one_of(self.found_in(name, text) for name in self.finds_newest)
         return one_of([*indexed, texts & newest(self.model) if self.finds_newest else None])
+
+    def found_in(self, name: str, text: str) -> Q:
+        """The rows that hold a text in a column without an index."""
+        return Q(**{f"{name}__icontains": text})
 
     def _of(self, name: str, text: str) -> Q | None:
         """Rows that belong to the first few whom the text means; asked for first, so that an index leads to them."""

@@ -10,6 +10,7 @@ from django.contrib.auth.hashers import UNUSABLE_PASSWORD_PREFIX, make_password
 from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, PermissionsMixin
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Left
 from django.utils import timezone
 
 from partners.powers import LIMITABLE, POWERS, Power
@@ -26,7 +27,17 @@ CLOUDS = {"global": "Global", "usgov": "US Government", "china": "China (21Viane
 
 
 class PasswordHash(models.CharField):  # type: ignore[type-arg] # not subscriptable at run time
-    """A stored password's hash. Within one partner's rows it reads as none: no page there needs it (partners.0018)."""
+    """
+    A stored password's hash. Within one partner's rows it reads as none: no page there needs it (partners.0018).
+
+    No condition may be put on it, wherever its name comes from: answers to many would spell it out.
+    """
+
+    def get_lookup(self, lookup_name: str) -> None:
+        return None
+
+    def get_transform(self, lookup_name: str) -> None:
+        return None
 
     def select_format(self, compiler: Any, sql: str, params: Any) -> Any:
         return (f"'{UNUSABLE_PASSWORD_PREFIX}'", []) if is_within_a_partner() else (sql, params)
@@ -135,8 +146,8 @@ class User(AbstractBaseUser, PermissionsMixin):
         Django ties sessions to the stored password; where there is none, a random mark stands in its place.
         """
         with system_scope("a person's sessions end"):
-            without_one = User.objects.filter(pk=self.pk, password__startswith=UNUSABLE_PASSWORD_PREFIX)
-            without_one.update(password=make_password(None))
+            known = User.objects.annotate(begins=Left("password", len(UNUSABLE_PASSWORD_PREFIX)))
+            known.filter(pk=self.pk, begins=UNUSABLE_PASSWORD_PREFIX).update(password=make_password(None))
 
 
 class PartnerQuerySet(models.QuerySet["Partner"]):

@@ -67,7 +67,8 @@ def test_each_way_to_microsoft_and_back_and_exports_are_counted(few, member, set
             assert getattr(member.portal, method)(group[0][1]).status_code in (405, 429), "one count for the group"
     assert set(ratelimits.COUNTED) == {
         "signin", "signin_again", "connect", "join", "admin_consent", "renew", "callback", "signin_callback",
-        "admin_consent_callback", "export_activity", "admin:again", *(f"admin:{name}" for name in desk.OPEN),
+        "admin_consent_callback", "export_activity", "admin:again", "admin:password_change",
+        *(f"admin:{name}" for name in desk.OPEN),
     }  # fmt: skip
 
 

@@ -70,7 +70,7 @@ def test_what_nobody_else_sees_its_owner_does(ground, swept):
         "partners.Partner", "partners.User", "partners.AccessGrant", "partners.Customer",
         "partners.Run", "partners.Subscription", "partners.SubscribedSku", "partners.CustomerUser",
         "partners.UnprovenPrincipal", "partners.Relationship", "partners.Change", "consent.Consent",
-        "consent.MemberInvitation", "tokens.AuditEvent",
+        "consent.MemberInvitation", "tokens.AuditEvent", victim.ABOUT,
     }  # fmt: skip
     for name in (
         "team_take_back",
@@ -116,6 +116,7 @@ def test_the_desk_shows_a_partners_connection_and_never_its_customers(ground, sw
 
     assert swept.found == []
     assert seen >= {"partners.Partner", "partners.Run", "consent.Consent", "tokens.RefreshToken", "tokens.AuditEvent"}
+    assert victim.ABOUT not in seen
     mirrored = {
         "partners.SubscribedSku",
         "partners.CustomerUser",

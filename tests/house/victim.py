@@ -25,7 +25,8 @@ from django.utils import timezone
 
 from consent import invitations, team
 from consent.models import ConsentAttempt, Invitation, MemberInvitation, Notice
-from partners import borrowed, jobs, lookups, presence, second_factor
+from partners import borrowed, changes, jobs, lookups, presence, second_factor
+from partners import team as partners_team
 from partners.access import SESSION_KEY
 from partners.models import (
     AccessGrant,
@@ -53,15 +54,15 @@ from sandbox.world import World
 from tests.conftest import CONTOSO, FABRIKAM, SERVICE
 from tests.desk import somebody
 from tests.pretend import Person
-from tokens import audit_chain, tenancy
+from tokens import audit, audit_chain, tenancy
 from tokens.actors import SYSTEM
-from tokens.models import Alarm, Halt, RefreshToken
+from tokens.models import Alarm, AuditEvent, Halt, RefreshToken
 
 MARK = re.compile(r"zq\d{5}qz")
 # Columns the product decides by, or finds things with: what stands there stays. Secret ones are canaries as they are.
 KEPT = frozenset({
     "about", "action", "actor_id", "actor_kind", "audience", "cloud", "hash", "key", "kind", "lane", "lease_message",
-    "limits", "missing_scopes", "next_path", "outcome", "password", "pinned_version", "purpose", "refusal",
+    "limits", "missing_scopes", "outcome", "password", "pinned_version", "purpose", "refusal",
     "refusal_code", "role", "sealed_answer", "sealed_flow", "sealed_request", "secret_name", "service",
     "subscription_key", "terms_version", "username", "version", "wait_code", "wanted_claims", "what",
 })  # fmt: skip
@@ -69,6 +70,8 @@ SECRET = frozenset(
     {"password", "sealed_answer", "sealed_flow", "sealed_request", "secret_name", "pinned_version", "hash"}
 )
 LONG = 20
+ABOUT = "a line about a customer"
+ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 A_DAY = dt.timedelta(days=1)
 
 
@@ -228,9 +231,14 @@ def build(world: World, connect: Callable[..., Partner]) -> Ground:
     Member.objects.filter(pk=limited.pk).update(role="operator", limited_at=timezone.now())
     ChosenCustomer.objects.create(partner=partner, member=limited, customer=customers[0])
     make_estate(partner, customers[1])
+    for name in ("add", "drop"):
+        chosen = {"add": [], "drop": [], name: [customers[1].tenant_id]}
+        partners_team.choose_customers(member=limited, by=owner, **chosen)
     jobs.ensure(partner, "users")  # an owner asked for it, so that they are on pages
     Run.objects.filter(partner=partner).update(removed=1)
     change = make_change(partner, owner, customers[1])
+    opened = f"customer {customers[1].tenant_id}"
+    audit.record("access.used", actor=SYSTEM, partner=partner, object=opened, opened=opened)
 
     browser = Client()
     browser.force_login(owner.user, backend=PEOPLE)
@@ -319,11 +327,13 @@ def make_estate(partner: Partner, customer: Customer) -> None:
 def make_change(partner: Partner, owner: Member, customer: Customer) -> Change:
     """One that its member has looked at and chosen, and not confirmed."""
     late = timezone.now() + A_DAY
-    return Change.objects.create(
-        partner=partner, customer=customer, member=owner, asked_by="the owner", subscription_id="SUBSCRIPTION",
+    change = Change.objects.create(
+        partner=partner, customer=customer, member=owner, asked_by="the owner", subscription_id=str(uuid.uuid4()),
         subscription_key="other", title="Basic", read_at=late, chosen_at=late, what="quantity", wanted=12,
         before={"quantity": 10, "auto_renew": True}, after={}, sealed_request="{}" * LONG,
     )  # fmt: skip
+    changes.record("change.confirmed", change, actor=owner.user.as_actor(), **changes.in_numbers(change))
+    return change
 
 
 def lend(partner: Partner, owner: Member) -> dict[str, AccessGrant]:
@@ -343,9 +353,19 @@ def lend(partner: Partner, owner: Member) -> dict[str, AccessGrant]:
 def mark(partner: Partner, world: World, *, spared: list[int]) -> dict[str, Canary]:
     """Write a canary into each text column; all of them, and what is secret anyway."""
     canaries: dict[str, Canary] = {}
+    for customer in Customer._base_manager.filter(partner=partner):
+        canaries[str(customer.tenant_id)] = Canary("partners.Customer", "tenant_id", customer.pk)
     for model, rows in of_the_partner(partner):
         for row in rows.exclude(pk__in=spared) if model is User else rows:
             values: dict[str, Any] = {}
+            if model is AuditEvent and (ids := ids_about_a_customer(row, canaries)):
+                text = f"zq{len(canaries):05}qz"
+                canaries |= {text: Canary(ABOUT, "object", row.pk) for text in ids - canaries.keys()}
+                if row.action != "access.used":  # of these the page stays, without its customer
+                    canaries[text] = Canary(ABOUT, "detail", row.pk)
+                    with history_open():
+                        model._base_manager.filter(pk=row.pk).update(detail={**row.detail, "canary": text})
+                continue
             for column in model._meta.concrete_fields:
                 value, where = getattr(row, column.attname), Canary(model._meta.label, column.name, row.pk)
                 text = f"zq{len(canaries):05}qz"
@@ -370,6 +390,12 @@ def mark(partner: Partner, world: World, *, spared: list[int]) -> dict[str, Cana
         if len(value) >= LONG:
             canaries[value] = Canary("secret", kind, "")
     return canaries
+
+
+def ids_about_a_customer(line: AuditEvent, customers: dict[str, Canary]) -> set[str]:
+    """The ids that a line of the audit has, where one of them is a customer's."""
+    ids = set(ID.findall(f"{line.object} {line.detail}"))
+    return ids if ids & customers.keys() else set()
 
 
 # --- Who comes ------------------------------------------------------------------------------------------------------
@@ -446,9 +472,13 @@ def people(
         "partners.Relationship",
         "partners.ListPage",
         "partners.ListRefusal",
+        ABOUT,
         "secret",
     )
-    secret = ("password", "link_hash", "state_hash", "browser_hash", "sealed_flow", "content_hash", "hash", "digest")
+    secret = (
+        "password", "link_hash", "state_hash", "browser_hash", "sealed_flow", "content_hash", "hash", "digest",
+        "next_path", "cursor",
+    )  # fmt: skip
     desk = {
         "may_see_at_the_desk": lambda canary: canary.model not in hidden and canary.column not in secret,
         "may_add": frozenset({"consent.Invitation", "tokens.AuditEvent", "partners.AccessGrant"}),

@@ -141,6 +141,39 @@ def test_a_json_holds_the_same_and_may_be_filtered(member):
     assert AuditEvent.objects.filter(action="activity.exported")[0].detail == {"asked": {"action": "users.asked"}}
 
 
+CUSTOMER, SUBSCRIPTION = "c0ffee00-0000-4000-8000-000000000001", "5ab5c000-0000-4000-8000-000000000002"
+SAID = (
+    ("users.asked", CUSTOMER, {}),
+    ("change.asked", SUBSCRIPTION, {"customer": CUSTOMER}),
+    ("change.confirmed", SUBSCRIPTION, {"customer": CUSTOMER, "what": "quantity", "from": 4711, "to": 4712}),
+    ("change.sent", SUBSCRIPTION, {"customer": CUSTOMER}),
+    ("change.ended", SUBSCRIPTION, {"customer": CUSTOMER, "outcome": "canary"}),
+    ("member.customers_chosen", "a member canary", {"added": [CUSTOMER], "dropped": []}),
+    ("access.used", f"customer {CUSTOMER}", {"opened": f"customer {CUSTOMER}", "reason": "names are missing"}),
+)
+
+
+@pytest.mark.parametrize(("role", "sees"), [("owner", True), ("auditor", False)])
+def test_what_lines_say_about_a_customer_is_for_owners_and_auditors_hear_that_there_is_something(member, role, sees):
+    for action, about, detail in SAID:
+        written(1, action=action, object=about, detail=detail)
+    Member.objects.update(role=role)
+
+    shown = {"page": text_of(member.portal.get(PAGE))}
+    shown |= {kind: taken_along(member, kind) for kind in ("csv", "json")}
+
+    for where, text in shown.items():
+        for told in (CUSTOMER, SUBSCRIPTION, "4711", "canary"):
+            if not sees or (where, told) != ("page", SUBSCRIPTION):  # beside a detail the page has no object
+                assert (told in text) == sees, (where, told)
+        assert ("not shown: it is about a customer" in text) == (not sees), where
+        assert "names are missing" in text, "why staff looked is for both"
+    assert ("What lines say about a customer is not shown to your role" in shown["page"]) == (not sees)
+    lines = [line for line in json.loads(shown["json"]) if line["action"] in dict.fromkeys(said[0] for said in SAID)]
+    assert len(lines) == len(SAID), "that something was done is known"
+    assert lines[-1]["object"] == f"customer {CUSTOMER if sees else '(not shown)'}"
+
+
 def test_taking_it_along_is_a_line_itself_and_no_link_can_do_it(member):
     assert member.portal.get(EXPORT).status_code == 405
     assert not AuditEvent.objects.filter(action="activity.exported").exists()

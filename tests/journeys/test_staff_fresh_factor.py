@@ -10,16 +10,17 @@ from django.test import Client
 from django_otp.plugins.otp_totp.models import TOTPDevice
 from django_otp_webauthn.models import WebAuthnCredential
 
+from cpvpanel import ratelimits
 from partners import staff
 from partners.models import Partner, User
-from tests.desk import at_the_desk, code_of, later, signed_in, somebody
+from tests.desk import PASSWORD, at_the_desk, code_of, later, signed_in, somebody
 from tests.passkey import Passkey
 from tests.pretend import text_of
 from tokens.actors import SYSTEM
 from tokens.models import AuditEvent, Halt
 
 pytestmark = pytest.mark.django_db(transaction=True)
-AGAIN = "/admin/again/"
+AGAIN, PASSWORD_CHANGE = "/admin/again/", "/admin/password_change/"
 WHY = {"reason": "because"}
 OFFER, ENROL = "/admin/factors/passkey/offer/", "/admin/factors/passkey/enrol/"
 ASK, PROVE = "/admin/second-factor/passkey/ask/", "/admin/second-factor/passkey/prove/"
@@ -115,6 +116,31 @@ def test_new_factors_are_made_by_nobody_who_showed_none_lately(db):
             assert (refused.status_code, refused.json()["code"]) == (403, "not_fresh")
     assert TOTPDevice.objects.filter(user=user).count() == 2
     assert not AuditEvent.objects.filter(action="staff.codes_made").exists()
+
+
+def test_a_password_is_neither_guessed_nor_changed_by_who_showed_no_factor_lately(db):
+    client = at_the_desk("support")
+    before = User.objects.get().password
+    new = {"new_password1": "quite another password", "new_password2": "quite another password"}
+    with later(minutes=11):
+        answers = [client.post(PASSWORD_CHANGE, {"old_password": old} | new) for old in ("a guess", PASSWORD)]
+        answers.append(client.get(PASSWORD_CHANGE))
+        assert [(answer.status_code, answer["Location"]) for answer in answers] == [(302, AGAIN)] * 3
+        assert User.objects.get().password == before
+
+        assert client.post(AGAIN, {"code": code_of("support")})["Location"] == PASSWORD_CHANGE
+        assert "Nothing was done yet" in text_of(client.get(PASSWORD_CHANGE))
+        assert client.post(PASSWORD_CHANGE, {"old_password": PASSWORD} | new)["Location"] == f"{PASSWORD_CHANGE}done/"
+    assert User.objects.get().check_password(new["new_password1"])
+
+
+def test_tries_of_the_old_password_are_counted(settings, db):
+    settings.CPV_RATE_PER_ADDRESS = "3/minute"
+    ratelimits.forget()
+    client = at_the_desk("support")
+    wrong = {"old_password": "a guess", "new_password1": "x", "new_password2": "x"}
+
+    assert [client.post(PASSWORD_CHANGE, wrong).status_code for _ in range(5)] == [200, 200, 200, 429, 429]
 
 
 def signed_in_with_first(user: User) -> Client:

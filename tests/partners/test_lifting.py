@@ -16,7 +16,7 @@ from django.utils import timezone
 from partners import lifecycle, lifting, second_factor
 from partners.models import LiftRequest, Partner, User
 from partners.standing import current_token, standing
-from tests.desk import code_of, later, somebody
+from tests.desk import code_of, later, somebody, typed
 from tokens import tasks
 from tokens.actors import SYSTEM
 from tokens.models import AuditEvent, Halt, SecretVersion
@@ -25,19 +25,20 @@ from tokens.tenancy import owner_scope
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def command(*words: str) -> dict[str, Any]:
+def command(*words: str, code: str) -> dict[str, Any]:
     out = io.StringIO()
-    call_command("unkill", "--all", *words, "--json", stdout=out, stderr=io.StringIO())
+    with typed(code):
+        call_command("unkill", "--all", *words, "--json", stdout=out, stderr=io.StringIO())
     document: dict[str, Any] = json.loads(out.getvalue())
     return document
 
 
 def ask(name: str, reason: str = "all is well") -> dict[str, Any]:
-    return command("request", "--reason", reason, "--as", name, "--code", code_of(name))
+    return command("request", "--reason", reason, "--as", name, code=code_of(name))
 
 
 def agree(name: str) -> dict[str, Any]:
-    return command("approve", "--as", name, "--code", code_of(name))
+    return command("approve", "--as", name, code=code_of(name))
 
 
 @pytest.fixture
@@ -108,16 +109,16 @@ def test_without_the_persons_own_code_nothing_happens(stopped, code):
 
 def test_a_code_serves_for_one_step_only(stopped):
     code = code_of("sam")
-    command("request", "--reason", "x", "--as", "sam", "--code", code)
+    command("request", "--reason", "x", "--as", "sam", code=code)
 
     with pytest.raises(CommandError, match="no code of sam"):
-        command("request", "--reason", "x", "--as", "sam", "--code", code)
+        command("request", "--reason", "x", "--as", "sam", code=code)
 
 
 def test_a_recovery_code_proves_a_person_too(stopped):
     [code, *_] = second_factor.new_recovery_codes(User.objects.get(username="sam"))
 
-    assert command("request", "--reason", "x", "--as", "sam", "--code", code)["state"] == "asked"
+    assert command("request", "--reason", "x", "--as", "sam", code=code)["state"] == "asked"
 
 
 def test_what_was_asked_is_over_after_an_hour(stopped):
@@ -209,27 +210,37 @@ def stopped_later(db) -> Callable[[], Halt]:
     [
         ("--all",),
         ("--all", "request", "--reason", "x"),
-        ("--all", "request", "--as", "sam", "--code", "1"),
+        ("--all", "request", "--as", "sam"),
         ("--all", "approve"),
-        ("--all", "lift", "--as", "sam", "--code", "1"),
-        ("--all", "approve", "--as", "nobody", "--code", "1"),
+        ("--all", "lift", "--as", "sam"),
+        ("--all", "approve", "--as", "nobody"),
         ("--all", "approve", "--as", "sam"),
-        ("request", "--as", "sam", "--code", "1"),
+        ("request", "--as", "sam"),
         ("approve",),
         (),
     ],
     ids=" ".join,
 )
 def test_wrong_use_says_how(stopped, words):
-    with pytest.raises(CommandError) as wrong:
+    with typed(""), pytest.raises(CommandError) as wrong:
         call_command("unkill", *words, stdout=io.StringIO(), stderr=io.StringIO())
 
     assert wrong.value.returncode == 2
+    assert str(wrong.value)
+
+
+def test_no_code_is_taken_from_the_command_line_where_other_people_of_the_machine_read_it(stopped):
+    with typed(code_of("sam")), pytest.raises(CommandError, match="unrecognized arguments: --code"):
+        call_command("unkill", "--all", "request", "--reason", "x", "--as", "sam", "--code", code_of("sam"))
+
+    assert not LiftRequest.objects.exists()
 
 
 def test_people_read_what_comes_next(stopped, capsys):
-    call_command("unkill", "--all", "request", "--reason", "x", "--as", "sam", "--code", code_of("sam"))
-    call_command("unkill", "--all", "approve", "--as", "kim", "--code", code_of("kim"))
+    with typed(code_of("sam")):
+        call_command("unkill", "--all", "request", "--reason", "x", "--as", "sam")
+    with typed(code_of("kim")):
+        call_command("unkill", "--all", "approve", "--as", "kim")
 
     said = capsys.readouterr().out
     assert "must approve until" in said

@@ -27,11 +27,10 @@ class Command(PanelCommand):
         parser.add_argument("--all", action="store_true", help="the stop of everything: one requests, another approves")
         parser.add_argument("--reason", default="", help="why; it goes into the audit (approving needs none)")
         parser.add_argument("--as", dest="person", metavar="USER", help="who of security acts, with --all")
-        parser.add_argument("--code", help="that person's second factor; asked for when left out")
 
     def handle(self, *args: Any, what: str | None, reason: str, **options: Any) -> None:
         if options["all"]:
-            self._all(what, reason, options["person"], options["code"])
+            self._all(what, reason, options["person"])
         elif not what or what in STEPS or options["person"]:
             self.wrong_use("Name the partner's tenant id; or --all request, then --all approve, each with --as USER.")
         else:
@@ -47,7 +46,7 @@ class Command(PanelCommand):
             [f"{partner.name}: {stands.title}. {stands.reason} {stands.action}"],
         )
 
-    def _all(self, step: str | None, reason: str, person: str | None, code: str | None) -> None:
+    def _all(self, step: str | None, reason: str, person: str | None) -> None:
         if step not in STEPS or not person:
             self.wrong_use("Two people: --all request --reason R --as USER, then --all approve --as ANOTHER.")
         if step == "request":
@@ -55,7 +54,7 @@ class Command(PanelCommand):
         user = User.objects.filter(username=person, is_staff=True).first()
         if user is None:
             self.wrong_use(f"Nobody of the staff is called {person}.")
-        code = code or self._code(person)
+        code = self._code(person)
         try:
             asked = lifting.request(by=user, code=code, reason=reason) if step == "request" else None
             asked = asked or lifting.approve(by=user, code=code)
@@ -64,9 +63,16 @@ class Command(PanelCommand):
         self.answer(_document(asked), _lines(asked))
 
     def _code(self, person: str) -> str:
-        if not sys.stdin.isatty():
-            self.wrong_use("--code is missing: the newest six digits, or a recovery code, of the person named.")
-        return getpass.getpass(f"Code of {person}: ")
+        """Typed or piped, so that it stands neither in a shell's history nor among the running processes."""
+        if sys.stdin.isatty():
+            return getpass.getpass(f"Code of {person}: ")
+        code = sys.stdin.readline().strip()
+        if not code:
+            self.wrong_use(
+                f"The code of {person} is missing: the newest six digits, or a recovery code. Type it when asked at a"
+                " terminal, or send it on standard input."
+            )
+        return code
 
 
 def _document(asked: LiftRequest) -> dict[str, Any]:
