@@ -1,18 +1,24 @@
-"""What comes from Microsoft is fetched ahead of whoever writes it, in a thread of its own."""
+"""What comes from Microsoft is fetched ahead of whoever writes it, in a thread of its own, and put together for it."""
 
 from __future__ import annotations
 
 import contextvars
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 from django.db import connection, connections
 
+from partners.mirrors import ReadPage
 from tokens import outside
 
+HEAVY = 5_000  # rows to look at together, at most: ten pages of customers
+A_PAGE = 25  # rows: what a page weighs beside them
+SECONDS = 0.3  # and so long they wait at most: what came last is written when nothing else is left to wait for
+SECONDS_OF_SHORT = 5.0  # and so long what comes of many short lists: each write has its price, whatever it holds
 PAGES = 12  # as many wait for the writer at most: what is written together, and a bit
 T = TypeVar("T")
 _END = object()
@@ -82,3 +88,29 @@ class _Reading(Generic[T]):
             self._waiting.put((None, failure))
         finally:
             connections.close_all()
+
+
+def batches(coming: Iterator[T], *, is_watched: bool = False, seconds: float = SECONDS) -> Iterator[list[T]]:
+    """
+    What comes, together until there is enough to write or it has waited long; at a failure what came before it.
+
+    Where somebody watches for the first number, what comes first is written at once.
+    """
+    batch: list[T] = []
+    enough = 1 if is_watched else HEAVY
+    weight, begun = 0, time.monotonic()
+    try:
+        for one in coming:
+            batch.append(one)
+            if isinstance(one, ReadPage) and not one.is_clean:
+                weight += A_PAGE + one.count
+            if weight >= enough or time.monotonic() - begun >= seconds:
+                del one
+                yield batch
+                batch, weight, begun, enough = [], 0, time.monotonic(), HEAVY
+    except Exception:
+        if batch:
+            yield batch
+        raise
+    if batch:
+        yield batch

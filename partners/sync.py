@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +14,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from partners import jobs, removals, writing
-from partners.ahead import fetched_ahead
+from partners.ahead import SECONDS_OF_SHORT, batches, fetched_ahead
 from partners.following import Source, Start, expected, read_list
 from partners.graph import GraphLists
 from partners.mirrored_kinds import CUSTOMERS, LICENCES, MFA, RELATIONSHIPS, SUBSCRIPTIONS, USERS
@@ -37,10 +36,6 @@ from tokens.errors import Failure, Transient
 
 logger = logging.getLogger(__name__)
 
-HEAVY = 5_000  # rows to look at together, at most: ten pages of customers
-A_PAGE = 25  # rows: what a page weighs beside them
-SECONDS = 0.3  # and so long they wait at most: what came last is written when nothing else is left to wait for
-SECONDS_OF_SHORT = 5.0  # and so long what comes of many short lists: each write has its price, whatever it holds
 AT_ONCE = 200  # customers whose pages are known at the same time
 HOPELESS = 50  # lists, the lane's first, and each denied: then the role is missing, and not for one customer
 PATIENCE = 2  # turns that ended at the same customer's list before it is left out
@@ -316,7 +311,7 @@ def _store_lists(
     tenants: dict[int, UUID],
 ) -> None:
     """What was read of several customers, those whose list came to its end among them."""
-    refused = writing.refusals(work, mirror, list(tenants))
+    refused = writing.refusals(work, mirror, [one.customer_id for one in batch if isinstance(one, Ended)])
     for one in batch:
         if isinstance(one, ReadPage):
             progress.pages, progress.seen = progress.pages + 1, progress.seen + one.count
@@ -365,32 +360,6 @@ def _end_list(
 
 
 # --- Any list --------------------------------------------------------------------------------------------------------
-def batches(coming: Iterator[T], *, is_watched: bool = False, seconds: float = SECONDS) -> Iterator[list[T]]:
-    """
-    What comes, together until there is enough to write or it has waited long; at a failure what came before it.
-
-    Where somebody watches for the first number, what comes first is written at once.
-    """
-    batch: list[T] = []
-    enough = 1 if is_watched else HEAVY
-    weight, begun = 0, time.monotonic()
-    try:
-        for one in coming:
-            batch.append(one)
-            if isinstance(one, ReadPage) and not one.is_clean:
-                weight += A_PAGE + one.count
-            if weight >= enough or time.monotonic() - begun >= seconds:
-                del one
-                yield batch
-                batch, weight, begun, enough = [], 0, time.monotonic(), HEAVY
-    except Exception:
-        if batch:
-            yield batch
-        raise
-    if batch:
-        yield batch
-
-
 def _kind(mirror: Mirror[Any], title: str, **how: Any) -> jobs.Kind:
     run = sync_of_customers if mirror.is_of_customers else sync
     how |= {
