@@ -27,7 +27,7 @@ from partners.models import Partner, Run, User
 from partners.standing import current_token
 from tokens import actors
 from tokens.models import RefreshToken
-from tokens.tenancy import system_scope
+from tokens.tenancy import partner_scope, system_scope
 
 DAY = dt.timedelta(days=1)
 STAFF = {"security": User.StaffRole.SECURITY, "support": User.StaffRole.SUPPORT}
@@ -62,6 +62,7 @@ def seed(*, base_url: str, sandbox_url: str, say: Callable[[str], None]) -> list
     _connected(FABRIKAM)
     _broken(NORTHWIND, sandbox_url)
     contoso = _partner(CONTOSO)
+    jobs.plan()  # else the clock would, some minutes later
     password = _staff_password()
     logging.disable(logging.NOTSET)
     return _lines(base_url, contoso, password)
@@ -109,16 +110,18 @@ def _partner(pretended: Pretended) -> Partner:
 
 
 def _connected(pretended: Pretended) -> None:
-    """Connected four days ago, synced on each day since."""
+    """Connected four days ago, synced on each day since and just now."""
     partner = _partner(pretended)
     if current_token(partner):
         return
     _consent(partner, pretended)
-    for days_ago in (3, 2, 1):
+    for days_ago in (3, 2, 1, 0):
         _sync(partner)
         Run.objects.filter(partner=partner, started_at__gt=_now() - dt.timedelta(hours=1)).update(
             started_at=F("started_at") - days_ago * DAY, finished_at=F("finished_at") - days_ago * DAY
         )
+    with partner_scope(partner):
+        partner.customers.update(first_seen_at=F("first_seen_at") - 3 * DAY)
     earlier = 4 * DAY
     RefreshToken.objects.filter(partner=partner).update(reserved_at=F("reserved_at") - earlier)
     Consent.objects.filter(partner=partner).update(at=F("at") - earlier)

@@ -105,6 +105,7 @@ class Board:
     runs: list[Any]
     with_numbers: bool  # they tell how many customers there are
     offered: list[jobs.Kind]  # what an owner may ask for
+    coming: list[jobs.Kind]  # what begins by itself once the customers were read
 
     @property
     def is_active(self) -> bool:
@@ -120,8 +121,9 @@ def board(member: Member, stands: Standing) -> Board:
         by_kind.setdefault(job.kind, []).append(job)
     newest, recent = _runs(partner, by_kind)
     lines = [_line(kind, by_kind[name], newest, stands, now) for name, kind in jobs.kinds().items() if name in by_kind]
-    offered = [kind for kind in jobs.kinds().values() if kind.opt_in and kind.name not in by_kind]
-    return Board(lines, recent, member.sees_every_customer, offered if by_kind else [])
+    others = [kind for kind in jobs.kinds().values() if kind.name not in by_kind] if by_kind else []
+    offered, coming = [one for one in others if one.opt_in], [one for one in others if not one.opt_in]
+    return Board(lines, recent, member.sees_every_customer, offered, coming)
 
 
 def state_at_the_desk(job: Any) -> State:

@@ -16,6 +16,7 @@ from sandbox.customers import Customer
 from sandbox.directory import guid
 
 _YEAR_START = datetime(2026, 1, 1, tzinfo=UTC)
+_BEGUN = datetime.now(UTC)  # this process: what renews while it runs would change under those who compare
 # product, SKU, availability, title
 _CATALOGUE = (
     ("CFQ7TTC0LH18", "0001", "CFQ7TTC0K971", "Microsoft 365 Business Basic"),
@@ -43,7 +44,8 @@ def at(customer: Customer, index: int) -> dict[str, Any]:
 def _licences(customer: Customer, subscription_id: str, word: int) -> dict[str, Any]:
     product, sku, availability, title = _CATALOGUE[word // 8 % len(_CATALOGUE)]
     term, days, cycle = _TERMS[word // 64 % len(_TERMS)]
-    end = _YEAR_START + timedelta(days=word // 256 % 365)  # 2026, inclusive: what faces the new rules of renewal
+    length, end = timedelta(days=days), _YEAR_START + timedelta(days=word // 256 % days)
+    end += length * max(0, -((end - _BEGUN) // length))  # of the term under way, and so after the new rules of renewal
     start = end - timedelta(days=days - 1)
     renews = word // 1024 % 3 != 0
     offer = f"{product}:{sku}:{availability}"

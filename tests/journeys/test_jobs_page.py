@@ -189,6 +189,15 @@ def test_a_page_of_work_under_way_asks_for_itself_and_one_at_rest_does_not(synce
     assert 'hx-get="/jobs/" hx-trigger="every 2s" hx-select="#jobs"' in page(synced)
 
 
+def test_what_begins_by_itself_later_is_named_until_it_has_begun(synced):
+    coming = "Not read yet: Subscriptions, Licences, Sign-ins without MFA They are read by themselves"
+    assert coming in text_of(page(synced))
+
+    jobs.plan()
+
+    assert "Not read yet" not in text_of(page(synced))
+
+
 def test_so_many_missing_that_a_person_must_look_have_a_button_of_their_own(synced):
     ListState.objects.update(held_at=timezone.now(), missing=7)
 

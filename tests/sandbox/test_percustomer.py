@@ -74,11 +74,13 @@ def test_a_subscription_has_what_recorded_ones_have(partner: Tenant, samples: Pa
     assert {name for name in ours - theirs - invented if "scheduledNextTerm" not in name} <= documented
 
 
-def test_licences_end_in_2026_and_azure_plans_never(partner: Tenant) -> None:
+def test_licences_are_in_a_term_that_has_begun_and_not_ended_and_azure_plans_never_end(partner: Tenant) -> None:
     many = _many(partner)
 
     seats = [one for one in many if one["unitType"] == "Licenses"]
-    assert {one["commitmentEndDate"][:4] for one in seats} == {"2026"}
+    begun = subscriptions._BEGUN.strftime("%Y-%m-%dT%H:%M:%SZ")
+    assert {one["effectiveStartDate"] <= begun <= one["commitmentEndDate"] for one in seats} == {True}
+    assert {one["termDuration"] for one in seats} == {"P1M", "P1Y", "P3Y"}
     assert {one["autoRenewEnabled"] for one in seats} == {True, False}
     assert any("scheduledNextTermInstructions" in one for one in seats)
     assert {one["commitmentEndDate"][:4] for one in many if one["unitType"] == "Usage-based"} == {"9999"}
