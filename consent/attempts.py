@@ -16,10 +16,11 @@ from django.conf import settings
 from django.utils import timezone
 
 from consent.models import ATTEMPT_LIFE, ConsentAttempt, Invitation, MemberInvitation, PostedAnswer, digest
-from consent.refusals import WAY_ON, Refused, of_failure
+from consent.refusals import WAY_ON, Refused, of_answer, of_failure
 from partners.models import Partner, User
 from tokens import outside
 from tokens.actors import Actor, ActorKind
+from tokens.clouds import cloud_named
 from tokens.entra import Identity
 from tokens.errors import Failure
 from tokens.id_token import LEEWAY
@@ -135,6 +136,21 @@ def _why_not(attempt: ConsentAttempt, browser: str) -> str:
     if attempt.claimed_at:
         return "replayed"
     return "too_late" if attempt.expires_at <= timezone.now() else ""
+
+
+def check_answer(answer: Mapping[str, str], cloud: str) -> None:
+    """
+    Let pass what is worth looking at further. An answer that says who sent it has to name this cloud; most say nothing.
+
+    https://www.rfc-editor.org/rfc/rfc9207#section-2.4
+    :raises Refused: somebody else sent it, or it is a no
+    """
+    named = cloud_named(cloud)
+    senders = tuple(f"https://{host}/" for host in (named.login_host, *named.legacy_login_hosts))
+    if "iss" in answer and not answer["iss"].startswith(senders):
+        raise Refused("unverified", "another iss")
+    if "error" in answer:
+        raise of_answer(answer["error"], answer.get("error_description", ""))
 
 
 def as_refusal(error: Refused | Failure, retry_path: str) -> Refused:

@@ -18,7 +18,7 @@ from consent import attempts
 from consent import checks_at_consent as checks
 from consent.attempts import VISITOR
 from consent.models import Consent, ConsentAttempt, Invitation
-from consent.refusals import Refused, of_answer
+from consent.refusals import Refused
 from partners import jobs
 from partners.models import Member, Partner, User
 from partners.presence import FRESH
@@ -158,8 +158,7 @@ def _complete(attempt: ConsentAttempt, flow: dict[str, Any], answer: dict[str, s
     partner = attempt.partner
     if partner is None:
         raise AssertionError("a consent attempt names its partner")  # pragma: no cover - a constraint sees to it
-    if "error" in answer:
-        raise of_answer(answer["error"], answer.get("error_description", ""))
+    attempts.check_answer(answer, attempt.cloud)
     renewal = bool(flow.get("renewal"))
     _replaceable(attempt, partner, renewal=renewal)
     _check_open(partner, flow["retry_path"])
@@ -373,8 +372,10 @@ def complete_admin_consent(*, answer: Mapping[str, str], browser: str) -> str:
 
 
 def _approval_refused(attempt: ConsentAttempt, answer: Mapping[str, str]) -> Refused | None:
-    if "error" in answer:
-        return of_answer(answer["error"], answer.get("error_description", ""))
+    try:
+        attempts.check_answer(answer, attempt.cloud)
+    except Refused as refused:
+        return refused
     if answer.get("admin_consent", "").lower() != "true":
         return Refused("unverified", "no admin_consent")
     named = answer.get("tenant", "").lower()

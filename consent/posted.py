@@ -21,7 +21,7 @@ from tokens.secret import Secret
 
 LIFE = dt.timedelta(seconds=60)
 MOST_BYTES = 32 * 1024  # of the whole form; a code has a few hundred
-LONGEST = {"state": 512, "code": 8192, "error": 100, "error_description": 4096}
+LONGEST = {"state": 512, "code": 8192, "error": 100, "error_description": 4096, "iss": 512}
 
 
 def keep(kind: str, fields: Mapping[str, str]) -> str:

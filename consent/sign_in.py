@@ -18,7 +18,7 @@ from django.utils import timezone
 from consent import attempts, mfa_at_sign_in, team
 from consent.attempts import VISITOR
 from consent.models import ConsentAttempt, MemberInvitation
-from consent.refusals import Refused, of_answer, of_failure
+from consent.refusals import Refused, of_failure
 from partners.models import Member, Partner, User
 from partners.presence import FRESH
 from tokens import audit, broker, gate
@@ -101,8 +101,7 @@ def complete(*, answer: Mapping[str, str], browser: str) -> SignedIn | GoOn:
     """
     attempt, flow = attempts.claimed(KIND, answer, browser)
     try:
-        if "error" in answer:
-            raise of_answer(answer["error"], answer.get("error_description", ""))
+        attempts.check_answer(answer, attempt.cloud)
         ended = (_second if "so_far" in flow else _first)(attempt, flow, dict(answer), browser)
     except (Refused, Failure) as error:
         refused = _in_words(attempts.as_refusal(error, flow["retry_path"]), silent="so_far" in flow)

@@ -19,7 +19,7 @@ from django.utils import timezone
 from consent import attempts, mfa_at_sign_in
 from consent.attempts import VISITOR
 from consent.models import ConsentAttempt
-from consent.refusals import WAY_ON, Refused, of_answer
+from consent.refusals import WAY_ON, Refused
 from partners import borrowed
 from partners.desk_roles import APP_ROLES
 from partners.models import User
@@ -88,8 +88,7 @@ def complete(*, answer: Mapping[str, str], browser: str) -> Proven:
     attempt, flow = attempts.claimed(KIND, answer, browser)
     identity = None
     try:
-        if "error" in answer:
-            raise of_answer(answer["error"], answer.get("error_description", ""))
+        attempts.check_answer(answer, attempt.cloud)
         grant = broker.redeem_sign_in(
             cloud=attempt.cloud, tenant=flow["tenant"], flow=flow, answer=dict(answer), actor=VISITOR
         )

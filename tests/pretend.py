@@ -69,9 +69,9 @@ class Person:
             "mfa": "yes" if mfa else "no",
             "decision": "accept" if accept else "cancel",
         }
-        return self._sent_back(self.microsoft.post(address, data=choice, allow_redirects=False))
+        return self.sent_back(self.microsoft.post(address, data=choice, allow_redirects=False))
 
-    def _sent_back(self, answer: requests.Response) -> str:
+    def sent_back(self, answer: requests.Response) -> str:
         if answer.status_code == 200 and "Continue to the application" in answer.text:
             return _as_address(answer.text)
         assert answer.status_code == 302, answer.text
@@ -81,7 +81,7 @@ class Person:
         """Bring Microsoft's answer to our callback; where that leads to Microsoft again in silence, go along."""
         answer = self.bring_once(address)
         if answer.status_code == 303 and answer["Location"].startswith(self.world.public_url):
-            again = self._sent_back(self.microsoft.get(answer["Location"], allow_redirects=False))
+            again = self.sent_back(self.microsoft.get(answer["Location"], allow_redirects=False))
             return self.bring_once(again)
         return answer
 

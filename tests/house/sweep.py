@@ -6,6 +6,7 @@ The sweep of the walls: every address, every method, everybody who has no right 
 
 from __future__ import annotations
 
+import difflib
 import html
 import logging
 import re
@@ -14,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -196,8 +198,13 @@ class Sweep:
         there, fields = self.filled(attempt, missing=True)
         other = self.come(actor, attempt.method, there, fields)
         self.pairs += 1
-        if _told(came, path, mine) != _told(other, there, fields):
-            self.found.append(f"{actor}: {attempt}: tells {came.status} for a foreign id from {other.status} for none")
+        foreign, nobodys_own = _told(came, path, mine), _told(other, there, fields)
+        if foreign != nobodys_own:
+            lines = difflib.unified_diff(foreign.splitlines(), nobodys_own.splitlines(), "foreign", "none", n=0)
+            self.found.append(
+                f"{actor}: {attempt}: tells {came.status} for a foreign id from {other.status} for none:\n"
+                + "\n".join(line[:300] for line in islice(lines, 12))
+            )
 
 
 def _told(came: Came, path: str, fields: dict[str, Any]) -> str:

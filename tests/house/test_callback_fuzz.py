@@ -11,18 +11,19 @@ import logging
 import random
 import string
 import time
+import uuid
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import pytest
 
 from consent import invitations
-from consent.models import Consent, ConsentAttempt, Invitation, PostedAnswer
+from consent.models import Consent, ConsentAttempt, Invitation, PostedAnswer, digest
 from partners.models import Member, Partner, User
-from sandbox.directory import Tenant
+from sandbox.directory import Account
 from sandbox.world import World
 from tests.entra_staff import DOOR, vendor
 from tests.plainclient import PlainClient
@@ -37,10 +38,16 @@ PATHS = {
     "admin": "/connect/admin-consent/callback",
     "staff": "/admin/microsoft/callback",
 }
+# What is wrong with a proof of who signed in. `wrong_oid` is not among them: Microsoft may name anybody.
+FORGED = (
+    "wrong_issuer", "wrong_audience", "wrong_nonce", "wrong_tenant", "expired", "not_yet_valid", "personal",
+    "missing_oid", "missing_tid", "unsigned", "hs256", "unknown_key", "forged_key",
+)  # fmt: skip
 NASTY = (
     "", " ", "\x00", "\ud7ff", "0", "null", "[]", "{}", "True", "' OR 1=1 --", "<script>alert(1)</script>", "%", "%00",
     "%zz", "{{7*7}}", "${x}", "é", "🙂", "a" * 600, "\r\nSet-Cookie: a=b", "=cmd", "https://evil.test/", "../../passwd",
 )  # fmt: skip
+PROVEN = 10  # answers of each batch whose state counts
 REFUSED = {400, 403, 404, 405, 413}
 
 
@@ -52,9 +59,14 @@ class Attempt:
     person: Person
     path: str
     fields: dict[str, str]
-    tenant: Tenant
+    begin_again: Callable[[], Attempt]  # the same person sets out once more
 
-    def comes_back(self) -> Any:
+    def comes_back(self, fields: dict[str, str] | None = None) -> Any:
+        said = {name: text.encode("utf-8", "replace") for name, text in (fields or self.fields).items()}
+        return self.person.bring_once(f"{self.path}?{urlencode(said)}")
+
+    def ends(self) -> Any:
+        """The real answer, and where that leads to Microsoft in silence, the next one."""
         return self.person.bring(f"{self.path}?{urlencode(self.fields)}")
 
 
@@ -66,6 +78,7 @@ class Fuzz:
     mode: str
     dice: random.Random
     seen: Counter[int] = field(default_factory=Counter)
+    proven: Counter[str] = field(default_factory=Counter)  # with a state that counts, by what was wrong
     number: int = 0
 
     def begun(self, kind: str) -> Attempt:
@@ -78,21 +91,23 @@ class Fuzz:
         partner = Partner.objects.create(cloud="global", tenant_id=tenant.id, name=tenant.name)
         _, url = invitations.invite(partner=partner, by=actors.SYSTEM)
         person, account = Person(PlainClient(), self.world), f"svc@firm{self.number}.test"
+        page, form = url, {}
         if kind == "signin":
             Person(PlainClient(), self.world).connect(url, account)
-            away = person.leave("/signin", cloud="global")
+            page, form = "/signin", {"cloud": "global"}
         elif kind == "admin":
-            away = person.leave("/connect/admin-consent", invitation=urlsplit(url).path.rpartition("/")[2])
-        else:
-            away = person.leave(url)
-        back = urlsplit(person.at_microsoft(away, account))
-        return Attempt(kind, person, back.path, dict(parse_qsl(back.query)), tenant)
+            page, form = "/connect/admin-consent", {"invitation": urlsplit(url).path.rpartition("/")[2]}
+        return self._away(kind, person, account, page, form)
 
     def _begun_at_the_desk(self) -> Attempt:
         person, tenant = Person(PlainClient(), self.world), vendor(self.world)
         who = tenant.add_account(f"staff{self.number}@vendor.test", app_roles={"Desk.Support"})
-        back = urlsplit(person.at_microsoft(person.leave(DOOR), who))
-        return Attempt("staff", person, back.path, dict(parse_qsl(back.query)), tenant)
+        return self._away("staff", person, who, DOOR, {})
+
+    def _away(self, kind: str, person: Person, who: Account | str, page: str, form: dict[str, str]) -> Attempt:
+        back = urlsplit(person.at_microsoft(person.leave(page, **form), who))
+        fields = dict(parse_qsl(back.query))
+        return Attempt(kind, person, back.path, fields, lambda: self._away(kind, person, who, page, form))
 
     # --- Answers whose state proves nothing -------------------------------------------------------------------------
     def strange(self, real: Attempt, others: list[str]) -> tuple[str, str, bytes, str]:
@@ -151,6 +166,32 @@ class Fuzz:
         other = ("multipart/form-data", "application/json", "text/plain", "", f"{FORM}; charset=utf-16")
         return FORM if self.dice.random() < 0.9 else self.dice.choice(other)
 
+    # --- Answers whose state counts ---------------------------------------------------------------------------------
+    def bent(self, real: Attempt, other: Attempt) -> tuple[str, dict[str, str]]:
+        """What is wrong, and the fields of an answer with the very state of an attempt that is not Microsoft's."""
+        fields, name = dict(real.fields), "tenant" if real.kind == "admin" else "code"
+        wrong = self.dice.choice((name, name, "error", "iss", "admin_consent" if real.kind == "admin" else "id_token"))
+        if wrong == "error":
+            fields["error"] = self.dice.choice(("access_denied", "interaction_required", "server_error", *NASTY))
+            fields |= self.dice.choice(({}, {"error_description": self._bent("AADSTS65004: declined")}))
+            fields.pop(self.dice.choice((name, "x")), None)
+        elif wrong == "iss":
+            host = self.dice.choice(("evil.test", "login.microsoftonline.com.evil.test", "login.chinacloudapi.cn"))
+            fields["iss"] = self.dice.choice((f"https://{host}/{uuid.UUID(int=7)}/v2.0", *NASTY))
+        elif wrong == "admin_consent":
+            fields[wrong] = self.dice.choice(
+                ("False", "1", "yes", "T rue", self._near("True") + "x", *set(NASTY) - {"True"})
+            )
+        elif wrong != "id_token":
+            fields[wrong] = self.dice.choice(
+                (other.fields.get(wrong, "x"), self._bent(fields[wrong]), fields[wrong][::-1])
+            )
+            if fields[wrong].lower() == real.fields[wrong].lower():
+                fields[wrong] += "x"
+        if wrong in ("code", "tenant", "admin_consent") and self.dice.random() < 0.1:
+            del fields[wrong]
+        return wrong, fields
+
     def send(self, client: PlainClient, strange: tuple[str, str, bytes, str]) -> int:
         """What we answer in the end, after our own redirect where there is one."""
         method, path, text, content_type = strange
@@ -179,7 +220,7 @@ def is_in(person: Person) -> bool:
 
 
 def accepted(attempt: Attempt) -> bool:
-    answer = attempt.comes_back()
+    answer = attempt.ends()
     if attempt.kind == "admin":
         return answer.status_code == 200 and "Continue to Microsoft" in answer.content.decode()
     return answer.status_code == 303 and is_in(attempt.person)
@@ -199,7 +240,7 @@ def run(world: World, mode: str, total: int, seed: int) -> Fuzz:
         elsewhere = fuzz.begun(fuzz.dice.choice(sorted(PATHS)))  # somebody else's, whose state is good for them alone
         others = [elsewhere.fields["state"], *NASTY]
         calls, before = len(world.calls), stored()
-        for _ in range(size - 4):
+        for _ in range(size - 4 - PROVEN):
             client = stranger if fuzz.dice.random() < 0.2 else real.person.portal
             strange = fuzz.strange(real, others)
             status = fuzz.send(client, strange)
@@ -221,24 +262,52 @@ def run(world: World, mode: str, total: int, seed: int) -> Fuzz:
         assert fuzz.send(real.person.portal, ("POST" if by_form else "GET", real.path, real_answer, FORM)) in REFUSED
         assert stored() == after
         spent = fuzz.begun(kind)
-        claimed(fuzz, spent)
+        for _ in range(PROVEN):
+            claimed(fuzz, spent, elsewhere)
+            spent = spent.begin_again()
+        assert accepted(spent), f"the real {kind} answer after {PROVEN} wrong ones"
     return fuzz
 
 
-def claimed(fuzz: Fuzz, attempt: Attempt) -> None:
+def claimed(fuzz: Fuzz, attempt: Attempt, other: Attempt) -> None:
     """The state is proven and the rest is not Microsoft's: it may be asked once, and is not believed."""
-    name = "tenant" if attempt.kind == "admin" else "code"
-    attempt.fields[name] = attempt.fields[name][::-1]
-    before = RefreshToken.objects.count(), User.objects.count()
-    asked = len(fuzz.world.calls)
+    if attempt.kind == "signin" and fuzz.dice.random() < 0.5:  # the second answer, by which we ask in silence
+        attempt = in_silence(attempt)
+    wrong, fields = fuzz.bent(attempt, other)
+    fuzz.world.id_token_fault = fuzz.dice.choice(FORGED) if wrong == "id_token" else None
+    what = wrong, fuzz.world.id_token_fault, attempt.kind, fields
+    before, asked = kept(), len(fuzz.world.calls)
 
-    answer = attempt.comes_back()
+    answer = attempt.comes_back(fields)
 
+    fuzz.world.id_token_fault = None
     fuzz.seen[answer.status_code] += 1
-    assert answer.status_code in {400, 403, 502, 503}, (answer.status_code, attempt.fields)
-    assert len(fuzz.world.calls) <= asked + 1
-    assert (RefreshToken.objects.count(), User.objects.count()) == before
-    assert not is_in(attempt.person)
+    fuzz.proven[wrong] += 1
+    assert answer.status_code in {400, 403, 502, 503}, (answer.status_code, what)
+    calls = [call.path for call in fuzz.world.calls[asked:]]
+    redeemed = [path for path in calls if path.endswith("/token")]
+    assert len(redeemed) <= (wrong in ("code", "id_token")), (calls, what)
+    assert wrong == "id_token" or calls == redeemed, (calls, what)
+    if ConsentAttempt.objects.get(state_hash=digest(attempt.fields["state"])).claimed_at:
+        assert attempt.comes_back().status_code in REFUSED, ("the state counts once", what)
+    else:
+        assert fuzz.mode == "form_post", "a form with a field that is too long is not looked at"
+        assert answer.status_code == 400
+    assert kept() == before, what
+    assert not is_in(attempt.person), what
+
+
+def in_silence(attempt: Attempt) -> Attempt:
+    answer = attempt.comes_back()
+    assert answer.status_code == 303
+    back = urlsplit(attempt.person.sent_back(attempt.person.microsoft.get(answer["Location"], allow_redirects=False)))
+    return replace(attempt, fields=dict(parse_qsl(back.query)))
+
+
+def kept() -> tuple[int, ...]:
+    """What stays only where an answer was believed."""
+    models = (Consent, Member, PostedAnswer, RefreshToken, SecretVersion, User)
+    return *(model.objects.count() for model in models), Invitation.objects.exclude(used_at=None).count()
 
 
 @pytest.mark.parametrize("mode", ["query", "form_post"])
@@ -251,10 +320,12 @@ def test_of_thousands_of_answers_only_the_real_ones_are_accepted(world, settings
     logging.disable(logging.WARNING)  # thousands of refusals would be written down, and kept for a report
     try:
         fuzz = run(world, mode, total, seed=20_261_126)
+        assert set(fuzz.proven) == {"code", "tenant", "error", "iss", "admin_consent", "id_token"}
     finally:
         logging.disable(logging.NOTSET)
 
     said = ", ".join(f"{number} with {status}" for status, number in sorted(fuzz.seen.items()))
+    said += f"; {fuzz.proven.total()} of them with a state that counts"
     seconds = time.monotonic() - began
     record_property(
         "figure", f"callbacks: {sum(fuzz.seen.values())} strange answers by {mode} in {seconds:.0f} s: {said}"

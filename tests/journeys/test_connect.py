@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlencode
+
 import pytest
 from django.test import Client
 
-from consent.models import Consent, Invitation
+from consent.models import Consent, ConsentAttempt, Invitation
 from partners import jobs
 from partners.models import Job, Member, Partner
 from tests.conftest import CONTOSO, SERVICE
@@ -94,3 +96,38 @@ def test_tokens_in_the_older_endpoints_shape_connect_sign_in_and_sync(person, in
     assert jobs.run_job(Job.objects.get().pk).outcome == "done"
     assert RefreshToken.objects.get().missing_scopes == []
     assert Person(Client(), world).sign_in(SERVICE).request["PATH_INFO"] == "/"
+
+
+# --- Who sent the answer ----------------------------------------------------------------------------------------------
+OWN = "https://login.microsoftonline.com/common/v2.0"
+
+
+@pytest.mark.parametrize(
+    "sender",
+    [
+        "https://evil.test/v2.0",
+        "https://login.microsoftonline.com.evil.test/",
+        "https://login.microsoftonline.us/",
+        "x",
+        "",
+    ],
+)
+def test_an_answer_that_names_another_sender_is_not_believed_and_nothing_is_asked(person, invited, sender):
+    back = person.at_microsoft(person.leave(invited[1]), SERVICE)
+    asked = len(person.world.calls)
+
+    answer = person.bring(f"{back}&{urlencode({'iss': sender})}")
+
+    assert answer.status_code == 400
+    assert "another iss" in text_of(answer)
+    assert len(person.world.calls) == asked
+    assert not RefreshToken.objects.exists()
+    assert ConsentAttempt.objects.get().outcome == "unverified"
+    assert AuditEvent.objects.get(action="consent.refused").detail["reason"] == "unverified"
+    assert person.bring(f"{back}&{urlencode({'iss': OWN})}").status_code == 400, "it counts once"
+
+
+def test_an_answer_that_names_microsoft_is_believed(person, invited):
+    back = person.at_microsoft(person.leave(invited[1]), SERVICE)
+
+    assert person.bring(f"{back}&{urlencode({'iss': OWN})}")["Location"] == "/connect/connected"

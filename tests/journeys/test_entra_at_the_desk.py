@@ -180,7 +180,7 @@ def test_taking_the_wish_out_of_the_address_gains_nothing(security, world):
         stripped = urlencode(wanted(address.geturl()) | {"prompt": "none", "max_age": "86400"})
         silent = security.microsoft.get(address._replace(query=stripped).geturl(), allow_redirects=False)
 
-        refused(security.bring(security._sent_back(silent)), "not_anew")
+        refused(security.bring(security.sent_back(silent)), "not_anew")
 
         assert not presence.is_fresh(security.portal.session)
 

@@ -125,7 +125,7 @@ def test_it_is_asked_for_in_silence_and_leaves_no_refresh_token(back_again, worl
     first = back_again.at_microsoft(back_again.leave("/signin", cloud="global"), SERVICE)
 
     second = back_again.bring_once(first)["Location"]
-    back_again.bring_once(back_again._sent_back(back_again.microsoft.get(second, allow_redirects=False)))
+    back_again.bring_once(back_again.sent_back(back_again.microsoft.get(second, allow_redirects=False)))
 
     query = wanted(second)
     assert set(query["scope"].split()) == {
@@ -167,7 +167,7 @@ def test_what_microsoft_says_in_silence_is_told(back_again, world, code, reason)
     second = back_again.bring_once(first)["Location"]
     world.fail("entra", f"AADSTS{code}", times=1)
 
-    answer = back_again.bring_once(back_again._sent_back(back_again.microsoft.get(second, allow_redirects=False)))
+    answer = back_again.bring_once(back_again.sent_back(back_again.microsoft.get(second, allow_redirects=False)))
 
     assert f"AADSTS{code}" in refused(back_again, answer, reason)
 
@@ -176,7 +176,7 @@ def test_what_microsoft_says_in_silence_is_told(back_again, world, code, reason)
 def test_a_refusal_of_the_second_code_is_told(back_again, world, code, reason):
     first = back_again.at_microsoft(back_again.leave("/signin", cloud="global"), SERVICE)
     second = back_again.bring_once(first)["Location"]
-    last = back_again._sent_back(back_again.microsoft.get(second, allow_redirects=False))
+    last = back_again.sent_back(back_again.microsoft.get(second, allow_redirects=False))
     world.fail("entra", f"AADSTS{code}", operation="authorization_code", times=1)
 
     refused(back_again, back_again.bring_once(last), reason)
@@ -185,7 +185,7 @@ def test_a_refusal_of_the_second_code_is_told(back_again, world, code, reason):
 def test_microsoft_down_in_between_is_nobodys_fault(back_again, world):
     first = back_again.at_microsoft(back_again.leave("/signin", cloud="global"), SERVICE)
     second = back_again.bring_once(first)["Location"]
-    last = back_again._sent_back(back_again.microsoft.get(second, allow_redirects=False))
+    last = back_again.sent_back(back_again.microsoft.get(second, allow_redirects=False))
     world.fail("entra", "503", operation="authorization_code")
 
     answer = back_again.bring_once(last)
@@ -210,7 +210,7 @@ def test_a_member_who_was_removed_meanwhile_is_none(back_again):
     second = back_again.bring_once(first)["Location"]
     Member.objects.all().delete()
 
-    answer = back_again.bring_once(back_again._sent_back(back_again.microsoft.get(second, allow_redirects=False)))
+    answer = back_again.bring_once(back_again.sent_back(back_again.microsoft.get(second, allow_redirects=False)))
 
     refused(back_again, answer, "not_a_member")
 
