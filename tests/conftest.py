@@ -19,7 +19,7 @@ from sandbox.directory import Tenant
 from sandbox.world import World
 from tests import desk, postgresql, pretend
 from tests.pretend import Person
-from tokens import actors, broker, outside, tenancy
+from tokens import actors, audit_witness, broker, outside, tenancy
 
 pytest_plugins = ["tests.timing"]
 
@@ -47,6 +47,12 @@ def rows_are_open_to_the_test() -> Iterator[None]:
 def counted_anew() -> None:
     """No test is turned away for what others tried."""
     ratelimits.forget()
+
+
+@pytest.fixture(autouse=True)
+def sealed_anew() -> None:
+    """Each test's audit begins with its database, and not where the one before ended."""
+    audit_witness.forget()
 
 
 @pytest.fixture
