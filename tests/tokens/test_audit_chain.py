@@ -26,6 +26,7 @@ from tests.conftest import CONTOSO, FABRIKAM
 from tokens import audit, audit_chain, audit_witness, tasks
 from tokens.actors import SYSTEM, Actor, ActorKind
 from tokens.models import Alarm, AuditAnchor, AuditEvent, AuditLink, AuditWitness
+from tokens.tenancy import partner_scope
 
 pytestmark = pytest.mark.django_db(transaction=True)
 TAMPERINGS = 1_000 if connection.vendor == "sqlite" else 90
@@ -468,6 +469,23 @@ def test_the_database_itself_refuses_to_change_or_delete_a_line(sealed, model, h
 def test_the_database_does_not_set_back_what_was_sealed_last(sealed):
     with pytest.raises(DatabaseError, match="goes on and never back"), transaction.atomic():
         AuditWitness.objects.update(number=2)
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("years", [-3, 3])
+def test_the_database_says_when_a_line_was_written_whatever_its_writer_says(sealed, partners, years):
+    """Or a line of long ago would never be sealed and never be taken out."""
+    began = timezone.now()
+    with partner_scope(partners[0]):
+        line = AuditEvent.objects.create(
+            partner=partners[0], at=began + dt.timedelta(days=365 * years), actor_kind="system", action="sync.asked"
+        )
+    line.refresh_from_db()
+    audit_chain.seal()
+
+    assert began - dt.timedelta(seconds=5) < line.at < timezone.now() + dt.timedelta(seconds=5)
+    assert line.link
+    assert intact()
 
 
 # --- The command ------------------------------------------------------------------------------------------------------
