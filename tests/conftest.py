@@ -11,7 +11,7 @@ from django.core.cache import cache
 from django.test import Client
 
 from consent import invitations
-from cpvpanel import ratelimits
+from cpvpanel import counting
 from partners import pacing
 from partners.jobs import claiming
 from partners.models import Partner
@@ -46,7 +46,7 @@ def rows_are_open_to_the_test() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def counted_anew() -> None:
     """No test is turned away for what others tried."""
-    ratelimits.forget()
+    counting.forget()
 
 
 @pytest.fixture(autouse=True)
