@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+import limits
 from django.conf import settings
 from django.http import HttpRequest
 from limits.errors import StorageError
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 PATIENCE = 0.5  # seconds a server that counts may take
 KNOWN_FOR = 30 * 24 * 60 * 60  # seconds since the last sign-in
+ONE_NAME = "20/hour"  # passwords for one name, from wherever whoever has it did not get in lately
 
 
 def counted(ask: Callable[[MovingWindowRateLimiter], T]) -> T:
@@ -75,6 +77,25 @@ def note_sign_in(*, request: HttpRequest, user: Any, **_signal: Any) -> None:
             limiter.storage.incr(key, KNOWN_FOR)
 
     counted(note)
+
+
+def guessed_too_often(request: HttpRequest, name: str) -> bool:
+    """
+    Whether strangers tried this name too often, from however many addresses; a try is counted.
+
+    Whoever has the name is not shut out where they got in lately; elsewhere they wait an hour at most once it ends.
+    """
+    network = whereabouts(request)[1]
+
+    def ask(limiter: MovingWindowRateLimiter) -> bool:
+        if is_known(limiter, network, name):
+            return False
+        return not limiter.hit(limits.parse(ONE_NAME), "one name", hashed(name))
+
+    too_often = counted(ask)
+    if too_often:
+        logger.warning("one name is tried from many places", extra={"last": network})
+    return too_often
 
 
 def is_known(limiter: MovingWindowRateLimiter, network: str, name: str = "") -> bool:
