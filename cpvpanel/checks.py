@@ -11,7 +11,7 @@ from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 
-from cpvpanel import ratelimits
+from cpvpanel import counting
 
 CONTEXT = re.compile(r"c([1-9]|[1-9][0-9])")
 TENANT = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -72,7 +72,7 @@ def fit_for_production(app_configs: Sequence[AppConfig] | None, **_options: Any)
     if settings.CPV_REHEARSAL:
         return []
     found: list[CheckMessage] = []
-    if not ratelimits.shared_counter(settings.CPV_CACHE_URL):
+    if not counting.shared_counter(settings.CPV_CACHE_URL):
         hint = "set CACHE_URL to a Redis server, or each process of the portal allows as much as all should together"
         found.append(Warning("requests are counted by each process alone", hint=hint, id="cpvpanel.W001"))
     if settings.HTTPS and not settings.CPV_TRUSTED_PROXIES:

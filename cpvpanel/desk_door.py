@@ -26,7 +26,7 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 
-from cpvpanel import qr
+from cpvpanel import counting, qr
 from partners import presence, staff
 from partners import second_factor as factors
 from partners.desk_roles import acts_of
@@ -42,6 +42,13 @@ NOT_RIGHT = (
 
 
 class PasswordForm(AdminAuthenticationForm):
+    def clean(self) -> dict[str, Any]:
+        name, word = self.cleaned_data.get("username"), self.cleaned_data.get("password")
+        if name and word and counting.guessed_too_often(cast(HttpRequest, self.request), name):
+            User().set_password(word)  # it takes as long as looking: the time tells nobody that this is a lock
+            raise self.get_invalid_login_error()
+        return super().clean()
+
     def confirm_login_allowed(self, user: Any) -> None:
         """Whoever has no role here hears what somebody hears whose password is wrong."""
         if not acts_of(user):

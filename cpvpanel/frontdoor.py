@@ -30,6 +30,20 @@ class FrontDoor:
             return page
         return response
 
+
+class TurnedAway:
+    """
+    Counts who comes how often. It stands behind the look at the form's token, and before whoever is known.
+
+    A form of another site takes nothing of anybody's share, or any visitor of that site could be used to shut ours.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
     def process_view(
         self, request: HttpRequest, view: Callable[..., Any], args: Any, kwargs: Any
     ) -> HttpResponse | None:

@@ -12,7 +12,18 @@ from tokens.models import Alarm
 from tokens.tenancy import system_scope
 
 logger = logging.getLogger(__name__)
-KINDS = (Alarm.Kind.BREAK_GLASS,)
+KINDS = {
+    Alarm.Kind.BREAK_GLASS: (
+        "the account for emergencies was used",
+        "If somebody knows who it was: manage.py breakglass --end --reason R. If not: manage.py kill --all --reason R.",
+    ),
+    Alarm.Kind.AUDIT: (
+        "the audit is not as it was sealed",
+        "Keep database and log as they are, and compare them: manage.py verifyaudit --log FILE. Afterwards: manage.py "
+        "verifyaudit --looked-into --reason R.",
+    ),
+}
+"""What the mail is called, and what to do."""
 
 
 @system_scope("what our own people are told")
@@ -32,13 +43,14 @@ def tell() -> int:
 
 
 def _mail(alarm: Alarm) -> EmailMessage:
+    subject, what_to_do = KINDS[Alarm.Kind(alarm.kind)]
     lines = [
         f"{alarm.get_kind_display()}",
         f"{alarm.code}: {alarm.times} times, last at {alarm.last_at:%Y-%m-%d %H:%M} UTC.",
         f"The audit has more: {settings.CPV_BASE_URL}{reverse('admin:tokens_auditevent_changelist')}",
-        "If somebody knows who it was: manage.py breakglass --end --reason R. If not: manage.py kill --all --reason R.",
+        what_to_do,
     ]
     return EmailMessage(
-        "ALARM at CPV Panel: the account for emergencies was used", "\n\n".join(lines), to=settings.CPV_ALARM_MAIL,
+        f"ALARM at CPV Panel: {subject}", "\n\n".join(lines), to=settings.CPV_ALARM_MAIL,
         headers={"Auto-Submitted": "auto-generated"},
     )  # fmt: skip

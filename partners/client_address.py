@@ -31,6 +31,12 @@ def address_of(request: HttpRequest) -> str | None:
     return None
 
 
+def network_of(address: str) -> str:
+    """What is often one visitor's as a whole: the /24 around an IPv4 address, the /48 around an IPv6 one."""
+    bits = 24 if ipaddress.ip_address(address).version == 4 else 48
+    return str(ipaddress.ip_network((address, bits), strict=False))
+
+
 def _without_port(text: str) -> str:
     """Some proxies write the port, too: 192.0.2.1:4711, [2001:db8::1]:4711."""
     if text.startswith("["):

@@ -11,7 +11,7 @@ from django.core.cache import cache
 from django.test import Client
 
 from consent import invitations
-from cpvpanel import ratelimits
+from cpvpanel import counting
 from partners import pacing
 from partners.jobs import claiming
 from partners.models import Partner
@@ -19,7 +19,7 @@ from sandbox.directory import Tenant
 from sandbox.world import World
 from tests import desk, postgresql, pretend
 from tests.pretend import Person
-from tokens import actors, broker, outside, tenancy
+from tokens import actors, audit_witness, broker, outside, tenancy
 
 pytest_plugins = ["tests.timing"]
 
@@ -46,7 +46,13 @@ def rows_are_open_to_the_test() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def counted_anew() -> None:
     """No test is turned away for what others tried."""
-    ratelimits.forget()
+    counting.forget()
+
+
+@pytest.fixture(autouse=True)
+def sealed_anew() -> None:
+    """Each test's audit begins with its database, and not where the one before ended."""
+    audit_witness.forget()
 
 
 @pytest.fixture

@@ -186,6 +186,21 @@ def close_break_glass() -> bool:
 
 
 @_for_us
+def note_audit(what: str) -> None:
+    """Say that the audit is not as it was sealed; each time anew, until somebody has looked into it."""
+    _opened(Alarm.Kind.AUDIT, "", what[:200])
+    Alarm.objects.filter(kind=Alarm.Kind.AUDIT, closed_at=None).update(mailed_at=None)
+    logger.critical("the audit is not as it was sealed", extra={"what": what})
+
+
+@_for_us
+def close_audit() -> bool:
+    """Somebody looked into it; False when there was no such alarm."""
+    running = Alarm.objects.filter(kind=Alarm.Kind.AUDIT, closed_at=None)
+    return running.update(closed_at=timezone.now()) > 0
+
+
+@_for_us
 def close_those_of(partner: Partner) -> None:
     """A new sign-in is in force: what was wrong with the one before it is over."""
     Alarm.objects.filter(partner=partner, closed_at=None).update(closed_at=timezone.now())

@@ -3,8 +3,8 @@ The audit made tamper-evident: each line gets a link in its partner's chain, and
 
 Lines are written by whoever decides, without waiting for each other; one sealer at a time links them afterwards. So a
 line can be changed unnoticed until it is sealed, a minute later at most, and never after that: a link covers the line
-and the link before, an anchor all links, and its MAC takes a key that the database does not hold. Each anchor goes to
-the log as well, so that cutting off the end, anchors included, shows too.
+and the link before, an anchor all links and the anchor before, and its MAC takes a key that the database does not hold.
+What was sealed last is kept apart (`audit_witness`) and goes to the log: so a cut that takes anchors along shows, too.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, TypeVar
 
-from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Max, Model, QuerySet, Subquery
 from django.utils import timezone
 
-from tokens.models import AuditAnchor, AuditEvent, AuditLink
+from tokens import alarms, audit_witness
+from tokens.models import AuditAnchor, AuditEvent, AuditLink, AuditWitness
 from tokens.tenancy import system_scope
 
 Row = TypeVar("Row", bound=Model)
@@ -41,17 +41,40 @@ BEGINNING = "0" * 64
 # --- Sealing --------------------------------------------------------------------------------------------------------
 @system_scope("the audit of all")
 def seal() -> AuditAnchor:
-    """Link every line that has no link, and anchor all chains; safe at any time, from several processes too."""
+    """
+    Link every line that has no link, and anchor all chains; safe at any time, from several processes too.
+
+    Where the audit is not as it was sealed, that is an alarm, and the anchors show it for good. What is new is sealed
+    all the same: to stop would leave it open to whoever did that.
+    """
     with transaction.atomic():
         _one_at_a_time()
         before = AuditAnchor.objects.order_by("-pk").first()
+        doubts = [*audit_witness.doubts(before), *_doubts_of_the_newest(before)]
         heads = _Heads()
         while lines := _unlinked(before):
             AuditLink.objects.bulk_create([heads.link(line) for line in lines])
-        anchor = _anchor(before)
+        anchor = _anchor(before, audit_witness.follow(before, in_doubt=bool(doubts)))
+        audit_witness.keep(anchor)
+        if doubts:
+            alarms.note_audit(doubts[0])
     said = {"entries": anchor.entries, "head": anchor.head, "mac": anchor.mac, "at": anchor.at.isoformat()}
-    logger.info("audit anchor", extra=said | {"anchor": anchor.pk})
+    logger.info("audit anchor", extra=said | {"number": anchor.number})
     return anchor
+
+
+def _doubts_of_the_newest(anchor: AuditAnchor | None) -> Iterator[str]:
+    """Why the newest anchor is not ours or does not fit its links; all the others are for `verify`."""
+    if anchor is None:
+        return
+    if not hmac.compare_digest(anchor.mac, _mac(anchor)):
+        yield "the newest anchor was not made with our key"
+        return
+    older = AuditAnchor.objects.filter(pk__lt=anchor.pk).order_by("-pk").first()
+    after, head = (older.last_link, older.head) if older else (0, BEGINNING)
+    covered = AuditLink.objects.filter(pk__gt=after, pk__lte=anchor.last_link).order_by("pk")
+    if anchor.head != _anchor_head(head, covered.values_list("hash", flat=True).iterator()):
+        yield "the newest anchor does not fit the lines before it"
 
 
 def _one_at_a_time() -> None:
@@ -87,11 +110,13 @@ class _Heads:
         return newest or (0, BEGINNING)
 
 
-def _anchor(before: AuditAnchor | None) -> AuditAnchor:
+def _anchor(before: AuditAnchor | None, follows: audit_witness.Sealed) -> AuditAnchor:
     after, head = (before.last_link, before.head) if before else (0, BEGINNING)
     new = AuditLink.objects.filter(pk__gt=after).order_by("pk")
     last = new.aggregate(last=Max("pk"))["last"] or after
     anchor = AuditAnchor(
+        number=follows.number + 1,
+        before=follows.mac,
         at=timezone.now(),
         entries=(before.entries if before else 0) + new.count(),
         last_link=last,
@@ -120,8 +145,10 @@ def _anchor_head(before: str, hashes: Iterable[str]) -> str:
 
 def _mac(anchor: AuditAnchor) -> str:
     at = anchor.at.astimezone(dt.UTC).isoformat(timespec="microseconds")
-    said = f"{VERSION}|{at}|{anchor.entries}|{anchor.last_link}|{anchor.head}"
-    return hmac.new(settings.CPV_AUDIT_KEY.encode(), said.encode(), hashlib.sha256).hexdigest()
+    said = f"{at}|{anchor.entries}|{anchor.last_link}|{anchor.head}"
+    if anchor.number is None:
+        return audit_witness.macked(f"{VERSION}|{said}")
+    return audit_witness.macked(f"cpv-audit-2|{anchor.number}|{anchor.before}|{said}")
 
 
 # --- Verifying ------------------------------------------------------------------------------------------------------
@@ -153,8 +180,9 @@ def verify(*, logged: Iterable[str] = ()) -> Verdict:
 
     Lines younger than the newest anchor are not judged: they are sealed with the next one.
     """
-    began, newest = timezone.now(), AuditAnchor.objects.order_by("-pk").first()
-    broken = next(_breaks(newest, list(logged), began), None)
+    began, witness = timezone.now(), AuditWitness.objects.first()
+    newest = AuditAnchor.objects.order_by("-pk").first()
+    broken = next(_breaks(newest, witness, set(logged), began), None)
     return Verdict(
         entries=newest.entries if newest else 0,
         anchors=AuditAnchor.objects.count(),
@@ -163,16 +191,20 @@ def verify(*, logged: Iterable[str] = ()) -> Verdict:
     )
 
 
-def _breaks(newest: AuditAnchor | None, logged: list[str], began: dt.datetime) -> Iterator[Broken]:
+def _breaks(
+    newest: AuditAnchor | None, witness: AuditWitness | None, logged: set[str], began: dt.datetime
+) -> Iterator[Broken]:
     if newest is None:
-        if AuditEvent.objects.exists() or logged:
+        if witness or AuditEvent.objects.exists() or logged:
             yield Broken("there is no anchor, though there are lines or the log has some")
         return
     yield from _broken_links(newest)
     yield from _broken_anchors(newest)
+    yield from map(Broken, audit_witness.breaks(witness, is_numbered=newest.number is not None))
     yield from _unsealed(newest)
-    kept = set(AuditAnchor.objects.filter(mac__in=logged).values_list("mac", flat=True))
-    if set(logged) - kept:
+    for anchor in chain.from_iterable(_batches(AuditAnchor.objects.only("mac"))) if logged else ():
+        logged.discard(anchor.mac)
+    if logged:
         yield Broken("an anchor that the log has is not here")
     if began - newest.at > ANCHORED_WITHIN:
         yield Broken(f"the newest anchor is of {newest.at:%Y-%m-%d %H:%M} UTC: later ones are gone, or nobody seals")
@@ -200,23 +232,33 @@ def _with_lines(newest: AuditAnchor) -> Iterator[tuple[AuditLink, AuditEvent | N
         yield from ((link, lines.get(link.event_id)) for link in batch)
 
 
-def _batches(rows: QuerySet[Row], up_to: int) -> Iterator[list[Row]]:
+def _batches(rows: QuerySet[Row], up_to: int | None = None) -> Iterator[list[Row]]:
     """Rows in the order they were made, a thousand at a time: an audit of years fits no memory."""
     after = 0
-    while batch := list(rows.filter(pk__gt=after, pk__lte=up_to).order_by("pk")[:AT_ONCE]):
+    rows = rows if up_to is None else rows.filter(pk__lte=up_to)
+    while batch := list(rows.filter(pk__gt=after).order_by("pk")[:AT_ONCE]):
         after = batch[-1].pk
         yield batch
 
 
 def _broken_anchors(newest: AuditAnchor) -> Iterator[Broken]:
     """Each anchor against its MAC, the anchor before it and the links between the two."""
-    before = AuditAnchor(entries=0, last_link=0, head=BEGINNING)
+    before = AuditAnchor(entries=0, last_link=0, head=BEGINNING)  # which has neither a number nor a MAC
     links = _Peeking(chain.from_iterable(_batches(AuditLink.objects.only("hash"), newest.last_link)))
     for anchor in chain.from_iterable(_batches(AuditAnchor.objects.all(), newest.pk)):
         hashes = links.take_up_to(anchor.last_link)
         when = f"the anchor of {anchor.at:%Y-%m-%d %H:%M:%S} UTC"
         if not hmac.compare_digest(anchor.mac, _mac(anchor)):
             yield Broken(f"{when} was not made with our key")
+        elif anchor.number is None and before.number is not None:
+            yield Broken(f"{when} has no number, and one before it has")
+        elif anchor.number is not None and anchor.number != (before.number or 0) + 1:
+            yield Broken(
+                f"{when} is number {anchor.number} and follows number {before.number or 0}: those between are gone, "
+                "or the audit was not as it was sealed when it was made"
+            )
+        elif anchor.number is not None and anchor.before != before.mac:
+            yield Broken(f"{when} follows another one than was before it")
         elif anchor.entries != before.entries + len(hashes):
             yield Broken(f"{when} has another number of lines")
         elif anchor.head != _anchor_head(before.head, hashes):

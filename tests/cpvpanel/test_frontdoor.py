@@ -13,17 +13,18 @@ from django.utils import timezone
 from limits.errors import StorageError
 
 from consent.models import ConsentAttempt
-from cpvpanel import desk, ratelimits, views
+from cpvpanel import counting, desk, ratelimits, views
 from partners.client_address import address_of
-from tests.pretend import text_of
+from tests.conftest import SERVICE
+from tests.pretend import Person, text_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
 def few(settings, world):
-    """Three by one address and five by everybody, a minute; the clock goes when told."""
-    settings.CPV_RATE_PER_ADDRESS, settings.CPV_RATE_OVERALL = "3/minute", "5/minute"
+    """Three by one address, five by strangers and seven by everybody, a minute; the clock goes when told."""
+    settings.CPV_RATE_PER_ADDRESS, settings.CPV_RATE_OVERALL = "3/minute", "7/minute"
     with time_machine.travel(timezone.now().replace(second=0, microsecond=0), tick=False) as clock:
         yield clock
 
@@ -50,6 +51,42 @@ def test_another_address_goes_on_until_everybody_together_is_too_many(few):
     assert statuses(Client(REMOTE_ADDR="192.0.2.3"), 1) == [429]
 
 
+def test_whoever_has_a_whole_network_has_the_share_of_four_addresses(few, settings):
+    settings.CPV_RATE_OVERALL = "1000/minute"
+
+    for around in ("2001:db8:1:{}::1", "192.0.2.{}"):
+        tries = [statuses(Client(REMOTE_ADDR=around.format(n)), 1) for n in range(1, 14)]
+        assert tries == [[400]] * 12 + [[429]], around
+    assert statuses(Client(REMOTE_ADDR="2001:db8:2:1::1"), 1) == [400]
+
+
+def test_who_comes_from_where_somebody_got_in_lately_is_not_shut_out_by_strangers(few, member):
+    at_home, elsewhere = "198.51.100.7", "203.0.113.7"
+    signs_in = Person(Client(REMOTE_ADDR=at_home), member.world)
+    assert signs_in.sign_in(SERVICE).status_code == 200
+    few.shift(dt.timedelta(minutes=2))
+
+    for n in (1, 2):
+        statuses(Client(REMOTE_ADDR=f"192.0.{n}.1"), 3)
+
+    assert statuses(Client(REMOTE_ADDR=elsewhere), 1) == [429]
+    assert statuses(Client(REMOTE_ADDR="198.51.100.9"), 2) == [400, 400]
+    assert statuses(Client(REMOTE_ADDR="198.51.100.9"), 1) == [429], "all together are still counted"
+    few.shift(dt.timedelta(days=31))
+    for n in (1, 2):
+        statuses(Client(REMOTE_ADDR=f"192.0.{n}.1"), 3)
+    assert statuses(Client(REMOTE_ADDR=at_home), 1) == [429], "that was not lately"
+
+
+def test_forms_of_another_site_take_nothing_of_anybodys_share(few):
+    forged = Client(enforce_csrf_checks=True)
+
+    got = [forged.post("/admin/login/", headers={"Origin": "https://evil.test"}).status_code for _ in range(9)]
+
+    assert got == [403] * 9
+    assert Client().post("/admin/login/", {}).status_code == 200
+
+
 def test_each_way_to_microsoft_and_back_and_exports_are_counted(few, member, settings):
     settings.CPV_STAFF_ENTRA = True
     ways = {
@@ -61,7 +98,7 @@ def test_each_way_to_microsoft_and_back_and_exports_are_counted(few, member, set
     }  # fmt: skip
     for group in ways.values():
         for method, path in group:
-            ratelimits.forget()
+            counting.forget()
             got = [getattr(member.portal, method)(path).status_code for _ in range(5)]
             assert got[3:] == [429, 429], (path, got)
             assert getattr(member.portal, method)(group[0][1]).status_code in (405, 429), "one count for the group"
@@ -153,12 +190,12 @@ def test_an_address_written_by_the_visitor_gains_nothing(few):
     ],
 )
 def test_the_cache_says_where_all_processes_count_together(url, server):
-    assert ratelimits.shared_counter(url) == server
+    assert counting.shared_counter(url) == server
 
 
 def test_while_the_server_that_counts_is_away_each_process_counts_alone(few, settings):
     settings.CPV_CACHE_URL = "redis://127.0.0.1:1/0"
-    ratelimits.forget()
+    counting.forget()
     pytest.importorskip("redis")
 
     assert statuses(Client(), 4) == [400, 400, 400, 429]
@@ -166,10 +203,10 @@ def test_while_the_server_that_counts_is_away_each_process_counts_alone(few, set
 
 def test_what_it_raises_then_is_what_we_catch(settings):
     settings.CPV_CACHE_URL = "redis://127.0.0.1:1/0"
-    ratelimits.forget()
+    counting.forget()
 
     with pytest.raises(StorageError):
-        ratelimits._limiter().storage.get("x")
+        counting._limiter().storage.get("x")
 
 
 @pytest.mark.parametrize(

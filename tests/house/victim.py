@@ -11,7 +11,6 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -19,7 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from django.apps import apps
 from django.contrib.sessions.models import Session
-from django.db import DEFAULT_DB_ALIAS, connection, models, transaction
+from django.db import DEFAULT_DB_ALIAS, connection, models
 from django.test import Client
 from django.utils import timezone
 
@@ -53,6 +52,7 @@ from partners.sign_in_backends import PEOPLE
 from sandbox.world import World
 from tests.conftest import CONTOSO, FABRIKAM, SERVICE
 from tests.desk import somebody
+from tests.history import history_open
 from tests.pretend import Person
 from tokens import audit, audit_chain, tenancy
 from tokens.actors import SYSTEM
@@ -189,16 +189,6 @@ def of_the_partner(partner: Partner) -> Iterator[tuple[type[models.Model], model
     tenants = [model for model in apps.get_models() if tenancy.owner_of(model) and model is not Partner]
     for model in sorted(tenants, key=lambda model: (model in late, model is ConsentAttempt)):
         yield model, model._base_manager.filter(**{tenancy.owner_of(model): partner.pk})
-
-
-@contextmanager
-def history_open() -> Iterator[None]:
-    """PostgreSQL lets nobody change lines of the audit; a superuser may say that the guards look away."""
-    with transaction.atomic():
-        if connection.vendor == "postgresql":
-            with connection.cursor() as cursor:
-                cursor.execute("SET LOCAL session_replication_role = replica")
-        yield
 
 
 # --- The victim -----------------------------------------------------------------------------------------------------

@@ -223,7 +223,7 @@ def test_every_refusal_costs_as_much_work_as_a_look_at_the_password(db, settings
     somebody("support")
     costs = []
 
-    for name in ("support", "nobody-knows", *["support"] * 6):
+    for name in ("support", "nobody-knows", *["support"] * 21):  # locked from here, and then from everywhere
         CountingHasher.done = 0
         password(Client(), name, "wrong")
         costs.append(CountingHasher.done)
@@ -245,6 +245,27 @@ def test_five_wrong_passwords_lock_a_name_from_this_place_for_a_quarter_of_an_ho
         password(client, "support")
         client.post(CODE, {"code": code_of(user)})
         assert is_in(client)
+
+
+def test_one_name_is_guessed_twenty_times_an_hour_from_however_many_places(db):
+    somebody("support")
+    somebody("security")
+    at_home, elsewhere = Client(REMOTE_ADDR="198.51.100.7"), Client(REMOTE_ADDR="203.0.113.7")
+    password(at_home, "support")
+    at_home.post(CODE, {"code": code_of("support")})
+
+    tries = [password(Client(REMOTE_ADDR=f"10.0.{n}.1"), "Support" if n % 2 else "support", "wrong") for n in range(20)]
+
+    locked = password(elsewhere, "support")
+    assert locked.status_code == 200, "the right password does not help there"
+    assert text_of(locked) == text_of(tries[0])
+    assert password(elsewhere, "security").status_code == 302, "another name is not locked"
+    assert password(Client(REMOTE_ADDR="198.51.100.9"), "support").status_code == 302, (
+        "nor is where they came in lately"
+    )
+    assert password(Client(REMOTE_ADDR="198.51.100.9"), "security").status_code == 302
+    with later(minutes=61):
+        assert password(elsewhere, "support").status_code == 302
 
 
 def test_the_right_password_alone_does_not_forgive_the_wrong_ones(db):

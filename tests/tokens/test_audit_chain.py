@@ -9,6 +9,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,15 +19,17 @@ from django.db import DatabaseError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from cpvpanel import logs
+from partners import alarm_mails
 from partners.models import Partner
 from tests.conftest import CONTOSO, FABRIKAM
-from tokens import audit, audit_chain, tasks
+from tokens import audit, audit_chain, audit_witness, tasks
 from tokens.actors import SYSTEM, Actor, ActorKind
-from tokens.models import AuditAnchor, AuditEvent, AuditLink
+from tokens.models import Alarm, AuditAnchor, AuditEvent, AuditLink, AuditWitness
+from tokens.tenancy import partner_scope
 
 pytestmark = pytest.mark.django_db(transaction=True)
 TAMPERINGS = 1_000 if connection.vendor == "sqlite" else 90
-TABLES = ("tokens_auditevent", "tokens_auditlink", "tokens_auditanchor")
 
 
 @pytest.fixture
@@ -157,13 +160,11 @@ def test_nothing_at_all_is_intact(db):
 
 
 # --- Tampering --------------------------------------------------------------------------------------------------------
-def let_me(tables: tuple[str, ...] = TABLES) -> None:
-    """A thief who owns the database: its own walls are down."""
+def let_me() -> None:
+    """A thief who owns the database: until the transaction ends its own walls are down."""
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
-            cursor.execute("SET CONSTRAINTS ALL DEFERRED")
-            for table in tables:
-                cursor.execute(f"ALTER TABLE {table} DISABLE TRIGGER append_only")
+            cursor.execute("SET LOCAL session_replication_role = replica")
 
 
 def edit(dice: random.Random) -> None:
@@ -222,13 +223,18 @@ def truncate(dice: random.Random) -> None:
         AuditAnchor.objects.filter(last_link__gte=first)._raw_delete("default")
 
 
-def rebuild(dice: random.Random) -> None:
-    """Edits a line and makes every link, and perhaps every anchor, anew: all but the key is there."""
-    edit(dice)
+def relink() -> None:
+    """Makes every link anew."""
     heads = audit_chain._Heads()
     heads._heads = dict.fromkeys([None, *Partner.objects.values_list("pk", flat=True)], (0, audit_chain.BEGINNING))
     for link in AuditLink.objects.select_related("event__partner").order_by("pk"):
         AuditLink.objects.filter(pk=link.pk).update(hash=heads.link(link.event).hash)
+
+
+def rebuild(dice: random.Random) -> None:
+    """Edits a line and makes every link, and perhaps every anchor, anew: all but the key is there."""
+    edit(dice)
+    relink()
     if dice.random() < 0.5:
         before, after = audit_chain.BEGINNING, 0
         for anchor in AuditAnchor.objects.order_by("pk"):
@@ -252,42 +258,167 @@ def anchor(dice: random.Random) -> None:
     AuditAnchor.objects.filter(pk=one.pk).update(**{name: values.get(name, "f" * 64)})
 
 
+def begin_anew(dice: random.Random) -> None:
+    """Edits a line, makes every link anew, and takes all anchors away: the next seal would cover what is there."""
+    edit(dice)
+    relink()
+    AuditAnchor.objects.all()._raw_delete("default")
+    spoil_the_witness(dice)
+
+
+def wipe(dice: random.Random) -> None:
+    """Takes everything."""
+    AuditLink.objects.all()._raw_delete("default")
+    AuditEvent.objects.all()._raw_delete("default")
+    AuditAnchor.objects.all()._raw_delete("default")
+
+
+def cut(dice: random.Random) -> None:
+    """Takes everything after one anchor, so that what stays fits."""
+    last = dice.choice(list(AuditAnchor.objects.order_by("pk")[:2]))
+    gone = AuditLink.objects.filter(pk__gt=last.last_link)
+    lines = list(gone.values_list("event", flat=True))
+    gone._raw_delete("default")
+    AuditEvent.objects.filter(pk__in=lines)._raw_delete("default")
+    AuditAnchor.objects.filter(pk__gt=last.pk)._raw_delete("default")
+    spoil_the_witness(dice)
+    if AuditWitness.objects.exists() and dice.random() < 0.5:  # as it says of that anchor, but for the key
+        AuditWitness.objects.update(number=last.number, mac=last.mac)
+
+
+def spoil_the_witness(dice: random.Random) -> None:
+    if dice.random() < 0.3:
+        AuditWitness.objects.all()._raw_delete("default")
+
+
 WAYS: list[Callable[[random.Random], None]] = [
-    edit, move, delete, delete_and_close_up, swap, truncate, rebuild, put_in, anchor,
+    edit, move, delete, delete_and_close_up, swap, truncate, rebuild, put_in, anchor, begin_anew, wipe, cut,
 ]  # fmt: skip
 
 
-def test_a_thousand_tamperings_after_an_anchor_are_all_found(sealed, record_property):
+@pytest.fixture
+def remembers_nothing() -> None:
+    """The processes that sealed before are gone."""
+    audit_witness.forget()
+
+
+@pytest.mark.usefixtures("remembers_nothing")
+def test_a_thousand_tamperings_after_an_anchor_are_all_found_before_and_after_the_next_one(sealed, record_property):
+    """By the rows alone: no log is asked, and no process remembers."""
     dice, found = random.Random("tampering"), Counter[str]()  # noqa: S311 - a draw, no secret
     for number in range(TAMPERINGS):
         way = WAYS[number % len(WAYS)]
         with transaction.atomic():
             let_me()
             way(dice)
-            verdict = audit_chain.verify(logged=sealed)
-            assert verdict.first_broken, f"{way.__name__}, number {number}, was not found"
+            said = f"{way.__name__}, number {number}, was not found"
+            assert audit_chain.verify().first_broken, said
+            audit_chain.seal()
+            assert audit_chain.verify().first_broken, f"{said} once it was sealed over"
+            if dice.random() < 0.1:
+                audit_chain.seal()
+                assert audit_chain.verify().first_broken, f"{said} once it was sealed over twice"
             found[way.__name__] += 1
             transaction.set_rollback(True)
 
     assert sum(found.values()) == TAMPERINGS
     assert audit_chain.verify(logged=sealed).intact, "and nothing of it stayed"
-    record_property("figure", f"audit: {TAMPERINGS:,} tamperings after an anchor in {len(found)} ways: all found")
+    record_property(
+        "figure",
+        f"audit: {TAMPERINGS:,} tamperings after an anchor in {len(found)} ways: all found, sealed over or not",
+    )
 
 
-def test_where_an_end_was_cut_off_with_its_anchors_the_log_tells(sealed):
+@pytest.mark.parametrize("way", [begin_anew, cut, wipe])
+def test_what_the_sealer_finds_changed_is_an_alarm_and_what_is_new_is_sealed_all_the_same(
+    sealed, partners, way, remembers_nothing, caplog
+):
     with transaction.atomic():
         let_me()
-        newest = AuditAnchor.objects.order_by("-pk")[0]
-        cut = list(AuditLink.objects.filter(pk__gt=AuditAnchor.objects.order_by("-pk")[1].last_link))
-        AuditLink.objects.filter(pk__in=[link.pk for link in cut])._raw_delete("default")
-        AuditEvent.objects.filter(pk__in=[link.event_id for link in cut])._raw_delete("default")
-        AuditAnchor.objects.filter(pk=newest.pk)._raw_delete("default")
-
-        assert audit_chain.verify().intact, "the rows alone cannot tell"
-        broken = audit_chain.verify(logged=sealed).first_broken
+        way(random.Random("one"))  # noqa: S311 - a draw, no secret
+        audit.record("sync.asked", actor=SYSTEM, partner=partners[0])
+        with caplog.at_level(logging.CRITICAL):
+            audit_chain.seal()
+        assert AuditEvent.objects.latest("pk").link
+        alarm = Alarm.objects.get(kind=Alarm.Kind.AUDIT, closed_at=None, mailed_at=None)
+        audit_chain.seal()
+        alarm.refresh_from_db()
         transaction.set_rollback(True)
 
+    assert "the audit is not as it was sealed" in caplog.messages
+    assert alarm.times == 1, "what was found once is no news a minute later"
+
+
+def test_an_audit_that_is_as_it_was_sealed_raises_no_alarm(sealed):
+    audit_chain.seal()
+
+    assert not Alarm.objects.exists()
+    assert list(AuditAnchor.objects.order_by("pk").values_list("number", flat=True)) == [1, 2, 3, 4]
+
+
+def take_everything() -> None:
+    """The thief thinks of the row that says what was sealed last as well."""
+    wipe(random.Random())  # noqa: S311 - nothing is drawn
+    AuditWitness.objects.all()._raw_delete("default")
+
+
+def test_where_everything_was_taken_whoever_sealed_before_remembers(sealed):
+    with transaction.atomic():
+        let_me()
+        take_everything()
+    audit_chain.seal()
+
+    assert Alarm.objects.get().code == "anchor 3, which this process made, is not here"
+    assert audit_chain.verify().first_broken
+
+
+def test_where_everything_was_taken_and_nobody_remembers_only_the_log_tells(sealed, remembers_nothing):
+    with transaction.atomic():
+        let_me()
+        take_everything()
+    audit_chain.seal()
+
+    assert audit_chain.verify().intact, "the rows alone cannot tell"
+    broken = audit_chain.verify(logged=sealed).first_broken
     assert broken == audit_chain.Broken("an anchor that the log has is not here")
+
+
+def test_a_copy_of_everything_put_back_is_told_by_memory_and_log_alone(sealed, partners):
+    tables = [AuditWitness, AuditAnchor, AuditLink, AuditEvent]
+    copy = [(model, list(model.objects.values())) for model in tables]
+    audit.record("partner.killed", actor=SYSTEM, partner=partners[0])
+    sealed.append(audit_chain.seal().mac)
+    with transaction.atomic():
+        let_me()
+        take_everything()
+        for model, rows in reversed(copy):
+            model.objects.bulk_create(model(**row) for row in rows)
+
+    assert audit_chain.verify().intact, "the rows alone cannot tell"
+    assert not audit_chain.verify(logged=sealed).intact
+    audit_chain.seal()
+    assert Alarm.objects.get().code == "anchor 4, which this process made, is not here"
+    assert not audit_chain.verify().intact
+
+
+def test_anchors_made_before_they_had_numbers_still_hold(sealed, partners, remembers_nothing):
+    with transaction.atomic():
+        let_me()
+        AuditWitness.objects.all()._raw_delete("default")
+        for one in AuditAnchor.objects.all():
+            one.number, one.before = None, ""
+            AuditAnchor.objects.filter(pk=one.pk).update(number=None, before="", mac=audit_chain._mac(one))
+    assert intact()
+
+    audit_chain.seal()
+
+    assert intact()
+    assert not Alarm.objects.exists()
+    with transaction.atomic():
+        let_me()
+        AuditAnchor.objects.filter(number=None).order_by("-pk")[:1].get().delete()
+        assert not intact()
+        transaction.set_rollback(True)
 
 
 def test_an_audit_that_nobody_seals_is_told(sealed):
@@ -323,14 +454,37 @@ def test_links_behind_the_newest_anchor_are_told(sealed, partners):
 
 
 @pytest.mark.postgresql
-@pytest.mark.parametrize("model", [AuditEvent, AuditLink, AuditAnchor])
-@pytest.mark.parametrize("how", ["update", "delete"])
+@pytest.mark.parametrize("model", [AuditEvent, AuditLink, AuditAnchor, AuditWitness])
+@pytest.mark.parametrize("how", ["update", "delete", "truncate"])
 def test_the_database_itself_refuses_to_change_or_delete_a_line(sealed, model, how):
-    rows = model.objects.filter(pk=model.objects.order_by("pk")[0].pk)
+    words = {"update": "UPDATE {} SET id = id", "delete": "DELETE FROM {}", "truncate": "TRUNCATE {} CASCADE"}[how]
 
-    with pytest.raises(DatabaseError, match="append-only"), transaction.atomic():
-        rows.update(id=1_000_000) if how == "update" else rows._raw_delete("default")
+    with connection.cursor() as cursor, pytest.raises(DatabaseError, match=f"{how.upper()} .* refused"):
+        cursor.execute(words.format(model._meta.db_table))
 
+    assert intact()
+
+
+@pytest.mark.postgresql
+def test_the_database_does_not_set_back_what_was_sealed_last(sealed):
+    with pytest.raises(DatabaseError, match="goes on and never back"), transaction.atomic():
+        AuditWitness.objects.update(number=2)
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("years", [-3, 3])
+def test_the_database_says_when_a_line_was_written_whatever_its_writer_says(sealed, partners, years):
+    """Or a line of long ago would never be sealed and never be taken out."""
+    began = timezone.now()
+    with partner_scope(partners[0]):
+        line = AuditEvent.objects.create(
+            partner=partners[0], at=began + dt.timedelta(days=365 * years), actor_kind="system", action="sync.asked"
+        )
+    line.refresh_from_db()
+    audit_chain.seal()
+
+    assert began - dt.timedelta(seconds=5) < line.at < timezone.now() + dt.timedelta(seconds=5)
+    assert line.link
     assert intact()
 
 
@@ -344,19 +498,79 @@ def verifyaudit(*words: str) -> tuple[int, dict[str, Any]]:
     return code, json.loads(out.getvalue())
 
 
+def a_log(*, debug: bool, tmp_path: Path) -> Path:
+    """What a worker writes when it seals, among other lines and behind what a collector puts before them."""
+    written, path = io.StringIO(), tmp_path / "worker.log"
+    keeper = logging.StreamHandler(written)
+    maker = logs.line_format(debug=debug)
+    keeper.setFormatter(maker.pop("()")(**maker))
+    logger = logging.getLogger("tokens.audit_chain")
+    logger.addHandler(keeper)
+    try:
+        logger.warning("no audit anchor at all")
+        audit_chain.seal()
+        audit_chain.seal()
+    finally:
+        logger.removeHandler(keeper)
+    path.write_text("".join(f"worker-1  | {line}\n" for line in written.getvalue().splitlines()))
+    return path
+
+
+@pytest.mark.parametrize("debug", [True, False])
+def test_the_command_takes_the_log_as_workers_write_it(sealed, tmp_path, debug, monkeypatch):
+    log = a_log(debug=debug, tmp_path=tmp_path)
+
+    code, said = verifyaudit("--log", str(log))
+    assert (code, said["logged"], said["intact"]) == (0, 2, True)
+
+    with transaction.atomic():
+        let_me()
+        AuditAnchor.objects.filter(number=5).delete()
+    monkeypatch.setattr("sys.stdin", io.StringIO(log.read_text()))
+    code, said = verifyaudit("--log", "-")
+    assert (code, said["logged"], said["intact"]) == (1, 2, False)
+
+
 def test_the_command_says_intact_or_what_broke_first(sealed, tmp_path, capsys):
     log = tmp_path / "macs"
     log.write_text("\n".join(sealed))
 
-    code, said = verifyaudit("--logged", str(log))
+    code, said = verifyaudit("--log", str(log))
     assert (code, said["entries"], said["intact"], said["first_broken"]) == (0, 24, True, None)
+    call_command("verifyaudit", "--log", str(log))
+    told = capsys.readouterr().out
+    assert "Intact: 24 lines under 3 anchors" in told
+    assert "Compared with 3 anchors of the log." in told
     call_command("verifyaudit")
-    assert "Intact: 24 lines under 3 anchors" in capsys.readouterr().out
+    assert "Compared" not in capsys.readouterr().out
 
     log.write_text("0" * 64)
-    code, said = verifyaudit("--logged", str(log))
+    code, said = verifyaudit("--log", str(log))
     assert (code, said["intact"]) == (1, False)
     assert said["first_broken"]["what"] == "an anchor that the log has is not here"
+
+
+def test_who_looked_into_it_closes_the_alarm_with_a_reason(sealed, settings, mailoutbox):
+    settings.CPV_ALARM_MAIL = ["security@vendor.test"]
+    with transaction.atomic():
+        let_me()
+        AuditAnchor.objects.filter(number=3).delete()
+    audit_chain.seal()
+    assert alarm_mails.tell() == 1
+    [mail] = mailoutbox
+    assert mail.subject == "ALARM at CPV Panel: the audit is not as it was sealed"
+    assert "verifyaudit --log FILE" in mail.body
+
+    with pytest.raises(CommandError, match="--reason is empty"):
+        call_command("verifyaudit", "--looked-into")
+    call_command("verifyaudit", "--looked-into", "--reason", "a backup was put back")
+
+    assert Alarm.objects.get().closed_at
+    line = AuditEvent.objects.latest("pk")
+    assert (line.action, line.detail) == ("audit.looked_into", {"reason": "a backup was put back"})
+    assert verifyaudit()[0] == 1, "what is missing stays missing"
+    with pytest.raises(CommandError, match="no such alarm"):
+        call_command("verifyaudit", "--looked-into", "--reason", "again")
 
 
 def test_the_command_names_the_partner_and_the_line(sealed, partners, capsys):
@@ -374,12 +588,12 @@ def test_the_command_names_the_partner_and_the_line(sealed, partners, capsys):
     assert f"NOT INTACT: a line is not what it was, partner {CONTOSO}, line {line.pk}." in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("held", [b"not a mac", b"\xff\xfe"])
-def test_a_file_that_holds_no_macs_is_wrong_use(sealed, tmp_path, held):
+@pytest.mark.parametrize("held", [b"no anchor", b"\xff\xfe", b""])
+def test_a_log_without_any_anchor_is_wrong_use(sealed, tmp_path, held):
     log = tmp_path / "macs"
     log.write_bytes(held)
 
     for path in (log, tmp_path / "nowhere"):
         with pytest.raises(CommandError) as ended:
-            call_command("verifyaudit", "--logged", str(path))
+            call_command("verifyaudit", "--log", str(path))
         assert ended.value.returncode == 2

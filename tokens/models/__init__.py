@@ -7,6 +7,7 @@ from tokens.models.records import (
     AuditAnchor,
     AuditEvent,
     AuditLink,
+    AuditWitness,
     TokenUse,
     UnknownAnswer,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "AuditAnchor",
     "AuditEvent",
     "AuditLink",
+    "AuditWitness",
     "Halt",
     "RefreshToken",
     "SecretVersion",

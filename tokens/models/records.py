@@ -23,7 +23,7 @@ class Alarm(models.Model):
     A fault of our own: of every partner of a cloud, or with a `partner` of one stored sign-in.
 
     Opened once; the next success closes it, but for another holder's answer, after which only a new consent does. The
-    emergency account's, which has no cloud, is closed by whoever ends the emergency.
+    emergency account's, which has no cloud, is closed by whoever ends the emergency; the audit's by who looked into it.
     """
 
     class Kind(models.TextChoices):
@@ -39,6 +39,7 @@ class Alarm(models.Model):
         UNREADABLE = "unreadable", "A stored sign-in cannot be read: check vault and keys, or send a fresh consent link"
         WRONG_HOLDER = "wrong_holder", "Microsoft answered a stored sign-in for another account; nothing of it was used"
         BREAK_GLASS = "break_glass", "The account for emergencies was used: who was it, and what for?"
+        AUDIT = "audit", "The audit is not as it was sealed: `verifyaudit` says what is missing or was changed"
 
     kind = models.CharField(max_length=20, choices=Kind.choices)
     partner = models.ForeignKey("partners.Partner", models.PROTECT, null=True, blank=True, related_name="alarms")
@@ -196,10 +197,12 @@ class AuditAnchor(models.Model):
     """
     What all chains had come to at one moment, under a MAC whose key is not in the database.
 
-    `head` covers every link up to `last_link` and the anchor before. The same goes to the log, out of the database's
-    reach.
+    `head` covers every link up to `last_link` and the anchor before. Anchors are numbered without a gap, and each names
+    the MAC of the one before. The same goes to the log, out of the database's reach.
     """
 
+    number = models.PositiveBigIntegerField(null=True, blank=True, unique=True)  # None: made before they had numbers
+    before = models.CharField(max_length=64, blank=True, default="", db_default="")
     at = models.DateTimeField(default=timezone.now)
     entries = models.PositiveBigIntegerField()
     last_link = models.PositiveBigIntegerField(default=0)  # its primary key; 0 while there is none
@@ -208,3 +211,14 @@ class AuditAnchor(models.Model):
 
     def __str__(self) -> str:
         return f"{self.entries} audit lines at {self.at:%Y-%m-%d %H:%M:%S} UTC"
+
+
+class AuditWitness(models.Model):
+    """One row beside the anchors: which was sealed last, under a MAC of its own that each seal overwrites."""
+
+    number = models.PositiveBigIntegerField()
+    mac = models.CharField(max_length=64)
+    proof = models.CharField(max_length=64)
+
+    def __str__(self) -> str:
+        return f"anchor {self.number} was sealed last"

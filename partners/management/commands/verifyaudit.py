@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from django.core.management.base import CommandParser
 
 from partners.commands import PanelCommand
-from tokens import audit_chain
+from tokens import actors, alarms, audit, audit_chain
 
-MAC = 64  # letters
+# Both forms a log has (JSON, key=value), whatever a collector writes before them; or a MAC alone.
+LOGGED = re.compile(r"audit anchor.*\bmac\b|\bmac\b.*audit anchor")
+MAC = re.compile(r"\bmac\b\W{1,5}([0-9a-f]{64})\b")
+ALONE = re.compile(r"[0-9a-f]{64}")
 
 
 class Command(PanelCommand):
@@ -19,22 +25,46 @@ class Command(PanelCommand):
     help = "Verify the audit: each line, each link and each anchor."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--logged", type=Path, help="a file with MACs of anchors from the log, one a line")
+        parser.add_argument("--log", metavar="FILE", help="the workers' log, as it is; - reads it from stdin")
+        parser.add_argument("--looked-into", action="store_true", help="close the alarm that the audit was changed")
+        parser.add_argument("--reason", default="", help="with --looked-into: what it was; it goes into the audit")
 
-    def handle(self, *args: Any, logged: Path | None, **options: Any) -> None:
-        verdict = audit_chain.verify(logged=self._macs(logged))
-        self.answer(audit_chain.described(verdict), _lines(verdict), fine=verdict.intact)
+    def handle(self, *args: Any, log: str | None, looked_into: bool, reason: str, **options: Any) -> None:
+        if looked_into:
+            self._close(self.reason(reason))
+            return
+        logged = self._macs(log) if log is not None else set()
+        verdict = audit_chain.verify(logged=logged)
+        lines = [*_lines(verdict), *([f"Compared with {len(logged):,} anchors of the log."] if log is not None else [])]
+        self.answer(audit_chain.described(verdict) | {"logged": len(logged)}, lines, fine=verdict.intact)
 
-    def _macs(self, logged: Path | None) -> list[str]:
-        if logged is None:
-            return []
+    def _macs(self, log: str) -> set[str]:
         try:
-            macs = logged.read_text(encoding="ascii").split()
-        except (OSError, ValueError):
-            self.wrong_use(f"{logged} cannot be read; it holds one MAC a line, as the log says them.")
-        if not all(len(mac) == MAC for mac in macs):
-            self.wrong_use(f"{logged} holds something else than MACs of {MAC} letters.")
+            if log == "-":
+                return self._found(sys.stdin)
+            with Path(log).open(encoding="utf-8", errors="replace") as lines:
+                return self._found(lines)
+        except OSError:
+            self.wrong_use(f"{log} cannot be read.")
+
+    def _found(self, lines: Iterable[str]) -> set[str]:
+        """The MACs of all anchors; a log without any would prove nothing."""
+        macs = set()
+        for line in map(str.strip, lines):
+            found = MAC.search(line) if LOGGED.search(line) else None
+            if found or ALONE.fullmatch(line):
+                macs.add(found[1] if found else line)
+        if not macs:
+            self.wrong_use('This log has no anchor: its lines say "audit anchor", and workers write them.')
         return macs
+
+    def _close(self, reason: str) -> None:
+        if not alarms.close_audit():
+            self.needs_a_person("There is no such alarm.")
+        audit.record("audit.looked_into", actor=actors.command("verifyaudit"), reason=reason)
+        self.answer(
+            {"closed": True}, ["The alarm is closed. What is missing stays missing: verifyaudit goes on saying so."]
+        )
 
 
 def _lines(verdict: audit_chain.Verdict) -> list[str]:
