@@ -14,7 +14,7 @@ from typing import Any
 
 from django.utils import timezone
 
-from consent import attempts
+from consent import attempts, team
 from consent import checks_at_consent as checks
 from consent.attempts import VISITOR
 from consent.models import Consent, ConsentAttempt, Invitation
@@ -24,12 +24,12 @@ from partners.models import Member, Partner, User
 from partners.presence import FRESH
 from partners.standing import current_token, standing
 from tokens import audit, broker, custody, gate, outside, permissions
+from tokens.actors import Actor, ActorKind
 from tokens.clouds import cloud_named
 from tokens.entra import Identity
 from tokens.entra import Refused as EntraRefused
 from tokens.errors import Failure
 from tokens.models import RefreshToken
-from tokens.tenancy import system_scope
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ TERMS_VERSION = "2026-11"
 @dataclass(frozen=True)
 class Connected:
     """
-    A consent that was stored, and the person who gave it as somebody we know.
+    A consent that was stored, and the person who gave it where they are a member.
 
     A renewal is `pending` until an owner says yes; whoever gave it and is no owner stays nobody.
     """
@@ -202,7 +202,8 @@ def _store(
     replaces: RefreshToken | None,
     pending: bool,
 ) -> Connected:
-    people: list[User] = []
+    people: list[User | None] = []
+    as_owner = attempt.invitation is not None and attempt.invitation.makes_owner
 
     def on_pin(token: RefreshToken) -> None:
         if attempt.invitation and not attempt.invitation.mark_used():
@@ -210,8 +211,10 @@ def _store(
         consent = _write_consent(token, identity, evidence)
         if pending:
             audit.record("renewal.offered", actor=VISITOR, partner=partner, **_in_short(consent))
+            if as_owner:
+                team.admit(consent, as_owner=True)
         else:
-            people.append(_take_effect(consent))
+            people.append(_take_effect(consent, as_owner=as_owner))
 
     try:
         custody.store(
@@ -274,21 +277,14 @@ def _in_short(consent: Consent) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _take_effect(consent: Consent) -> User:
-    """Everything else a consent changes, inside the transaction that brings its token in force."""
+def _take_effect(consent: Consent, *, as_owner: bool = False) -> User | None:
+    """Everything else a consent changes, in the transaction that brings its token in force; who gave it, if known."""
     partner = consent.partner
     partner.start_access_period(timezone.now())
-    with system_scope("a person becomes a user"):
-        user = User.objects.member(
-            cloud=partner.cloud,
-            tenant_id=partner.tenant_id,
-            object_id=consent.oid,
-            upn=consent.upn,
-            name=consent.name,
-        )
-    Member.objects.get_or_create(user=user, partner=partner, defaults={"role": Member.Role.OWNER})
+    user = team.admit(consent, as_owner=as_owner)
+    actor = user.as_actor() if user else Actor(ActorKind.VISITOR, label=consent.upn or str(consent.oid))
     name = consent.token.secret_name
-    audit.record("consent.given", actor=user.as_actor(), partner=partner, object=name, **_in_short(consent))
+    audit.record("consent.given", actor=actor, partner=partner, object=name, **_in_short(consent))
     job = jobs.ensure(partner, "customers")
     jobs.make_due(partner)
     jobs.queue_now(job)
@@ -303,6 +299,7 @@ class Renewal:
     token: RefreshToken
     before: Consent | None
     after: Consent
+    by_member: bool  # whether the account that agreed may see our pages; confirming makes nobody a member
 
     @property
     def gained(self) -> list[str]:
@@ -322,7 +319,8 @@ def renewal_of(partner: Partner) -> Renewal | None:
     pending = partner.refresh_tokens.pending(timezone.now()).select_related("consent", "partner").first()
     if pending is None:
         return None
-    return Renewal(pending, getattr(current_token(partner), "consent", None), pending.consent)
+    by_member = team.known(pending.consent).exists()
+    return Renewal(pending, getattr(current_token(partner), "consent", None), pending.consent, by_member)
 
 
 def confirm_renewal(*, partner: Partner, by: User) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import Any
 
 from django.conf import settings
 from django.db import transaction
@@ -21,12 +22,19 @@ KEEP = dt.timedelta(days=90)
 
 @transaction.atomic
 def invite(
-    *, partner: Partner, by: Actor, email: str = "", renews: bool = False, reason: str = ""
+    *,
+    partner: Partner,
+    by: Actor,
+    email: str = "",
+    renews: bool = False,
+    makes_owner: bool = False,
+    reason: str = "",
 ) -> tuple[Invitation, str]:
     """
     A new invitation and its address, which exists only now: we keep a hash of it.
 
-    One that `renews` leads to a consent also where a connection works; that consent waits for an owner's yes.
+    One that `renews` leads to a consent also where a connection works; that consent waits for an owner's yes. One that
+    `makes_owner` makes whoever agrees an owner, also where there are some.
     """
     link = Invitation.new_link()
     invitation = Invitation.objects.create(
@@ -34,10 +42,12 @@ def invite(
         link_hash=digest(link),
         email=email,
         renews=renews,
+        makes_owner=makes_owner,
         created_by=str(by),
         expires_at=timezone.now() + INVITATION_LIFE,
     )
-    why = {"reason": reason[:200]} if reason else {}
+    why: dict[str, Any] = {"reason": reason[:200]} if reason else {}
+    why |= {"makes_owner": True} if makes_owner else {}
     audit.record("invitation.made", actor=by, partner=partner, object=f"invitation {invitation.pk}", **why)
     return invitation, f"{settings.CPV_BASE_URL}/connect/{link}"
 
@@ -46,16 +56,20 @@ class NoLinkNow(ValueError):
     """We stopped this partner ourselves; the text says what lifts that."""
 
 
-def invite_again(*, partner: Partner, by: Actor, email: str = "", reason: str = "") -> tuple[Invitation, str]:
+def invite_again(
+    *, partner: Partner, by: Actor, email: str = "", reason: str = "", makes_owner: bool = False
+) -> tuple[Invitation, str]:
     """
     A fresh link for a partner; where a connection works, what comes of it waits for an owner's yes.
+
+    `makes_owner` is for a partner whose owners cannot sign in any more.
 
     :raises NoLinkNow: the partner is stopped by us
     """
     stands = standing(partner, current_token(partner))
     if not (stands.can_reconnect or stands.is_live):
         raise NoLinkNow(f"{partner.name}: {stands.title}. {stands.action}")
-    return invite(partner=partner, by=by, email=email, renews=stands.is_live, reason=reason)
+    return invite(partner=partner, by=by, email=email, renews=stands.is_live, makes_owner=makes_owner, reason=reason)
 
 
 def usable(link: str) -> Invitation:

@@ -40,6 +40,7 @@ class Invitation(models.Model):
     email = models.EmailField(blank=True)
     created_by = models.CharField(max_length=320)
     renews = models.BooleanField(default=False)  # may replace what works, once an owner has seen by what
+    makes_owner = models.BooleanField(default=False)  # also beside owners: those there are cannot sign in any more
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     expires_at = models.DateTimeField()
     used_at = models.DateTimeField(null=True, blank=True)

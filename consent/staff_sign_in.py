@@ -20,7 +20,7 @@ from consent import attempts, mfa_at_sign_in
 from consent.attempts import VISITOR
 from consent.models import ConsentAttempt
 from consent.refusals import WAY_ON, Refused
-from partners import borrowed
+from partners import borrowed, two_people
 from partners.desk_roles import APP_ROLES
 from partners.models import User
 from partners.presence import FRESH
@@ -183,6 +183,7 @@ def _let_follow(identity: Identity, role: str) -> User | None:
     user.save(update_fields=["is_staff", "staff_role", "upn", "name"])
     if earlier != role:
         borrowed.end_those_of(staff=user, by=user.as_actor(), why="whoever asked got another role")
+        two_people.note(user, by=user.as_actor())
         action = "staff.appointed" if is_new else "staff.role_changed"
         audit.record(
             action, actor=user.as_actor(), object=user.username, role=role, earlier=earlier,

@@ -13,14 +13,16 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
-from consent.models import INVITATION_LIFE, MemberInvitation, MemberInvitationQuerySet, digest
+from consent.models import INVITATION_LIFE, Consent, MemberInvitation, MemberInvitationQuerySet, digest
 from consent.refusals import Refused
 from partners import team
 from partners.models import Member, User
 from tokens import audit
 from tokens.entra import Identity
+from tokens.tenancy import system_scope
 
 MOST_OPEN = 50  # invitations of one partner at a time: nobody sends mail by the thousand through us
 MOST_A_DAY = 200  # taken back and answered ones count, too
@@ -168,6 +170,43 @@ def join(*, invitation: MemberInvitation, identity: Identity) -> Member:
         invited=invitation.email, invited_by=invitation.invited_by_name,
     )  # fmt: skip
     return member
+
+
+def known(consent: Consent) -> QuerySet[Member]:
+    """Whoever gave this consent, among the partner's members."""
+    partner = consent.partner
+    by = {"user__cloud": partner.cloud, "user__tid": partner.tenant_id, "user__oid": consent.oid}
+    return partner.members.filter(**by)
+
+
+def admit(consent: Consent, *, as_owner: bool = False) -> User | None:
+    """
+    Whoever gave this consent, as a member: an owner where no owner of the partner can sign in, else what they are.
+
+    None for whoever is no member: where there are owners, they alone say who joins, and a consent brings back nobody
+    whom they removed. Only a link made for that (`renew --owner`) makes an owner beside those there are.
+    """
+    partner = consent.partner
+    member = known(consent).select_related("user").first()
+    owners = partner.members.filter(role=Member.Role.OWNER, user__is_active=True)
+    if not as_owner and owners.exists():
+        return member.user if member else None
+    with system_scope("a person becomes a user"):
+        user = User.objects.member(
+            cloud=partner.cloud,
+            tenant_id=partner.tenant_id,
+            object_id=consent.oid,
+            upn=consent.upn,
+            name=consent.name,
+        )
+    if not user.is_active:
+        return None
+    if member is None:
+        Member.objects.create(user=user, partner=partner, role=Member.Role.OWNER)
+        audit.record("member.joined", actor=user.as_actor(), partner=partner, object=str(user), role="owner")
+    elif member.role != Member.Role.OWNER:
+        team.make_owner(member, by=user.as_actor())
+    return user
 
 
 def forget_old() -> None:

@@ -6,6 +6,7 @@ urlpatterns = [
     path("connect/callback", views.callback, name="callback"),
     path("connect/connected", views.connected, name="connected"),
     path("connect/waiting", views.waiting, name="waiting"),
+    path("connect/agreed", views.agreed, name="agreed"),
     path("connect/admin-consent", views.admin_consent, name="admin_consent"),
     path("connect/admin-consent/callback", views.admin_consent_callback, name="admin_consent_callback"),
     path("connect/<str:link>", views.connect, name="connect"),

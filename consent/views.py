@@ -217,8 +217,10 @@ def callback(request: HttpRequest, answer: Mapping[str, str]) -> HttpResponse:
         if connected.user == request.user:  # with their own account, which was a proof of them too
             prove(request.session, mfa=connected.mfa, at=connected.proved_at)
         return see_other(reverse("renewal"))  # an owner who signed in at Microsoft with the service account
+    if connected.user is None and is_theirs:
+        return see_other(reverse("connected"))  # and stays who they are, whichever account agreed
     if connected.user is None:
-        return see_other(reverse("waiting"))
+        return see_other(reverse("waiting" if connected.pending else "agreed"))
     enter(
         request,
         user=connected.user,
@@ -235,6 +237,14 @@ def callback(request: HttpRequest, answer: Mapping[str, str]) -> HttpResponse:
 def waiting(request: HttpRequest) -> HttpResponse:
     """Where a renewal by link ends for somebody who is no owner: one has to say yes."""
     return render(request, "consent/waiting.html")
+
+
+@never_cache
+@login_not_required
+@require_safe
+def agreed(request: HttpRequest) -> HttpResponse:
+    """Where a consent in force ends for somebody who is no member: an owner has to invite them."""
+    return render(request, "consent/agreed.html")
 
 
 @never_cache

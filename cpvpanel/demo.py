@@ -180,4 +180,7 @@ def _staff_password() -> str:
         user.save(update_fields=["staff_role", "password"])
         if not second_factor.is_enrolled(user):
             TOTPDevice.objects.create(user=user, name="A first look", key=second_factor.new_seed())
+        # What takes two people takes two who are there for a day (`partners.two_people`).
+        User.objects.filter(pk=user.pk).update(created_at=_now() - 4 * DAY)
+        TOTPDevice.objects.filter(user=user).update(created_at=_now() - 4 * DAY)
     return password

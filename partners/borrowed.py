@@ -15,7 +15,7 @@ from django.db.models import Exists, OuterRef, QuerySet, Subquery
 from django.http import HttpRequest
 from django.utils import timezone
 
-from partners import second_factor
+from partners import second_factor, two_people
 from partners.desk_roles import Act, may
 from partners.models import AccessGrant, Member, Partner, User
 from tokens import audit
@@ -94,6 +94,9 @@ def approve(*, grant: AccessGrant, by: User) -> None:
     """
     now = timezone.now()
     _still_open(grant, by, now)
+    why_not = by.is_staff and (two_people.why_not_yet(by) or two_people.why_not_both(grant.asked_by, by))
+    if why_not:
+        raise NotNow(f"Nothing was changed. {why_not} An owner of the partner may answer in any case.")
     if not grant.mark_approved(by, now):
         raise NotNow(OVER)
     audit.record(

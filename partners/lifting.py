@@ -9,7 +9,7 @@ from __future__ import annotations
 from django.db import transaction
 from django.utils import timezone
 
-from partners import second_factor
+from partners import second_factor, two_people
 from partners.desk_roles import Act, may
 from partners.lifecycle import one_stop_at_a_time
 from partners.models import LiftRequest, User
@@ -25,7 +25,7 @@ def request(*, by: User, reason: str, code: str = "", at_microsoft: bool = False
     """
     Ask for it; another person has an hour to agree.
 
-    :raises Refused: nothing is stopped, the person may not, or the code is not theirs
+    :raises Refused: nothing is stopped, the person may not or not yet, or the code is not theirs
     """
     _prove(by, code, at_microsoft=at_microsoft)
     with transaction.atomic():
@@ -43,8 +43,8 @@ def approve(*, by: User, code: str = "", at_microsoft: bool = False, read: int |
 
     `read` is the key of the request that the person had before their eyes, where they had one.
 
-    :raises Refused: nobody else has asked within the hour, it is not what they read, the person may not, or the code
-        is not theirs
+    :raises Refused: nobody else has asked within the hour, it is not what they read, the person may not or not yet, the
+        two come from one hand, or the code is not theirs
     """
     _prove(by, code, at_microsoft=at_microsoft)
     with transaction.atomic():
@@ -54,6 +54,9 @@ def approve(*, by: User, code: str = "", at_microsoft: bool = False, read: int |
             raise Refused(_why_nothing_waits(by))
         if read not in (None, asked.pk):
             raise Refused("Meanwhile somebody asked anew: read it on this page before you agree.")
+        why_not = two_people.why_not_yet(asked.asked_by) or two_people.why_not_both(asked.asked_by, by)
+        if why_not:
+            raise Refused(why_not)
         if not asked.mark_approved(by):
             raise Refused("Somebody was faster: look whether it is lifted.")
         for halt in Halt.objects.in_force():
@@ -75,10 +78,11 @@ def waiting_for(by: User) -> LiftRequest | None:
 def _prove(by: User, code: str, *, at_microsoft: bool) -> None:
     if not may(by, Act.LIFT_ALL):
         raise Refused(f"{by} may not: it takes two people with the role security.")
-    if by.is_from_entra:
-        if not at_microsoft:
-            raise Refused(f"{by} comes in with Microsoft and has no code here: it is done at the desk.")
-    elif second_factor.prove(by, code) is None:
+    if by.is_from_entra and not at_microsoft:
+        raise Refused(f"{by} comes in with Microsoft and has no code here: it is done at the desk.")
+    if why_not := two_people.why_not_yet(by):
+        raise Refused(why_not)
+    if not by.is_from_entra and second_factor.prove(by, code) is None:
         raise Refused(f"That is no code of {by} that counts now: wait for the next one.")
 
 

@@ -22,7 +22,7 @@ from django.utils import timezone
 from django.utils.encoding import force_str
 from django.utils.http import urlsafe_base64_decode, urlsafe_base64_encode
 
-from partners import borrowed, second_factor
+from partners import borrowed, second_factor, two_people
 from partners.desk_roles import acts_of
 from partners.models import User
 from tokens import alarms, audit
@@ -69,6 +69,7 @@ def appoint(*, username: str, role: str, by: Actor, reason: str) -> User:
         borrowed.end_those_of(staff=user, by=by, why="whoever asked got another role")
     user.staff_role, user.is_superuser, user.is_active = role, False, True
     user.save(update_fields=["staff_role", "is_superuser", "is_active"])
+    two_people.note(user, by=by)
     action = "staff.appointed" if is_new else "staff.role_changed"
     audit.record(action, actor=by, object=username, role=role, reason=reason[:200], earlier=earlier)
     return user
@@ -96,6 +97,7 @@ def let_back(*, user: User, by: Actor, reason: str) -> bool:
     if not User.objects.filter(pk=user.pk, is_active=False).update(is_active=True):
         return False
     user.end_sessions()  # those from before stay over
+    two_people.note(user, by=by)
     audit.record("staff.let_back", actor=by, object=user.username, reason=reason[:200])
     return True
 
@@ -110,6 +112,7 @@ def start_over(*, user: User, by: Actor, reason: str) -> None:
     if user.is_from_entra:
         raise Refused(FROM_ENTRA.format(person=user))
     _void(user)
+    two_people.note(user, by=by)
     audit.record("staff.started_over", actor=by, object=user.username, reason=reason[:200])
 
 

@@ -17,6 +17,7 @@ from django.utils import timezone
 from partners.models import ChosenCustomer, Member
 from partners.powers import LIMITABLE
 from tokens import audit
+from tokens.actors import Actor
 
 MOST_CHOSEN = 500  # customers for one limited member
 
@@ -83,6 +84,17 @@ def change_role(*, member: Member, role: str, by: Member) -> bool:
     now.lookups.all().delete()
     audit.record("member.role_changed", **_of(now, by), before=before, after=role)
     return True
+
+
+def make_owner(member: Member, *, by: Actor) -> None:
+    """Where no owner is left to decide it: whoever agreed for the partner becomes one, without limits."""
+    before = member.role
+    Member.objects.filter(pk=member.pk).update(role=Member.Role.OWNER, limited_at=None)
+    member.chosen_customers.all().delete()
+    member.lookups.all().delete()
+    audit.record(
+        "member.role_changed", actor=by, partner=member.partner, object=str(member.user), before=before, after="owner"
+    )
 
 
 @transaction.atomic

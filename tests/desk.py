@@ -18,17 +18,27 @@ from django_otp.oath import TOTP
 from django_otp.plugins.otp_totp.models import TOTPDevice
 
 from partners import presence
-from partners.models import User
+from partners.models import Appointment, User
 from partners.sign_in_backends import PEOPLE
 
 PASSWORD = "a long enough password"
 
 
 def somebody(role: str, name: str = "") -> User:
-    """One of the staff, with password and authenticator app."""
+    """One of the staff, with password and authenticator app, for so long that they count as one of two."""
     user = User.objects.create_user(name or role, PASSWORD, is_staff=True, staff_role=role)
     TOTPDevice.objects.create(user=user, name="app")
+    settle(user)
     return user
+
+
+def settle(user: User) -> None:
+    """Let two days pass for somebody of the staff."""
+    then = timezone.now() - dt.timedelta(days=2)
+    User.objects.filter(pk=user.pk).update(created_at=then)
+    TOTPDevice.objects.filter(user=user).update(created_at=then)
+    Appointment.objects.filter(user=user).update(at=then)
+    user.refresh_from_db()
 
 
 def at_the_desk(role: str, name: str = "") -> Client:

@@ -8,7 +8,7 @@ from partners.models.lists import ListPage, ListRefusal, ListState
 from partners.models.mirror import ChosenCustomer, Customer, CustomerQuerySet, Lookup
 from partners.models.pacing import Pace, Service
 from partners.models.people import ACCESS_DAYS, CLOUDS, Member, Partner, User
-from partners.models.staff import LIFT_WITHIN, LiftRequest
+from partners.models.staff import LIFT_WITHIN, Appointment, LiftRequest
 from partners.models.work import LEASE, Job, Pulse, Run
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "MAY",
     "AccessGrant",
     "Act",
+    "Appointment",
     "Change",
     "ChosenCustomer",
     "Customer",

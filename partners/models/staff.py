@@ -1,4 +1,4 @@
-"""What two of the vendor's staff decide together."""
+"""What two of the vendor's staff decide together, and from whom each has their place."""
 
 from __future__ import annotations
 
@@ -61,3 +61,18 @@ class LiftRequest(models.Model):
             return False
         self.approved_by, self.approved_at = by, now
         return True
+
+
+class Appointment(models.Model):
+    """
+    Who gave one of the staff their place, their role or a new way in last, and when (`partners.two_people`).
+
+    A table of its own: within a partner's rows its people can be read, and this is none of theirs.
+    """
+
+    user = models.OneToOneField(User, models.CASCADE, related_name="appointment")
+    at = models.DateTimeField(default=timezone.now)
+    by = models.ForeignKey(User, models.PROTECT, null=True, blank=True, related_name="+")  # none: a command, or Entra
+
+    def __str__(self) -> str:
+        return f"{self.user}, by {self.by or 'no one here'}"

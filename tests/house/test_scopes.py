@@ -11,7 +11,7 @@ ACROSS = {
     "a job is claimed": "partners/jobs/running.py",
     "a job is leased": "partners/jobs/claiming.py",
     "a job is taken": "partners/jobs/running.py",
-    "a person becomes a user": "consent/flow.py",
+    "a person becomes a user": "consent/team.py",
     "a person's sessions end": "partners/models/people.py",
     "a sign-in is claimed": "tokens/rotation.py",
     "changes that wait": "partners/changes.py",

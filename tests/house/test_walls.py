@@ -25,7 +25,7 @@ from tests.statements import asked
 OPEN = {
     "connect", "callback", "admin_consent", "admin_consent_callback",
     "signin", "signin_callback", "signout", "signed_out", "healthz", "readyz",
-    "waiting", "join",
+    "waiting", "agreed", "join",
 }  # fmt: skip
 CHANGE = uuid.UUID(int=77)
 METHODS = ("get", "head", "post", "put", "patch", "delete", "options")

@@ -110,7 +110,24 @@ def test_a_renewal_changes_nothing_until_an_owner_says_yes(member, world):
     sweeping.sweep()
     assert enabled(world) == 1
     assert AuditEvent.objects.get(action="renewal.confirmed").detail == {"generation": after.generation}
-    assert Member.objects.filter(user__upn=OTHER, role=Member.Role.OWNER).exists()
+    assert list(Member.objects.values_list("user__upn", flat=True)) == [SERVICE], "a yes lets nobody in"
+
+
+def test_before_the_yes_the_page_says_that_the_other_account_gets_no_access(member):
+    assert f"{OTHER} is no member of your team, and your yes does not make it one" in text_of(renew(member, OTHER))
+    assert "is no member of your team" not in text_of(renew(member, SERVICE))
+
+
+def test_an_owner_who_reconnects_with_the_service_account_stays_who_they_are(member):
+    in_force().mark_refused("needs_consent", code="AADSTS50173")
+
+    page = renew(member, OTHER)
+
+    assert page.request["PATH_INFO"] == "/connect/connected"
+    assert (in_force().upn, Member.objects.get().user.upn) == (OTHER, SERVICE)
+    assert member.portal.get("/team/").status_code == 200
+    line = AuditEvent.objects.filter(action="consent.given").latest("pk")
+    assert (line.actor_kind, line.actor_label) == ("visitor", OTHER)
 
 
 def test_a_yes_opens_a_new_period(member):
@@ -338,3 +355,84 @@ def test_renew_of_a_stopped_partner_says_who_acts(member):
         told(CONTOSO)
 
     assert ended.value.returncode == 1
+
+
+# --- Who a consent lets in ------------------------------------------------------------------------------------------
+@pytest.fixture
+def removed(member, contoso, world) -> Person:
+    """Somebody who agreed for Contoso once, and whom an owner took out of the team."""
+    other = Member.objects.create(
+        user=User.objects.member(
+            cloud="global", tenant_id=CONTOSO, object_id=contoso.account(OTHER).oid, upn=OTHER, name="Other"
+        ),
+        partner=Partner.objects.get(),
+        role="operator",
+    )
+    member.portal.post(f"/team/{other.pk}/remove")
+    return Person(Client(), world)
+
+
+def test_whoever_was_removed_comes_back_by_no_consent(member, removed):
+    in_force().mark_refused("needs_consent", code="AADSTS50173")
+
+    page = removed.connect(told(CONTOSO)["url"], OTHER)
+
+    assert "ask an owner for an invitation" in text_of(page)
+    assert in_force().upn == OTHER, "the connection works again all the same"
+    assert Member.objects.get().user.upn == SERVICE
+    assert removed.portal.get("/")["Location"].startswith("/signin")
+    assert not AuditEvent.objects.filter(action="member.joined", actor_label=OTHER).exists()
+
+
+def test_the_first_consent_makes_an_owner_and_writes_down_that_they_joined(member):
+    line = AuditEvent.objects.get(action="member.joined")
+
+    assert (line.object, line.detail) == (SERVICE, {"role": "owner"})
+    assert (line.actor_label, line.partner) == (SERVICE, Partner.objects.get())
+
+
+@pytest.mark.parametrize("before", [None, "operator"])
+def test_where_no_owner_can_sign_in_whoever_agrees_becomes_one(member, contoso, world, before):
+    in_force().mark_refused("needs_consent", code="AADSTS50173")
+    User.objects.filter(upn=SERVICE).update(is_active=False)
+    if before:
+        user = User.objects.member(
+            cloud="global", tenant_id=CONTOSO, object_id=contoso.account(OTHER).oid, upn=OTHER, name="Other"
+        )
+        Member.objects.create(user=user, partner=Partner.objects.get(), role=before, limited_at=timezone.now())
+    browser = Person(Client(), world)
+
+    page = browser.connect(told(CONTOSO)["url"], OTHER)
+
+    assert page.request["PATH_INFO"] == "/connect/connected"
+    new = Member.objects.get(user__upn=OTHER)
+    assert (new.role, new.limited_at) == ("owner", None)
+    action = "member.role_changed" if before else "member.joined"
+    assert AuditEvent.objects.filter(action=action, actor_label=OTHER).count() == 1
+
+
+def test_whoever_the_vendor_switched_off_becomes_no_owner(member, removed):
+    in_force().mark_refused("needs_consent", code="AADSTS50173")
+    User.objects.update(is_active=False)
+
+    removed.connect(told(CONTOSO)["url"], OTHER)
+
+    assert not Member.objects.filter(user__upn=OTHER).exists()
+
+
+@pytest.mark.parametrize("is_live", [True, False])
+def test_a_link_made_for_an_owner_makes_one_beside_those_there_are_and_says_so(member, world, is_live):
+    if not is_live:
+        in_force().mark_refused("needs_consent", code="AADSTS50173")
+    with pytest.raises(CommandError, match="--reason is empty"):
+        told(CONTOSO, "--owner")
+    browser = Person(Client(), world)
+
+    browser.connect(told(CONTOSO, "--owner", "--reason", "the only owner left the firm")["url"], OTHER)
+
+    assert Member.objects.get(user__upn=OTHER).role == "owner"
+    assert browser.portal.get("/team/").status_code == 200
+    made = AuditEvent.objects.filter(action="invitation.made").latest("pk")
+    assert made.detail == {"reason": "the only owner left the firm", "makes_owner": True}
+    assert AuditEvent.objects.filter(action="member.joined", actor_label=OTHER).count() == 1
+    assert (in_force().upn == OTHER) is not is_live, "what works waits for a yes"

@@ -15,7 +15,7 @@ from partners import borrowed, lifting, presence, second_factor, staff
 from partners.models import AccessGrant, LiftRequest, Partner, User
 from partners.sign_in_backends import PEOPLE
 from tests.desk import at_the_desk as local
-from tests.desk import code_of, later, password, somebody, typed
+from tests.desk import code_of, later, password, settle, somebody, typed
 from tests.entra_staff import DOOR, account, at_the_desk, comes, is_in, refused, user_of
 from tests.pretend import Person, text_of
 from tokens.actors import SYSTEM
@@ -275,10 +275,12 @@ def kim(world):
     who = vendor(world).add_account("kim@vendor.test", app_roles={"Desk.Security"})
     browser = Person(Client(), world)
     comes(browser, who)
+    settle(user_of(who))
     return browser
 
 
 def test_two_of_security_from_entra_lift_a_stop_of_everything(member, security, kim, world):
+    settle(user_of(account(world, "security")))
     kim.portal.post(reverse("admin:stop_everything"), WHY)
     assert security.portal.post(ASK, WHY)["Location"].startswith(DOOR)
     assert not LiftRequest.objects.exists()

@@ -14,6 +14,7 @@ from consent.models import Notice
 from partners import borrowed, lifecycle
 from partners.models import AccessGrant, Member, Partner, User
 from tests.conftest import SERVICE
+from tests.desk import settle
 from tokens.actors import SYSTEM
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -33,7 +34,9 @@ def grant(partner) -> AccessGrant:
 
 
 def staff(name: str, role: str) -> User:
-    return User.objects.create_user(name, is_staff=True, staff_role=role)
+    user = User.objects.create_user(name, is_staff=True, staff_role=role)
+    settle(user)
+    return user
 
 
 def owner() -> User:
