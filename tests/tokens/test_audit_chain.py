@@ -25,7 +25,7 @@ from tokens.actors import SYSTEM, Actor, ActorKind
 from tokens.models import AuditAnchor, AuditEvent, AuditLink
 
 pytestmark = pytest.mark.django_db(transaction=True)
-TAMPERINGS = 1_000 if connection.vendor == "sqlite" else 90
+TAMPERINGS = 1_000
 TABLES = ("tokens_auditevent", "tokens_auditlink", "tokens_auditanchor")
 
 
@@ -259,15 +259,17 @@ WAYS: list[Callable[[random.Random], None]] = [
 
 def test_a_thousand_tamperings_after_an_anchor_are_all_found(sealed, record_property):
     dice, found = random.Random("tampering"), Counter[str]()  # noqa: S311 - a draw, no secret
-    for number in range(TAMPERINGS):
-        way = WAYS[number % len(WAYS)]
-        with transaction.atomic():
-            let_me()
-            way(dice)
-            verdict = audit_chain.verify(logged=sealed)
-            assert verdict.first_broken, f"{way.__name__}, number {number}, was not found"
-            found[way.__name__] += 1
-            transaction.set_rollback(True)
+    with transaction.atomic():
+        let_me()
+        for number in range(TAMPERINGS):
+            way = WAYS[number % len(WAYS)]
+            with transaction.atomic():
+                way(dice)
+                verdict = audit_chain.verify(logged=sealed)
+                assert verdict.first_broken, f"{way.__name__}, number {number}, was not found"
+                found[way.__name__] += 1
+                transaction.set_rollback(True)
+        transaction.set_rollback(True)
 
     assert sum(found.values()) == TAMPERINGS
     assert audit_chain.verify(logged=sealed).intact, "and nothing of it stayed"
