@@ -13,3 +13,4 @@ class CpvPanelConfig(AppConfig):
 
         user_logged_in.connect(sessions.start_clocks, dispatch_uid="cpvpanel.sessions")
         gc.freeze()  # what is here stays; looking through it again and again took a third of a sync's time
+        gc.enable()  # cpvpanel/__init__.py put it off
