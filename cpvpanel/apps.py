@@ -14,3 +14,4 @@ class CpvPanelConfig(AppConfig):
         user_logged_in.connect(sessions.start_clocks, dispatch_uid="cpvpanel.sessions")
         user_logged_in.connect(counting.note_sign_in, dispatch_uid="cpvpanel.counting")
         gc.freeze()  # what is here stays; looking through it again and again took a third of a sync's time
+        gc.enable()  # cpvpanel/__init__.py put it off

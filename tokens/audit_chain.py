@@ -195,7 +195,8 @@ def _breaks(
     newest: AuditAnchor | None, witness: AuditWitness | None, logged: set[str], began: dt.datetime
 ) -> Iterator[Broken]:
     if newest is None:  # as in the first minutes of an installation, too
-        if witness or logged or AuditEvent.objects.filter(at__lte=began - ANCHORED_WITHIN).exists():
+        seen = witness or logged or AuditLink.objects.exists()
+        if seen or AuditEvent.objects.filter(at__lte=began - ANCHORED_WITHIN).exists():
             yield Broken("there is no anchor, though there are lines or the log has some: nobody seals, or it was cut")
         return
     yield from _broken_links(newest)

@@ -42,33 +42,33 @@ def rows(text: str, *names: str) -> list[str]:
     return [one[1] for one in found if one]
 
 
-@pytest.mark.processes
-def test_tiny_sizes_give_every_figure_and_its_ratio():
+@pytest.fixture(scope="module")
+def tiny() -> subprocess.CompletedProcess[str]:
+    """What all benches said once: on PostgreSQL where there is a server."""
     where = ["--sqlite"] if not SERVER else []
     brokers = {"CPV_BENCH_REDIS_URL": os.environ.get("CPV_TEST_REDIS_URL", "")}
-
-    done = bench(*TINY, *where, CPV_BENCH_POSTGRES_URL=SERVER, **brokers)
-
-    assert done.returncode == 0, done.stderr
-    rows(done.stdout, *PAGES, "Paginator, page 1", "Paginator, in the middle")
-    rows(done.stdout, "the cache", "entra.redeem", "an MSAL app per call", "the broker, with everything")
-    rows(done.stdout, *LIMITS, *(f"ours: {name}" for name in OURS))
-    assert re.search(rf"^until the last send came in .* {RATIO} +1$", done.stdout, re.MULTILINE), done.stdout
-    late = r"^0 of [\d,]+ calls and [\d,]+ token requests came in after every process had said that it stopped\.$"
-    assert re.search(late, done.stdout, re.MULTILINE), done.stdout
-    assert done.stdout.count("SQLite, " if where else "PostgreSQL, ") >= 8
+    return bench(*TINY, *where, CPV_BENCH_POSTGRES_URL=SERVER, **brokers)
 
 
 @pytest.mark.processes
-@pytest.mark.postgresql
-@pytest.mark.skipif(not SERVER, reason="needs CPV_TEST_POSTGRES_URL")
-def test_on_postgresql_it_ends_with_the_gates_and_says_which_it_could_not_measure():
-    done = bench(*TINY, "--only", "sync", "--only", "dispatch", "--only", "lanes", CPV_BENCH_POSTGRES_URL=SERVER)
+def test_tiny_sizes_give_every_figure_and_its_ratio(tiny):
+    assert tiny.returncode == 0, tiny.stderr
+    rows(tiny.stdout, *PAGES, "Paginator, page 1", "Paginator, in the middle")
+    rows(tiny.stdout, "the cache", "entra.redeem", "an MSAL app per call", "the broker, with everything")
+    rows(tiny.stdout, *LIMITS, *(f"ours: {name}" for name in OURS))
+    assert re.search(rf"^until the last send came in .* {RATIO} +1$", tiny.stdout, re.MULTILINE), tiny.stdout
+    late = r"^0 of [\d,]+ calls and [\d,]+ token requests came in after every process had said that it stopped\.$"
+    assert re.search(late, tiny.stdout, re.MULTILINE), tiny.stdout
+    assert tiny.stdout.count("PostgreSQL, " if SERVER else "SQLite, ") >= 8
 
-    assert done.returncode == 0, done.stderr
-    rows(done.stdout, "limit: raw COPY of ready rows", "limit: fetch + parse + COPY", "bulk_create: first")
-    rows(done.stdout, "update_or_create: first", "small, all done", "everything", "subscriptions")
-    gates = done.stdout.partition("# What must hold")[2]
+
+@pytest.mark.processes
+@pytest.mark.skipif(not SERVER, reason="needs CPV_TEST_POSTGRES_URL")
+def test_on_postgresql_it_ends_with_the_gates_and_says_which_it_could_not_measure(tiny):
+    assert tiny.returncode == 0, tiny.stderr
+    rows(tiny.stdout, "limit: raw COPY of ready rows", "limit: fetch + parse + COPY", "bulk_create: first")
+    rows(tiny.stdout, "update_or_create: first", "small, all done", "everything", "subscriptions")
+    gates = tiny.stdout.partition("# What must hold")[2]
     judged = re.findall(
         r"^(.+?)  +(-|[\d,.]+(?: \w+)?)  +([<>]= [\d,.]+)(?: +[\d.]+)?(?: +([!?]))?$", gates, re.MULTILINE
     )
@@ -76,9 +76,9 @@ def test_on_postgresql_it_ends_with_the_gates_and_says_which_it_could_not_measur
     assert {"15, first: fetch + parse + raw COPY / ours", "peak memory at 15"} <= set(named)
     assert named["15, unchanged, stable pages: customer rows written"] == ("0", "")
     has_dlt = DLT.exists()
-    assert ("dlt is missing" in done.stdout) is not has_dlt
+    assert ("dlt is missing" in tiny.stdout) is not has_dlt
     assert (named["15, first: dlt / ours"] == ("-", "?")) is not has_dlt
-    told = re.search(r"^(\d+) gates: (\d+) missed \(!\), (\d+) not measured \(\?\)\.$", done.stdout, re.MULTILINE)
+    told = re.search(r"^(\d+) gates: (\d+) missed \(!\), (\d+) not measured \(\?\)\.$", tiny.stdout, re.MULTILINE)
     assert told
     marks = [mark for _, mark in named.values()]
     assert [int(number) for number in told.groups()] == [len(marks), marks.count("!"), marks.count("?")]
