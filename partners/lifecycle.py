@@ -10,12 +10,13 @@ import datetime as dt
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from django.db import connection, transaction
 from django.utils import timezone
 
 from partners import borrowed
-from partners.models import Partner
+from partners.models import LiftRequest, Partner
 from tokens import audit, watch
 from tokens.actors import Actor
 from tokens.models import Halt, RefreshToken
@@ -29,10 +30,11 @@ STOPS = 0x53544F50  # which of PostgreSQL's advisory locks is the one for stops
 # --- Stopping -------------------------------------------------------------------------------------------------------
 @transaction.atomic
 def kill(*, partner: Partner, by: Actor, reason: str) -> Halt:
-    """Stop every call for this partner at once and have its secrets disabled; a second kill changes nothing."""
+    """Stop every call for this partner at once and have its secrets disabled; a second kill is written down only."""
     Partner.objects.select_for_update().get(pk=partner.pk)  # of two at once, the second finds the first's
     stopped = partner.halts.filter(ended_at=None).order_by("-pk").first()
     if stopped is not None:
+        _say_again("partner.killed", stopped, by=by, reason=reason)
         return stopped
     partner.mark_killed()
     halt = _write_down(partner, by=by, reason=reason)
@@ -42,14 +44,27 @@ def kill(*, partner: Partner, by: Actor, reason: str) -> Halt:
 
 @transaction.atomic
 def kill_all(*, by: Actor, reason: str) -> Halt:
-    """Stop every call for everybody at once and have all secrets disabled; a second one changes nothing."""
+    """
+    Stop every call for everybody at once and have all secrets disabled.
+
+    A second one finds it so; it voids what waits to lift the first, as whoever asked did not know why it came.
+    """
     one_stop_at_a_time()  # of two at once, the second finds the first's
     stopped = Halt.objects.in_force().order_by("-pk").first()
     if stopped is not None:
+        voided = LiftRequest.objects.mark_voided()
+        _say_again("everything.killed", stopped, by=by, reason=reason, voided=voided)
         return stopped
     halt = _write_down(None, by=by, reason=reason)
     audit.record("everything.killed", actor=by, object=f"stop {halt.pk}", reason=reason[:200])
     return halt
+
+
+def _say_again(action: str, halt: Halt, *, by: Actor, reason: str, **more: Any) -> None:
+    """Why somebody stops what is stopped already: it may be another thief."""
+    audit.record(
+        action, actor=by, partner=halt.partner, object=f"stop {halt.pk}", reason=reason[:200], again=True, **more
+    )
 
 
 def _write_down(partner: Partner | None, *, by: Actor, reason: str) -> Halt:

@@ -12,7 +12,7 @@ from django.utils import timezone
 from partners import second_factor, two_people
 from partners.desk_roles import Act, may
 from partners.lifecycle import one_stop_at_a_time
-from partners.models import LiftRequest, User
+from partners.models import LIFT_WITHIN, LiftRequest, User
 from tokens import audit
 from tokens.models import Halt, RefreshToken
 
@@ -29,6 +29,7 @@ def request(*, by: User, reason: str, code: str = "", at_microsoft: bool = False
     """
     _prove(by, code, at_microsoft=at_microsoft)
     with transaction.atomic():
+        one_stop_at_a_time()  # whoever stops anew meanwhile voids this, or is what is asked about
         halt = Halt.objects.in_force().order_by("-pk").first()
         if halt is None:
             raise Refused("Nothing is stopped for everybody.")
@@ -91,4 +92,6 @@ def _why_nothing_waits(by: User) -> str:
         return "Nothing is stopped for everybody."
     if LiftRequest.objects.waiting(timezone.now()).exists():
         return f"{by} asked for it, so somebody else must agree."
+    if LiftRequest.objects.filter(voided_at__gt=timezone.now() - LIFT_WITHIN).exists():
+        return "Everything was stopped anew since somebody asked to lift it: read why, and ask anew."
     return "Nobody has asked for it within the last hour: `unkill --all request`, or at the desk."

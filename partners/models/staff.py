@@ -15,14 +15,19 @@ LIFT_WITHIN = dt.timedelta(minutes=60)
 
 class LiftRequestQuerySet(models.QuerySet["LiftRequest"]):
     def waiting(self, now: dt.datetime) -> LiftRequestQuerySet:
-        """Not approved yet and in time, for a stop in force, by somebody who may still ask."""
+        """Neither approved nor void and in time, for a stop in force, by somebody who may still ask."""
         return self.filter(
             approved_at=None,
+            voided_at=None,
             asked_at__gt=now - LIFT_WITHIN,
             halt__ended_at=None,
             asked_by__is_active=True,
             asked_by__staff_role__in=roles_that_may(Act.LIFT_ALL),
         )
+
+    def mark_voided(self) -> int:
+        """Nobody can agree to these any more; how many they were."""
+        return self.filter(approved_at=None, voided_at=None).update(voided_at=timezone.now())
 
 
 class LiftRequest(models.Model):
@@ -34,6 +39,7 @@ class LiftRequest(models.Model):
     asked_at = models.DateTimeField(default=timezone.now)
     approved_by = models.ForeignKey(User, models.PROTECT, null=True, blank=True, related_name="+")
     approved_at = models.DateTimeField(null=True, blank=True)
+    voided_at = models.DateTimeField(null=True, blank=True)  # everything was stopped anew before anybody agreed
 
     objects = LiftRequestQuerySet.as_manager()
 
@@ -56,7 +62,9 @@ class LiftRequest(models.Model):
         """Take it once, in time; False when it is over or somebody did already."""
         now = timezone.now()
         # Its own columns only: of two at once on PostgreSQL, the second looks at these again, and not at other tables.
-        waiting = LiftRequest.objects.filter(pk=self.pk, approved_at=None, asked_at__gt=now - LIFT_WITHIN)
+        waiting = LiftRequest.objects.filter(
+            pk=self.pk, approved_at=None, voided_at=None, asked_at__gt=now - LIFT_WITHIN
+        )
         if waiting.exclude(asked_by=by).update(approved_by=by, approved_at=now) != 1:
             return False
         self.approved_by, self.approved_at = by, now

@@ -102,14 +102,16 @@ def test_a_kill_leaves_every_other_partner_alone(connected_partner: Connect, wor
     assert enabled(world) == 1
 
 
-def test_a_second_kill_changes_nothing(connected_partner: Connect) -> None:
+def test_a_second_kill_changes_nothing_and_is_written_down(connected_partner: Connect) -> None:
     partner = connected_partner()
     first = lifecycle.kill(partner=partner, by=SYSTEM, reason="a test")
     since = Partner.objects.get(pk=partner.pk).killed_at
 
     assert lifecycle.kill(partner=partner, by=SYSTEM, reason="again") == first
     assert Partner.objects.get(pk=partner.pk).killed_at == since
-    assert AuditEvent.objects.filter(action="partner.killed").count() == 1
+    again = AuditEvent.objects.filter(action="partner.killed").order_by("pk")[1]
+    assert (again.object, again.partner) == (f"stop {first.pk}", partner)
+    assert again.detail == {"reason": "again", "again": True}
 
 
 def test_a_successor_written_while_the_kill_came_is_disabled_when_its_writer_must_have_ended(

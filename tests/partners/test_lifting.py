@@ -168,6 +168,30 @@ def test_an_old_yes_does_not_count_for_the_next_stop(stopped):
         agree("kim")
 
 
+def test_a_second_stop_is_written_down_and_voids_what_was_asked_before_it(stopped):
+    ask("sam", "the thief is out")
+
+    assert lifecycle.kill_all(by=SYSTEM, reason="ANOTHER thief") == stopped
+
+    line = AuditEvent.objects.filter(action="everything.killed").latest("pk")
+    assert line.detail == {"reason": "ANOTHER thief", "again": True, "voided": 1}
+    with pytest.raises(CommandError, match="stopped anew since somebody asked"):
+        agree("kim")
+    assert not is_lifted()
+    with later(seconds=70):
+        ask("sam", "both are out")
+        agree("kim")
+    assert is_lifted()
+
+
+def test_a_yes_to_what_became_void_while_it_was_read_lifts_nothing(stopped):
+    ask("sam")
+    asked = LiftRequest.objects.get()
+    lifecycle.kill_all(by=SYSTEM, reason="another thief")
+
+    assert not asked.mark_approved(User.objects.get(username="kim"))
+
+
 def test_what_was_disabled_stays_disabled_and_partners_connect_anew(stopped_with_a_partner):
     partner = stopped_with_a_partner
     ask("sam")
