@@ -427,7 +427,7 @@ def test_the_tick_sends_one_message_per_mail(partner, contoso):
 
     break_it(contoso)
     with app.connection_for_read() as connection:
-        queue = connection.SimpleQueue(app.amqp.queues["work"])
+        queue = connection.SimpleQueue(app.amqp.queues["mail"])
         queue.clear()
         tasks.notify()
         message = queue.get(timeout=2)
