@@ -190,7 +190,9 @@ def test_a_page_of_work_under_way_asks_for_itself_and_one_at_rest_does_not(synce
 
 
 def test_what_begins_by_itself_later_is_named_until_it_has_begun(synced):
-    coming = "Not read yet: Subscriptions, Licences, Sign-ins without MFA They are read by themselves"
+    coming = (
+        "Not read yet: Subscriptions, Licences, Sign-ins without MFA, GDAP relationships They are read by themselves"
+    )
     assert coming in text_of(page(synced))
 
     jobs.plan()

@@ -10,7 +10,6 @@ from django.test import Client
 from django_otp.plugins.otp_totp.models import TOTPDevice
 from django_otp_webauthn.models import WebAuthnCredential
 
-from cpvpanel import ratelimits
 from partners import staff
 from partners.models import Partner, User
 from tests.desk import PASSWORD, at_the_desk, code_of, later, signed_in, somebody
@@ -136,7 +135,6 @@ def test_a_password_is_neither_guessed_nor_changed_by_who_showed_no_factor_latel
 
 def test_tries_of_the_old_password_are_counted(settings, db):
     settings.CPV_RATE_PER_ADDRESS = "3/minute"
-    ratelimits.forget()
     client = at_the_desk("support")
     wrong = {"old_password": "a guess", "new_password1": "x", "new_password2": "x"}
 
