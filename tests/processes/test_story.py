@@ -187,20 +187,6 @@ def test_a_spent_invitation_says_so(story):
 
 
 # --- Going red and coming back --------------------------------------------------------------------------------------
-def test_the_partner_of_the_first_look_is_up_to_date_and_its_pages_agree(live, visitors):
-    visitor = visitors()
-    visitor.sign_in(FABRIKAM_ACCOUNT)
-    until(lambda: "Not read yet" not in text_of(visitor.get("/jobs/").text), 90, what="workers have read every kind")
-    home, customers, jobs = (visitor.get(path).text for path in ("/", "/customers/", "/jobs/"))
-
-    assert "Out of date" not in text_of(home + customers + jobs)
-    first = (dt.datetime.now(dt.UTC) - dt.timedelta(days=3)).strftime("%Y-%m-%d")
-    seen = re.findall(r'data-label="First seen"><span><time datetime="(.{10})', customers)
-    assert set(seen) == {first}
-    assert f'datetime="{first}' in home, "when they were first read"
-    assert 'id="job-subscriptions"' in jobs
-
-
 def test_a_revoked_sign_in_shows_on_the_page_and_one_button_mends_it(live, visitors):
     visitor = visitors()
     visitor.sign_in(FABRIKAM_ACCOUNT)
