@@ -12,7 +12,6 @@ from django.db import connection
 from django.db.models import Exists
 from django.utils import timezone
 
-from tokens import outside
 from tokens.errors import Permanent
 from tokens.models import Halt, RefreshToken
 from tokens.tenancy import system_scope
@@ -53,26 +52,23 @@ def check(token: RefreshToken) -> None:
     :raises Stopped: the partner is not live, the generation is over, or all work is halted
     """
     key = Asked(token.pk, token.generation, token.partner_id)
-    _used[key] = began = time.monotonic()
-    if _said_yes_since(key, began - SNAPSHOT_AGE):
+    _used[key] = now = time.monotonic()
+    if now - _snapshots.get(key, float("-inf")) <= SNAPSHOT_AGE:
         return
-    with outside.without_a_connection(_asking):
-        # Somebody asked meanwhile; however long the answer took, it is no older than ours would have been.
-        if _said_yes_since(key, min(began, time.monotonic() - SNAPSHOT_AGE)):
-            return
-        asked = time.monotonic(), _epoch
-        about = _together(key, asked[0])
+    asked = now, _epoch
+    is_first = _asking.acquire(blocking=False)
+    try:  # while one asks about all, whoever comes asks for itself: nobody waits for another's answer
+        about = _together(key, now) if is_first else [key]
         live = _live(about)
         if asked[1] == _epoch:  # or the answer is from before a stop that this process knows of by now
             _snapshots.update(dict.fromkeys(live, asked[0]))
         for stopped in set(about) - live:  # it asks for itself, or those that are stopped would crowd out the others
             _let_go(stopped)
+    finally:
+        if is_first:
+            _asking.release()
     if key not in live:
         raise Stopped("calls for this partner are stopped", code="stopped")
-
-
-def _said_yes_since(key: Asked, moment: float) -> bool:
-    return _snapshots.get(key, float("-inf")) >= moment
 
 
 def _together(key: Asked, now: float) -> list[Asked]:
