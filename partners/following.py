@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 from partners.mirrors import Known, Mirror, ReadPage, Unfit
 from partners.partnercenter import PAGE_SIZE, Untrustworthy
-from partners.reading import Cursor, ListedPage
+from partners.reading import AsBefore, Cursor, ListedPage
 from partners.writing import Pages
 
 MAX_PAGES = 50_000  # 25 million customers
@@ -23,7 +23,9 @@ class Source(Protocol):
 
     def first(self, path: str, *, is_paged: bool = True) -> Cursor: ...
 
-    def listed(self, path: str, cursor: Cursor | None = None, *, is_paged: bool = True) -> ListedPage: ...
+    def listed(
+        self, path: str, cursor: Cursor | None = None, *, is_paged: bool = True, before: AsBefore | None = None
+    ) -> ListedPage: ...
 
     def understood(self, page: ListedPage, how: Callable[[ListedPage], Result]) -> Result: ...
 
@@ -112,7 +114,8 @@ def _read(
     collection: int,
     known: Known | None,
 ) -> ReadPage:
-    listed = source.listed(path, place, is_paged=mirror.is_paged)
+    before = None if known is None else AsBefore(known.digest, mirror.salt)
+    listed = source.listed(path, place, is_paged=mirror.is_paged, before=before)
     try:
         page = source.understood(
             listed, lambda found: mirror.take(found, collection=collection, number=number, known=known)

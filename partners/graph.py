@@ -30,7 +30,7 @@ from partners.partnercenter import (
     Unavailable,
     Untrustworthy,
 )
-from partners.reading import Cursor, ListedPage, count, parse
+from partners.reading import AsBefore, Cursor, ListedPage, count, parse
 from tokens.errors import Permanent, Transient
 from tokens.http import HostRefused, retry_after, same_origin
 
@@ -158,9 +158,13 @@ class GraphLists:
         """Where a list begins; of one that is paged the largest pages are asked for."""
         return {"uri": f"{path}?$top={PAGE_SIZE}" if is_paged else path, "token": ""}
 
-    def listed(self, path: str, cursor: Cursor | None = None, *, is_paged: bool = True) -> ListedPage:
+    def listed(
+        self, path: str, cursor: Cursor | None = None, *, is_paged: bool = True, before: AsBefore | None = None
+    ) -> ListedPage:
         """
         Fetch one page of the list at this path: the first, or the one an earlier page's cursor names.
+
+        It is read the same way, whatever it was `before`.
 
         https://learn.microsoft.com/graph/paging
         :raises CursorRejected: the cursor is no longer known; start from the first page

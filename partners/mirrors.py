@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic
 from uuid import UUID
 
+from partners import reading
 from partners.models.mirrored import Mirrored
 from partners.reading import Cursor, Item, ListedPage, Reader, content_hash
 from tokens.clouds import Audience
@@ -146,7 +147,7 @@ class Mirror(ABC, Generic[Item]):
         :raises ValueError: it is no JSON
         :raises Unfit: an item has no key, or there are too many
         """
-        digest = page.digest(self.salt)
+        digest = page.digest or reading.digest(page.items, self.salt)
         if known is not None and known.digest == digest:
             return ReadPage(collection, number, digest, page.cursor, page.total, known.count, is_clean=True)
         items = self.reader.items(page.items)

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import requests
 
 from partners import reading
-from partners.reading import Cursor, Envelope, ListedPage, guid, parse, read, text
+from partners.reading import AsBefore, Cursor, Envelope, ListedPage, guid, parse, read, text
 from tokens.errors import Permanent, Transient
 from tokens.http import HostRefused, retry_after, same_origin
 
@@ -131,11 +131,13 @@ class PartnerCenter:
         """Where a list begins; of one that is paged the largest pages are asked for."""
         return {"uri": f"{path}?{SIZE}" if is_paged else path, "token": ""}
 
-    def listed(self, path: str, cursor: Cursor | None = None, *, is_paged: bool = True) -> ListedPage:
+    def listed(
+        self, path: str, cursor: Cursor | None = None, *, is_paged: bool = True, before: AsBefore | None = None
+    ) -> ListedPage:
         """
         Fetch one page of the list at this path: the first, or the one an earlier page's cursor names.
 
-        A list that is not paged comes whole.
+        A list that is not paged comes whole. Of a page that is as it was `before` the items need no reading.
         https://learn.microsoft.com/partner-center/developer/get-a-list-of-customers
         :raises CursorRejected: the cursor is no longer known; start from the first page
         :raises NotThere: Partner Center knows nothing of this partner's there
@@ -154,10 +156,10 @@ class PartnerCenter:
             raise CursorRejected(
                 "The list can't be continued here.", code="cursor", correlation_id=failure.correlation_id
             ) from failure
-        found = self._understood(content, reading.envelope)
+        found = self._understood(content, lambda content: reading.envelope(content, before))
         if found is None or found.items is None:
             raise self.untrustworthy("It has no list.", "wrong_shape")
-        return ListedPage(found.items, found.total, self._next(found, path))
+        return ListedPage(found.items, found.total, self._next(found, path), found.digest)
 
     def understood(self, page: ListedPage, how: Callable[[ListedPage], Result]) -> Result:
         """

@@ -14,7 +14,7 @@ import json
 import re
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from functools import cache
 from types import UnionType
@@ -53,12 +53,14 @@ class ListedPage:
     items: bytes
     total: int | None
     cursor: Cursor | None
+    digest: bytes | None = None  # of the items, where it is known that they are as they were
 
-    def digest(self, salt: bytes = b"") -> bytes:
-        """The same for the same bytes; customers choose their names, so nothing weaker than this will do."""
-        found = hashlib.sha256(salt)
-        found.update(self.items)
-        return found.digest()
+
+def digest(items: bytes, salt: bytes = b"") -> bytes:
+    """The same for the same bytes; customers choose their names, so nothing weaker than this will do."""
+    found = hashlib.sha256(salt)
+    found.update(items)
+    return found.digest()
 
 
 class _Envelope(msgspec.Struct, rename="camel"):
@@ -76,21 +78,57 @@ class Envelope:
     total: int | None
     links: Any
     continuation_token: Any
+    digest: bytes | None = None  # as `ListedPage` has it
+
+
+@dataclass(frozen=True)
+class AsBefore:
+    """How a page was when its items were last read: the digest of their bytes, and the salt it was made with."""
+
+    digest: bytes
+    salt: bytes
 
 
 # --- Pages ----------------------------------------------------------------------------------------------------------
 _envelopes = msgspec.json.Decoder(_Envelope)
+_ITEMS, _LINKS, _EMPTY = b'"items":[', b'],"links":', b"[]"
 # Overlooking where the list goes on would be taken for its end.
 _ODD = re.compile(rb'"(?!links"|continuationToken"|totalCount")(?i:links|continuationtoken|totalcount)"')
 
 
-def envelope(content: bytes) -> Envelope | None:
+def envelope(content: bytes, before: AsBefore | None = None) -> Envelope | None:
     """
     What surrounds the items; None for JSON that is no object.
 
+    Where the items are as they were `before`, nothing has to look for their end.
     :raises ValueError: it is no JSON
     """
     content = content.removeprefix(_BOM)
+    found = None if before is None else _as_before(content, before)
+    return found or _envelope(content)
+
+
+def _as_before(content: bytes, before: AsBefore) -> Envelope | None:
+    """
+    The same of a page whose items were read before, byte by byte as they are now; None where that can't be said.
+
+    Those are a list, then; so the rest is read with an empty one in their place, and must have it as its items.
+    """
+    begin, end = content.find(_ITEMS) + len(_ITEMS) - 1, content.rfind(_LINKS) + 1
+    if not len(_ITEMS) <= begin + 1 < end:
+        return None
+    items = content[begin:end]
+    if digest(items, before.salt) != before.digest:
+        return None
+    rest = content[:begin] + _EMPTY + content[end:]
+    try:
+        found = _envelope(rest) if rest.count(_ITEMS) == 1 else None
+    except ValueError:
+        return None
+    return replace(found, items=items, digest=before.digest) if found and found.items == _EMPTY else None
+
+
+def _envelope(content: bytes) -> Envelope | None:
     try:
         found = _envelopes.decode(content)
     except ValueError:

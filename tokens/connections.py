@@ -93,7 +93,9 @@ class _DeadlineReader(io.RawIOBase):
     def readinto(self, buffer: Any) -> int | None:
         usual = self._sock.gettimeout()
         left = max(_deadline.get() - time.monotonic(), 0.001)  # 0 would mean: do not wait at all, and fail otherwise
-        self._sock.settimeout(min(math.inf if usual is None else usual, left))
+        if left >= (math.inf if usual is None else usual):  # to set a timeout takes as long as to read
+            return self._raw.readinto(buffer)
+        self._sock.settimeout(left)
         try:
             return self._raw.readinto(buffer)
         finally:

@@ -178,7 +178,8 @@ class _Session(requests.Session):
 
     def _body(self, response: requests.Response) -> Iterator[bytes]:
         size = 0
-        for chunk in response.iter_content(_CHUNK):
+        told = getattr(response.raw, "length_remaining", None)  # a chunk of just that length is not copied once more
+        for chunk in response.iter_content(min(told or _CHUNK, _CHUNK)):
             size += len(chunk)
             if size > self._rules.max_bytes:
                 raise TooLarge("The answer is too large.", code="too-large")
@@ -258,6 +259,8 @@ def retry_after(response: requests.Response) -> float | None:
 def retry_after_in(headers: Mapping[str, str]) -> float | None:
     """Return the same from headers alone."""
     text = headers.get("Retry-After", "").strip()
+    if not text:
+        return None
     if re.fullmatch(r"-?[0-9]{1,9}(\.[0-9]{1,9})?", text):
         return max(0.0, float(text))
     try:
