@@ -1,7 +1,16 @@
 import gc
+from typing import Any
 
 from django.apps import AppConfig
 from django.contrib.auth.signals import user_logged_in
+
+
+def greet(**signal: Any) -> None:
+    """Begin the session of whoever signed in; a worker, where nobody does, never loads what that takes."""
+    from cpvpanel import counting, sessions
+
+    sessions.start_clocks(**signal)
+    counting.note_sign_in(**signal)
 
 
 class CpvPanelConfig(AppConfig):
@@ -9,9 +18,8 @@ class CpvPanelConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from cpvpanel import checks, counting, sessions  # noqa: F401 - the checks register themselves
+        from cpvpanel import checks  # noqa: F401 - they register themselves
 
-        user_logged_in.connect(sessions.start_clocks, dispatch_uid="cpvpanel.sessions")
-        user_logged_in.connect(counting.note_sign_in, dispatch_uid="cpvpanel.counting")
+        user_logged_in.connect(greet, dispatch_uid="cpvpanel")
         gc.freeze()  # what is here stays; looking through it again and again took a third of a sync's time
         gc.enable()  # cpvpanel/__init__.py put it off

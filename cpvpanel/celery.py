@@ -9,6 +9,7 @@ from celery.signals import worker_init, worker_shutting_down
 from cpvpanel.messagebroker import QUEUES
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "cpvpanel.settings")
+os.environ.setdefault("CELERY_SKIP_CHECKS", "1")  # it would load every page for them, and ignore what they find
 
 
 class BeginsClosed(Task):  # type: ignore[type-arg] # Celery's own class takes no parameters while running
@@ -78,6 +79,19 @@ app.conf.update(
     },
 )
 app.autodiscover_tasks()
+
+
+@worker_init.connect
+def refuse_wrong_settings(**_signal: Any) -> None:
+    """End before the first task where settings are wrong or unsafe, as the portal does; pages are not looked at."""
+    from django.core.checks.registry import registry
+
+    from cpvpanel.checks import PORTAL, serious
+
+    ours = (check for check in registry.get_checks() if check.__module__ in ("cpvpanel.checks", "tokens.checks"))
+    asked = (check for check in ours if PORTAL not in check.tags)
+    if wrong := serious(found for check in asked for found in check(app_configs=None, databases=None)):
+        raise SystemExit(wrong)
 
 
 @worker_init.connect

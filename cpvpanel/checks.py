@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import limits
 from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 
-from cpvpanel import counting
-
+PORTAL = "portal"  # the tag of what a worker has no use for
 CONTEXT = re.compile(r"c([1-9]|[1-9][0-9])")
 TENANT = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 MOST_PROXIES = 5
@@ -31,15 +29,23 @@ def _found() -> Iterator[CheckMessage]:
             yield Error(f"{name} is {context!r}", hint=hint, id="cpvpanel.E001")
     if settings.CPV_STAFF_ENTRA:
         yield from _staff_by_entra()
+    if not 0 <= settings.CPV_TRUSTED_PROXIES <= MOST_PROXIES:
+        hint = "how many proxies of yours stand before the portal, each of which adds to X-Forwarded-For"
+        yield Error("CPV_TRUSTED_PROXIES is out of bounds", hint=hint, id="cpvpanel.E003")
+
+
+@register(PORTAL)
+def rates_fit(app_configs: Sequence[AppConfig] | None, **_options: Any) -> list[CheckMessage]:
+    import limits  # here, as a worker needs none of it
+
+    found: list[CheckMessage] = []
     for name in ("CPV_RATE_PER_ADDRESS", "CPV_RATE_OVERALL"):
         try:
             limits.parse(getattr(settings, name))
         except ValueError:
             hint = "such as 60/minute"
-            yield Error(f"{name} is {getattr(settings, name)!r}", hint=hint, id="cpvpanel.E002")
-    if not 0 <= settings.CPV_TRUSTED_PROXIES <= MOST_PROXIES:
-        hint = "how many proxies of yours stand before the portal, each of which adds to X-Forwarded-For"
-        yield Error("CPV_TRUSTED_PROXIES is out of bounds", hint=hint, id="cpvpanel.E003")
+            found.append(Error(f"{name} is {getattr(settings, name)!r}", hint=hint, id="cpvpanel.E002"))
+    return found
 
 
 def _staff_by_entra() -> Iterator[CheckMessage]:
@@ -57,6 +63,11 @@ def _staff_by_entra() -> Iterator[CheckMessage]:
         yield Error("CPV_STAFF_ENTRA is on, and no id says whose people come in", hint=hint, id="cpvpanel.E006")
 
 
+def serious(found: Iterable[CheckMessage]) -> str:
+    """What must not be started with, in lines; empty where all is well."""
+    return "\n".join(str(one) for one in found if one.is_serious() and not one.is_silenced())
+
+
 @register(deploy=True)
 def how_staff_show_mfa(app_configs: Sequence[AppConfig] | None, **_options: Any) -> list[CheckMessage]:
     """What `check --deploy` adds about staff who come in with Microsoft."""
@@ -69,6 +80,8 @@ def how_staff_show_mfa(app_configs: Sequence[AppConfig] | None, **_options: Any)
 @register(deploy=True)
 def fit_for_production(app_configs: Sequence[AppConfig] | None, **_options: Any) -> list[CheckMessage]:
     """What `check --deploy` adds."""
+    from cpvpanel import counting  # here, as a worker needs none of it
+
     if settings.CPV_REHEARSAL:
         return []
     found: list[CheckMessage] = []

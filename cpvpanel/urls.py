@@ -3,6 +3,8 @@ from django.urls import include, path
 
 from cpvpanel import views
 
+admin.autodiscover()
+
 urlpatterns = [
     path("", include("partners.urls")),
     path("", include("consent.urls")),

@@ -6,8 +6,10 @@ from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured
 from django.core.wsgi import get_wsgi_application
 
+from cpvpanel.checks import serious
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "cpvpanel.settings")
 application = get_wsgi_application()
 
-if wrong := [found for found in run_checks() if found.is_serious() and not found.is_silenced()]:
-    raise ImproperlyConfigured("\n".join(str(found) for found in wrong))
+if wrong := serious(run_checks()):
+    raise ImproperlyConfigured(wrong)
