@@ -14,7 +14,9 @@ from partners.reading import AsBefore, Cursor, ListedPage
 from partners.writing import Pages
 
 MAX_PAGES = 50_000  # 25 million customers
-GROWTH = 20 * PAGE_SIZE  # rows: by so many, and by as many again as there are, a list may exceed its totalCount
+GROWTH = 20 * PAGE_SIZE  # rows: by so many, and by as many again as there are, a list may exceed what is known of it
+UNTOLD = 2_000 * PAGE_SIZE  # rows: a million, and no more in a list of which nothing is known
+ENDLESS = "endless_list"
 Result = TypeVar("Result")
 
 
@@ -37,14 +39,14 @@ class Start:
     """
     Where reading begins: after `number` pages and `seen` rows of this list; the default is its first page.
 
-    `mark` is what the last page's `ReadPage.mark` was.
+    `mark` and `most` are what the last page's were; of a list that begins, `most` is how many it had before.
     """
 
     place: Cursor | None = None
     number: int = 0
     seen: int = 0
-    expected: int | None = None
     mark: tuple[Any, ...] = ()
+    most: int = 0
 
 
 class Trail:
@@ -73,7 +75,7 @@ class Trail:
         if marks & self._seen or {one.hex() for one in marks} & set(self.mark[1:]):
             raise Untrustworthy("The list leads in a circle.", code="cyclic_link")
         if number > MAX_PAGES:
-            raise Untrustworthy(f"The list does not end after {MAX_PAGES} pages.", code="endless_list")
+            raise Untrustworthy(f"The list does not end after {MAX_PAGES} pages.", code=ENDLESS)
         self._seen |= marks
         if not self.mark or number >= 2 * self.mark[0]:
             self.mark = (number, place.hex(), items.hex())
@@ -89,15 +91,17 @@ def read_list(
     :raises Untrustworthy: it leads in a circle, or is far longer than Microsoft says or any can be
     """
     start = start or Start()
-    place, number, seen, total = start.place, start.number, start.seen, start.expected
+    place, number, seen, most = start.place, start.number, start.seen, start.most
     trail = Trail(place or source.first(path, is_paged=mirror.is_paged), start.mark)
     while True:
         number += 1
         page = _read(source, mirror, path, place, trail, number, collection, known.get((collection, number)))
         place, seen = page.cursor, seen + page.count
-        total = expected(page, seen, total)
-        if place is not None and total is not None and seen > 2 * total + GROWTH:
-            raise source.untrustworthy(f"It lists {seen} of {total} and does not end.", "endless_list")
+        page.most = most = told(page, most)
+        if place is not None and page.total is not None and page.count > page.total:
+            raise source.untrustworthy(f"A page lists {page.count} of {page.total} and goes on.", ENDLESS)
+        if place is not None and seen > (2 * most + GROWTH if most else UNTOLD):
+            raise source.untrustworthy(f"It lists {seen} of {most or 'unknown'} and does not end.", ENDLESS)
         yield page
         if place is None:
             return
@@ -132,6 +136,11 @@ def expected(page: ReadPage, seen: int, earlier: int | None) -> int | None:
     if page.total is None or page.total < seen or (page.cursor and page.total == seen):
         return earlier
     return page.total
+
+
+def told(page: ReadPage, most: int) -> int:
+    """The largest number of all that a page told, where it can't mean the page only; also when more came since."""
+    return max(most, page.total) if page.total is not None and page.total > page.count else most
 
 
 def _digest(cursor: Cursor) -> bytes:

@@ -42,7 +42,8 @@ class ReadPage:
     """
     A page after reading. Where `is_clean` it is as it was, and its items were not read.
 
-    `collection` is the customer's row whose list it is, 0 for the partner's own; `number` counts from 1.
+    `collection` is the customer's row whose list it is, 0 for the partner's own; `number` counts from 1. `count` is of
+    different keys: what is listed twice hides that something else is not listed at all.
     """
 
     collection: int
@@ -56,11 +57,7 @@ class ReadPage:
     rows: Rows = field(default_factory=dict)  # by the key alone
     words: str | None = None  # the rows in the words of `copying`, as all of them are new; then there are no `rows`
     mark: tuple[Any, ...] = ()  # of the list up to here, by which a circle is known: `following.Trail`
-
-    @property
-    def different(self) -> int:
-        """How many different keys it lists, where it was read."""
-        return len(self.keys) // SHORT
+    most: int = 0  # there are, by what was told up to here: `following.told`
 
 
 class Unfit(Exception):
@@ -158,7 +155,7 @@ class Mirror(ABC, Generic[Item]):
             raise Unfit("Something in it has no id.", "wrong_shape")
         keys = b"".join(sorted([self.short(collection, key) for key in rows if key is not None]))
         return ReadPage(
-            collection, number, digest, page.cursor, page.total, len(items), is_clean=False, keys=keys, rows=rows
+            collection, number, digest, page.cursor, page.total, len(rows), is_clean=False, keys=keys, rows=rows
         )
 
 

@@ -28,6 +28,7 @@ MAX_BYTES = 8 * 1024 * 1024
 MAX_TOKEN = 8_000  # characters of a continuation token: it travels in a header
 CUSTOMERS = "customers"
 SIZE = f"size={PAGE_SIZE}"
+OTHER_TENANT = "other_tenant"
 
 Result = TypeVar("Result")
 
@@ -159,6 +160,7 @@ class PartnerCenter:
         found = self._understood(content, lambda content: reading.envelope(content, before))
         if found is None or found.items is None:
             raise self.untrustworthy("It has no list.", "wrong_shape")
+        self._check_whose(found, path)
         return ListedPage(found.items, found.total, self._next(found, path), found.digest)
 
     def understood(self, page: ListedPage, how: Callable[[ListedPage], Result]) -> Result:
@@ -197,6 +199,12 @@ class PartnerCenter:
                 tenant_id=guid(tenant_id),
             ),
         )
+
+    def _check_whose(self, found: Envelope, path: str) -> None:
+        """A list about one customer may say in links.self whose it is, as that of users and subscriptions does."""
+        asked, told = (_CUSTOMER.match(one) for one in (path, str(read(read(found.links, "self"), "uri") or "")))
+        if asked and told and asked[1].lower() != told[1].lower():
+            raise self.untrustworthy("It is about another customer.", OTHER_TENANT)
 
     def _next(self, found: Envelope, path: str) -> Cursor | None:
         """Where the next page of a list is: in links.next, or on some lists only a continuationToken in the body."""
@@ -321,6 +329,9 @@ class PartnerCenter:
         """The error for an answer that must not be used."""
         text = f"Partner Center's answer is not used. {why}"
         return Untrustworthy(text, code=code, correlation_id=self._correlation_id)
+
+
+_CUSTOMER = re.compile(r"/*(?:v1/+)*customers/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:[/?]|$)", re.I)
 
 
 def _user(item: Any) -> UserInfo:

@@ -8,20 +8,22 @@ them, in however many turns, the question is one comparison on the server, and a
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from django.db import connection, transaction
-from django.db.models import OuterRef, Q, QuerySet, Subquery
+from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
 from django.utils import timezone
 
 from partners import jobs
 from partners.mirrored_kinds import MIRRORS
 from partners.mirrors import SHORT, Mirror, lane_bounds
 from partners.models import Customer, ListPage, ListRefusal, ListState, Partner, Run
-from partners.writing import ACCEPTED_FOR, OTHER_TENANT, Progress, state_of
+from partners.partnercenter import OTHER_TENANT
+from partners.writing import ACCEPTED_FOR, Progress, state_of
 from tokens import audit
 from tokens.actors import Actor
 from tokens.tenancy import partner_scope, system_scope
@@ -38,11 +40,17 @@ HOURS = 24
 
 @dataclass(frozen=True)
 class Missing:
-    """What a whole list lacks, and of how many; `is_repeated` when it lists something twice."""
+    """
+    What a whole list lacks, and of how many; `listed` is how many it lists, each counted once.
+
+    `is_repeated` when it lists something twice. Of each customer's list, that is no whole list: such are `torn`.
+    """
 
     present: int
     missing: int
+    listed: int
     is_repeated: bool
+    torn: frozenset[int] = frozenset()
 
 
 def conclude(work: jobs.Work, mirror: Mirror[Any], progress: Progress) -> None:
@@ -61,27 +69,45 @@ def conclude(work: jobs.Work, mirror: Mirror[Any], progress: Progress) -> None:
     if progress.is_trusted and not progress.is_changed and not state.missing and not state.held_at:
         ListState.objects.filter(pk=state.pk).update(completed_at=now)
         return
-    found = Missing(progress.seen, 0, progress.is_repeated) if progress.is_first else _look(work, mirror)
+    is_new = progress.is_first and not progress.is_repeated
+    found = Missing(progress.seen, 0, progress.seen, is_repeated=False) if is_new else _look(work, mirror)
+    if not mirror.is_of_customers and progress.expected is not None and found.listed < progress.expected:
+        progress.is_whole, progress.seen = False, found.listed  # so many were listed twice, and others not at all
+        return
     state.present, state.missing, state.completed_at = found.present, found.missing, now
     state.is_settled = not found.is_repeated
-    if not found.missing:
-        state.held_at = None
-    elif _is_held(mirror, state, now):
-        state.held_at = state.held_at or now
-    else:
-        state.held_at = None
-        removed = _mark_and_remove(work, mirror, now)
-        state.missing -= removed
+    held, lists = _held(work, mirror, state, found, now) if found.missing else (0, frozenset())
+    state.held_at = (state.held_at or now) if held else None
+    if found.missing > held:
+        removed = _mark_and_remove(work, mirror, now, but=found.torn | lists)
         state.present -= removed
+        state.missing -= removed
         work.count(expected=progress.expected, removed=removed)
+    state.missing = held or state.missing
     state.save()
 
 
-def _is_held(mirror: Mirror[Any], state: ListState, now: dt.datetime) -> bool:
-    if not mirror.is_guarded or state.missing <= FEW or state.missing * 100 <= state.present * SHARE:
-        return False
+def _held(
+    work: jobs.Work, mirror: Mirror[Any], state: ListState, found: Missing, now: dt.datetime
+) -> tuple[int, frozenset[int]]:
+    """
+    Of how many missing rows the removal waits for a person, and which customers' lists they are of.
+
+    A list that became empty waits, however short it was, and so do many of one list at once. Where that is true of all
+    lists together nothing is removed. What one list lacks keeps no other one waiting.
+    """
+    if not mirror.is_guarded:
+        return 0, frozenset()
+    held, lists = found.missing if _are_many(found.missing, found.present) else 0, frozenset[int]()
+    if not held and mirror.is_of_customers:
+        many = {one: missing for one, missing, present in _by_list(work, mirror, found) if _are_many(missing, present)}
+        held, lists = sum(many.values()), frozenset(many)
     is_accepted = state.accepted_at is not None and state.accepted_at > now - ACCEPTED_FOR
-    return not (is_accepted and state.missing <= state.accepted_missing)
+    return (0, frozenset()) if is_accepted and held <= state.accepted_missing else (held, lists)
+
+
+def _are_many(missing: int, present: int) -> bool:
+    return missing == present or (missing > FEW and missing * 100 > present * SHARE)
 
 
 @transaction.atomic
@@ -195,12 +221,13 @@ def _in_batches(mirror: Mirror[Any], rows: QuerySet[Any], partner_id: int, act: 
 
 
 # --- On either database ---------------------------------------------------------------------------------------------
-def _own(work: jobs.Work, mirror: Mirror[Any]) -> QuerySet[Any]:
-    """The rows that are present and whose lists this lane could read."""
+def _own(work: jobs.Work, mirror: Mirror[Any], but: frozenset[int] = frozenset()) -> QuerySet[Any]:
+    """The rows that are present and whose lists this lane could read, `but` those of these customers."""
     rows: QuerySet[Any] = mirror.rows(work.partner.pk).filter(removed_at=None)
     if not mirror.is_of_customers:
         return rows
     refused: QuerySet[Any] = ListRefusal.objects.filter(partner=work.partner, kind=mirror.kind)
+    rows = rows.exclude(customer__in=sorted(but)) if but else rows
     return rows.filter(customer__in=_share(work)).exclude(customer__in=refused.values("customer"))
 
 
@@ -218,9 +245,13 @@ def _look(work: jobs.Work, mirror: Mirror[Any]) -> Missing:
     return _look_there(work, mirror) if connection.vendor == "postgresql" else _look_here(work, mirror)
 
 
-def _mark_and_remove(work: jobs.Work, mirror: Mirror[Any], now: dt.datetime) -> int:
-    """Note what is missing for the first time, and remove what has been for a day; how many were removed."""
-    own = _own(work, mirror)
+def _mark_and_remove(work: jobs.Work, mirror: Mirror[Any], now: dt.datetime, *, but: frozenset[int]) -> int:
+    """
+    Note what is missing for the first time, and remove what has been for a day; how many were removed.
+
+    Nothing is said `but` of these customers' lists.
+    """
+    own = _own(work, mirror, but)
     if connection.vendor == "postgresql":
         _unlisted(mirror, own.filter(missing_since=None)).update(missing_since=now)
     else:
@@ -231,6 +262,24 @@ def _mark_and_remove(work: jobs.Work, mirror: Mirror[Any], now: dt.datetime) -> 
     return int(own.filter(missing_since__lte=now - APART).update(removed_at=now, removed_reason=ABSENT))
 
 
+def _by_list(work: jobs.Work, mirror: Mirror[Any], found: Missing) -> Iterator[tuple[int, int, int]]:
+    """Of each customer's list that lacks something: the customer, how many rows it lacks, and of how many."""
+    own = _own(work, mirror, found.torn)
+    if connection.vendor == "postgresql":
+        counted = _unlisted(mirror, own).values("customer").annotate(n=Count("pk")).values_list("customer", "n")
+        missing = dict(counted.order_by())
+    else:
+        listed = _listed_here(work, mirror)
+        gone = [pk for pk, short in _shorts_here(mirror, own) if short not in listed]
+        missing = Counter(own.filter(pk__in=gone).values_list("customer", flat=True))
+    customers = sorted(missing)
+    for begin in range(0, len(customers), AT_ONCE):
+        some = customers[begin : begin + AT_ONCE]
+        present = own.filter(customer__in=some).values("customer").annotate(n=Count("pk")).order_by()
+        for customer, number in present.values_list("customer", "n"):
+            yield customer, missing[customer], number
+
+
 # --- On PostgreSQL --------------------------------------------------------------------------------------------------
 # Joined with nothing, a page's keys are taken out of the compressed row once, and not once for each key.
 _MAKE_ROOM = "CREATE TEMP TABLE IF NOT EXISTS cpv_listed (short bytea NOT NULL) ON COMMIT DELETE ROWS"
@@ -238,6 +287,11 @@ _LIST = (
     "INSERT INTO pg_temp.cpv_listed SELECT substr(page.k, i * {0} + 1, {0}) "
     "FROM (SELECT keys || ''::bytea AS k FROM partners_listpage WHERE id IN ({1}) OFFSET 0) page, "
     "generate_series(0, length(page.k) / {0} - 1) i"
+)
+_TORN = (
+    "SELECT DISTINCT collection FROM (SELECT page.collection, substr(page.k, i * {0} + 1, {0}) short "
+    "FROM (SELECT collection, keys || ''::bytea AS k FROM partners_listpage WHERE id IN ({1}) OFFSET 0) page, "
+    "generate_series(0, length(page.k) / {0} - 1) i) one GROUP BY collection, short HAVING count(*) > 1"
 )
 _COUNT = "SELECT count(*), count(DISTINCT short) FROM pg_temp.cpv_listed"
 _IS_LISTED = "SELECT FROM pg_temp.cpv_listed l WHERE l.short = {}"
@@ -265,19 +319,24 @@ def _look_there(work: jobs.Work, mirror: Mirror[Any]) -> Missing:
         cursor.execute(_LIST.format(SHORT, pages), params)
         cursor.execute(_COUNT)
         listed, distinct = cursor.fetchone()
-    own = _own(work, mirror)
-    return Missing(own.count(), _unlisted(mirror, own).count(), listed != distinct)
+        torn: frozenset[int] = frozenset()
+        if listed != distinct and mirror.is_of_customers:
+            cursor.execute(_TORN.format(SHORT, pages), params)
+            torn = frozenset(customer for (customer,) in cursor.fetchall())
+    own = _own(work, mirror, torn)
+    return Missing(own.count(), _unlisted(mirror, own).count(), distinct, listed != distinct, torn)
 
 
 # --- On SQLite ------------------------------------------------------------------------------------------------------
-def _listed_here(work: jobs.Work, mirror: Mirror[Any]) -> dict[bytes, int]:
-    found: dict[bytes, int] = {}
-    for keys in _pages(work, mirror).values_list("keys", flat=True).iterator():
+def _listed_here(work: jobs.Work, mirror: Mirror[Any]) -> Counter[bytes]:
+    return Counter(short for _, short in _keys_here(work, mirror))
+
+
+def _keys_here(work: jobs.Work, mirror: Mirror[Any]) -> Iterator[tuple[int, bytes]]:
+    for collection, keys in _pages(work, mirror).values_list("collection", "keys").iterator():
         content = bytes(keys)
         for begin in range(0, len(content), SHORT):
-            short = content[begin : begin + SHORT]
-            found[short] = found.get(short, 0) + 1
-    return found
+            yield collection, content[begin : begin + SHORT]
 
 
 def _shorts_here(mirror: Mirror[Any], rows: QuerySet[Any]) -> Any:
@@ -287,6 +346,10 @@ def _shorts_here(mirror: Mirror[Any], rows: QuerySet[Any]) -> Any:
 
 
 def _look_here(work: jobs.Work, mirror: Mirror[Any]) -> Missing:
-    listed, own = _listed_here(work, mirror), _own(work, mirror)
+    listed = _listed_here(work, mirror)
+    is_repeated, torn = any(times > 1 for times in listed.values()), frozenset[int]()
+    if is_repeated and mirror.is_of_customers:
+        torn = frozenset(customer for (customer, _), n in Counter(_keys_here(work, mirror)).items() if n > 1)
+    own = _own(work, mirror, torn)
     gone = sum(short not in listed for _, short in _shorts_here(mirror, own))
-    return Missing(own.count(), gone, any(times > 1 for times in listed.values()))
+    return Missing(own.count(), gone, len(listed), is_repeated, torn)

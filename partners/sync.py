@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
@@ -30,6 +30,8 @@ from partners.partnercenter import (
     Throttled,
     Untrustworthy,
 )
+from partners.reading import Cursor
+from partners.taking_back import DOUBTFUL, take_back
 from partners.writing import Pages, Progress
 from tokens.clouds import Audience
 from tokens.errors import Failure, Transient
@@ -62,11 +64,18 @@ def sync(work: jobs.Work, mirror: Mirror[Any]) -> None:
     progress = Progress.of(work, mirror)
     if progress.seen:
         work.count(seen=progress.seen, expected=progress.expected)
+    begun = progress.begun
     try:
-        read_on(work, mirror, source, progress)
-    except CursorRejected:  # Microsoft forgot where we were
-        work.count(seen=-work.run.seen)
-        read_on(work, mirror, source, Progress.start(work, mirror))
+        try:
+            read_on(work, mirror, source, progress)
+        except CursorRejected:  # Microsoft forgot where we were
+            work.count(seen=-work.run.seen)
+            read_on(work, mirror, source, replace(Progress.start(work, mirror), begun=begun))
+    except Untrustworthy as failure:
+        if failure.code not in DOUBTFUL or not (taken := take_back(work, mirror, begun)):
+            raise
+        words = f"{failure} The {taken:,} that it had added are taken back."
+        raise Untrustworthy(words, code=failure.code, correlation_id=failure.correlation_id) from failure
 
 
 def source_of(work: jobs.Work, mirror: Mirror[Any]) -> Source:
@@ -78,7 +87,7 @@ def source_of(work: jobs.Work, mirror: Mirror[Any]) -> Source:
 
 def read_on(work: jobs.Work, mirror: Mirror[Any], source: Source, progress: Progress) -> None:
     known = writing.known_pages(work, mirror)
-    start = Start(progress.next, progress.number, progress.seen, progress.expected, tuple(progress.mark))
+    start = Start(progress.next, progress.number, progress.seen, tuple(progress.mark), progress.most)
     pages = partial(read_list, source, mirror, mirror.path(None), start, known=known if progress.is_trusted else {})
     if progress.is_first:
         pages = partial(writing.made_ready, mirror, pages)
@@ -110,7 +119,7 @@ def _store(work: jobs.Work, mirror: Mirror[Any], batch: list[ReadPage], progress
     """A batch, and after the last one what follows from the whole list."""
     for page in batch:
         progress.pages, progress.number, progress.next = progress.pages + 1, page.number, page.cursor
-        progress.seen, progress.mark = progress.seen + page.count, page.mark
+        progress.seen, progress.mark, progress.most = progress.seen + page.count, page.mark, page.most
         progress.expected = expected(page, progress.seen, progress.expected)
     writing.store(work, mirror, batch, progress, known)
     if progress.next is None:
@@ -210,6 +219,10 @@ def _after(share: QuerySet[Customer], progress: Progress) -> QuerySet[Customer]:
     return rows.filter(tenant_id__gt=progress.at) if progress.at else rows
 
 
+def _start(number: int, place: Cursor | None, mark: Sequence[Any], seen: int = 0, most: int = 0) -> Start:
+    return Start(place, number, seen, tuple(mark), most)
+
+
 class Walk:
     """
     Reads some customers' lists; `broken_at` is the one at which it had to give up.
@@ -227,8 +240,9 @@ class Walk:
     ) -> None:
         self._source, self._mirror, self._customers = source, mirror, customers
         self._known = known if progress.is_trusted else {}
-        places = {one: Start(place, number, mark=tuple(mark)) for one, (number, place, mark) in progress.later.items()}
-        self._places = places | {progress.within: Start(progress.next, progress.number, mark=tuple(progress.mark))}
+        self._places = {one: _start(*place) for one, place in progress.later.items()}
+        under_way = _start(progress.number, progress.next, progress.mark, progress.listed, progress.most)
+        self._places[progress.within] = under_way
         self._later = set(progress.later)
         self._stuck = progress.stuck_at if progress.stuck >= PATIENCE else ""
         self._denied = progress.denied if progress.denied == progress.lists else None  # None: some could be read
@@ -254,7 +268,7 @@ class Walk:
         try:
             for page in read_list(self._source, self._mirror, path, start, known=self._known, collection=customer_id):
                 number, total, seen = page.number, max(total, page.total or 0), seen + page.count
-                reached = Start(page.cursor, number, mark=tuple(page.mark))
+                reached = Start(page.cursor, number, start.seen + seen, tuple(page.mark), page.most)
                 yield page
         except CursorRejected:
             if start.place is not None:  # Microsoft forgot where we were
@@ -276,7 +290,7 @@ class Walk:
                 raise
             yield self._without(customer_id, tenant_id, failure)
         else:
-            is_short = start.place is None and seen < total
+            is_short = start.seen + seen < total
             yield Ended(customer_id, tenant_id, number, code="incomplete" if is_short else "")
 
     def _throttled(
@@ -316,17 +330,21 @@ def _store_lists(
         if isinstance(one, ReadPage):
             progress.pages, progress.seen = progress.pages + 1, progress.seen + one.count
             progress.within, progress.number, progress.next = str(tenants[one.collection]), one.number, one.cursor
-            progress.mark = one.mark
+            progress.mark, progress.most = one.mark, one.most
+            progress.listed = one.count if one.number == 1 else progress.listed + one.count
         elif isinstance(one, Later):
             _put_last(one, progress)
         else:
             _end_list(work, mirror, one, progress, known, refused)
     writing.store(work, mirror, [one for one in batch if isinstance(one, ReadPage)], progress, known)
+    for one in batch:
+        if isinstance(one, Ended) and one.code in DOUBTFUL:
+            take_back(work, mirror, progress.begun, collection=one.customer_id)
 
 
 def _be_done_with(tenant_id: UUID, progress: Progress) -> None:
     progress.at, progress.within, progress.next = max(progress.at, str(tenant_id)), "", None
-    progress.number, progress.mark = 0, ()
+    progress.number, progress.mark, progress.listed, progress.most = 0, (), 0, 0
 
 
 def _put_last(one: Later, progress: Progress) -> None:
@@ -336,7 +354,8 @@ def _put_last(one: Later, progress: Progress) -> None:
         is_further = one.place.number > before[0]
         progress.stuck = 0 if is_further else progress.stuck + 1 if progress.stuck_at == AT_THE_END else 1
         progress.stuck_at = AT_THE_END
-    progress.later[str(one.tenant_id)] = [one.place.number, one.place.place, list(one.place.mark)]
+    at = one.place
+    progress.later[str(one.tenant_id)] = [at.number, at.place, list(at.mark), at.seen, at.most]
     _be_done_with(one.tenant_id, progress)
 
 

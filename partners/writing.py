@@ -15,12 +15,11 @@ from django.utils import timezone
 from partners import copying, jobs, upserting
 from partners.mirrors import Known, Mirror, ReadPage, Wanted, lane_name
 from partners.models import ListPage, ListRefusal, ListState
-from partners.partnercenter import Untrustworthy
+from partners.partnercenter import OTHER_TENANT, Untrustworthy
 from partners.reading import Cursor
 
-STRANGERS = 10  # rows: with fewer, a page that changed altogether proves nothing
+STRANGERS = 10  # rows: with fewer, a page inside a list that changed altogether proves nothing
 ACCEPTED_FOR = dt.timedelta(days=7)  # what somebody said of a list
-OTHER_TENANT = "other_tenant"
 Pages = dict[tuple[int, int], Known]
 
 
@@ -36,6 +35,9 @@ class Progress:
     next: Cursor | None = None
     number: int = 0
     mark: tuple[Any, ...] | list[Any] = ()  # of `following.Trail`
+    most: int = 0  # of `following.told`, or how many there were before
+    listed: int = 0  # rows of the customer's list that is under way
+    begun: str = ""  # when reading began
     pages: int = 0
     seen: int = 0
     expected: int | None = None
@@ -53,7 +55,7 @@ class Progress:
     code: str = ""
     stuck: int = 0  # how often in a row reading broke off, and at which customer's list (or `sync.AT_THE_END`)
     stuck_at: str = ""
-    # The customers whom Microsoft throttles: who comes last, and after how many pages, where and with what mark.
+    # The customers whom Microsoft throttles: who comes last, and what `following.Start` is to be.
     later: dict[str, list[Any]] = field(default_factory=dict)
 
     @classmethod
@@ -79,6 +81,8 @@ class Progress:
         accepted = state.accepted_at if not state.accepted_missing else None
         return cls(
             consent=consent_of(work),
+            begun=timezone.now().isoformat(),
+            most=0 if mirror.is_of_customers else state.present,
             is_trusted=is_trusted,
             is_first=is_first,
             are_strangers_accepted=accepted is not None and accepted > timezone.now() - ACCEPTED_FOR,
@@ -145,7 +149,7 @@ def _write(
     partner_id, how = work.partner.pk, backend()
     added = changed = 0
     if progress.is_first:
-        listed = new = sum(page.different for page in dirty)
+        listed = new = sum(page.count for page in dirty)
         added = how.add(mirror, partner_id, dirty, timezone.now())
     else:
         rows = mirror.rows_of(dirty)
@@ -168,25 +172,35 @@ def _lists_the_same(page: ReadPage, known: Pages) -> bool:
 
 
 def _check_whose(work: jobs.Work, mirror: Mirror[Any], dirty: list[ReadPage], wanted: Wanted, known: Pages) -> None:
-    """
-    Refuse a page on which everybody is a stranger though many are known: it is most likely another partner's.
-
-    A list grows at its end, and new ones come singly; so the last pages may be all new, and the first may not.
-    """
-    if mirror.is_of_customers:
+    """Refuse a page on which strangers stand in the place of those who are known: most likely it is another's."""
+    if mirror.is_of_customers or not any(wanted.values()):
         return  # such a list is asked for by its customer's own address
-    if sum(wanted.values()) < STRANGERS:
-        return
-    last = max((number for _, number in known), default=0)
+    new = [key for key, is_new in wanted.items() if is_new]
     for page in dirty:
-        new = sum(wanted.get(key, False) for key in page.rows)
-        if new < STRANGERS or new < len(page.rows) or not (page.number == 1 or page.number < last):
-            continue
-        present = mirror.rows(work.partner.pk).filter(removed_at=None)
-        if present[:STRANGERS].count() == STRANGERS:
+        strangers = sum(key in page.rows for key in new)
+        if strangers > page.count - strangers and _is_anothers(work, mirror, page, strangers, known):
             raise Untrustworthy(
-                f"Nobody on page {page.number} is known; is this another partner's list?", code=OTHER_TENANT
+                f"Hardly anybody on page {page.number} is known; is this another partner's list?", code=OTHER_TENANT
             )
+
+
+def _is_anothers(work: jobs.Work, mirror: Mirror[Any], page: ReadPage, strangers: int, known: Pages) -> bool:
+    """
+    Whether strangers took the place of those who stood on this page, and did not only come after them.
+
+    A list grows at its end, and new ones come singly. On its first page somebody is always known; a list that is one
+    page short may hold one customer whom two partners share. Who stood on the last page moves up when others go.
+    """
+    last = max((number for _, number in known), default=0)
+    there, before = page.count - strangers, known[0, page.number].count if (0, page.number) in known else 0
+    if page.number == 1:
+        before = before or mirror.rows(work.partner.pk).filter(removed_at=None).count()
+        is_whole = page.cursor is None and last <= 1
+        is_replaced = before and (there == 0 or there * 10 < before or (is_whole and there * 2 < before))
+        return bool(is_replaced) and (mirror.is_guarded or (there == 0 and min(before, strangers) >= STRANGERS))
+    if page.number > last or strangers < STRANGERS or there * 10 >= before:
+        return False
+    return page.number < last or (before - there) * 10 > sum(one.count for one in known.values())
 
 
 # --- What is known of lists -----------------------------------------------------------------------------------------

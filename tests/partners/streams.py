@@ -185,6 +185,13 @@ def _foreign(now: Listing, was: requests.Response) -> requests.Response:
     return answer(body | {"links": {"next": {"uri": "https://evil.test/v1/customers", "headers": []}}})
 
 
+def _strangers(now: Listing, was: requests.Response) -> requests.Response:
+    """The page is of another partner's list."""
+    body = json.loads(was.content)
+    now.listed = set()
+    return answer(body | {"items": [now.make(1_000 + place, "theirs") for place, _ in enumerate(body["items"])]})
+
+
 def shouts(listing: Listing, dice: Dice) -> None:
     """Other case, a byte order mark, fields nobody knows and nulls: odd, and nothing wrong."""
 
@@ -247,6 +254,7 @@ FAULTS: tuple[Fault, ...] = (
     _spoiled(_anywhere, _foreign),
     lags(and_ends=False),
     lags(and_ends=True),
+    _spoiled(_anywhere, _strangers),
 )
 
 

@@ -26,7 +26,7 @@ from tokens.secret import Secret
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-FEW, PAGES = 3, 520  # customers; some faults show on a second page only
+FEW, SMALL, PAGES = 3, 30, 520  # customers; some faults show on a second page only
 MINUTES = 10  # a service counts as down for some of them, when it was so for several partners in a row
 TOO_LONG = 60  # seconds, which is longer than a call may last
 
@@ -90,6 +90,11 @@ FAULTS = (
     pc("too-many-items", "failed", "oversized_page", customers=1_001),
     pc("too-many-bytes", "failed", "oversized_page", options={"size": 9_000_000}),
     pc("other-tenant", "failed", "other_tenant", was_well=True, is_whole=True),
+    pc("other-tenant", "failed", "other_tenant", customers=SMALL, was_well=True, is_whole=True),
+    pc("endless-next", "failed", "endless_list", customers=SMALL),
+    pc("endless-next", "failed", "endless_list", customers=SMALL, was_well=True, is_whole=True),
+    pc("circle-next", "failed", "cyclic_link", customers=SMALL, was_well=True, is_whole=True),
+    pc("duplicates", "done", "", customers=SMALL, is_whole=True),
     pc("cursor-rejected", "failed", "cursor"),
     pc("wrong-total", "waiting", "incomplete"),
     pc("removed", "waiting", "incomplete"),

@@ -205,7 +205,7 @@ def turns(pages: Iterator[Any], most: int) -> None:
     for _ in range(most):
         client = PartnerCenter(Session(ROOT, answer(next(pages))))
         read = next(read_list(client, CUSTOMERS, "customers", start, known={}))
-        start = Start(read.cursor, read.number, start.seen + read.count, None, tuple(json.loads(json.dumps(read.mark))))
+        start = Start(read.cursor, read.number, start.seen + read.count, tuple(json.loads(json.dumps(read.mark))))
 
 
 @pytest.mark.parametrize("before", [0, 5])

@@ -1,0 +1,327 @@
+"""What a list must be before anything follows from it: whole, of its owner, with an end. Through the stand-in."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import requests
+import time_machine
+from django.utils import timezone
+
+from partners import jobs, removals, sync
+from partners.mirrored_kinds import USERS
+from partners.models import LEASE, Customer, CustomerUser, Job, ListPage, ListRefusal, ListState, Partner, Run
+from partners.partnercenter import PartnerCenter
+from sandbox.directory import Tenant
+from sandbox.world import World
+from tests.partners.pretended import answer
+from tests.partners.streams import Listing, Lists, user
+from tests.partners.test_moving_lists import work_of
+from tests.partners.test_sync import SECOND, at_microsoft, fail_on_page, mirrored
+from tokens import broker
+from tokens.actors import SYSTEM
+
+pytestmark = pytest.mark.django_db
+Connect = Callable[..., Partner]
+A_DAY = dt.timedelta(days=1)
+
+
+@pytest.fixture
+def clock() -> Iterator[Any]:
+    with time_machine.travel(timezone.now(), tick=True) as traveller:
+        yield traveller
+
+
+def read(partner: Partner, kind: str = "customers") -> Run:
+    """Every lane of the kind, one after another; the run of the first one."""
+    broker.forget()  # the clock here jumps, and the one by which access tokens end does not
+    jobs.ensure(partner, kind, due_now=True)
+    ended = [jobs.run_job(job.pk, insists=True) for job in partner.jobs.filter(kind=kind).order_by("lane")]
+    assert ended[0]
+    return ended[0]
+
+
+def of(world: World, partner: Partner) -> Tenant:
+    return world.tenants[str(partner.tenant_id)]
+
+
+def overridden(world: World, partner: Partner, field: str, values: dict[int, Any]) -> None:
+    of(world, partner).customer_overrides = {index: {field: value} for index, value in values.items()}
+
+
+def new_ones(*indexes: int) -> dict[int, str]:
+    return {index: str(uuid.UUID(int=7_000 + index)) for index in indexes}
+
+
+# --- Listed twice is not there twice ----------------------------------------------------------------------------------
+@pytest.mark.parametrize(("customers", "twice", "omitted"), [(20, 8, 7), (520, 3, 510)], ids=["a page", "two pages"])
+def test_a_list_that_names_one_twice_and_another_not_at_all_is_not_whole(
+    connected_partner: Connect, world: World, clock: Any, customers: int, twice: int, omitted: int
+) -> None:
+    partner = connected_partner(customers=customers)
+    read(partner)
+    overridden(world, partner, "tenantId", {omitted: of(world, partner).customers.at(twice).tenant_id})
+
+    for _ in range(3):
+        ended = read(partner)
+        assert (ended.outcome, ended.error_code, ended.removed) == ("waiting", "incomplete", 0)
+        assert f"listed {customers - 1} and says that there are {customers}" in ended.error
+        clock.shift(A_DAY)
+
+    assert partner.customers.filter(missing_since=None).present().count() == customers
+    overridden(world, partner, "tenantId", {})
+    assert read(partner).outcome == "done"
+
+
+def test_in_a_first_sync_as_well(connected_partner: Connect, world: World) -> None:
+    partner = connected_partner(customers=520)
+    overridden(world, partner, "tenantId", {510: of(world, partner).customers.at(3).tenant_id})
+
+    assert read(partner).error_code == "incomplete"
+
+
+@pytest.fixture
+def customer(connected_partner: Connect) -> Customer:
+    partner = connected_partner(customers=0)
+    return Customer.objects.create(partner=partner, tenant_id=uuid.UUID(int=1 << 100), name="A")
+
+
+def users_of(customer: Customer, rows: dict[int, str], **how: Any) -> Lists:
+    path = f"customers/{customer.tenant_id}/users"
+    return Lists({str(customer.tenant_id): Listing(rows, path=path, make=user, **how)})
+
+
+def walk(work: jobs.Work, lists: Lists) -> None:
+    """One turn, and what it means to have come to the end."""
+    Job.objects.filter(pk=work.job.pk).update(leased_until=timezone.now() + LEASE)
+    sync.walk(work, USERS, PartnerCenter(lists))
+    work.job.cursor = {}
+
+
+def test_nothing_follows_from_a_customers_list_that_names_one_on_two_pages(customer: Customer, clock: Any) -> None:
+    work, rows = work_of(customer.partner, "users"), dict.fromkeys(range(1, 13), "")
+    other = Customer.objects.create(partner=customer.partner, tenant_id=uuid.UUID(int=2 << 100), name="B")
+    lists = users_of(customer, rows)
+    lists.of |= users_of(other, dict(rows)).of
+
+    def first_again(listing: Listing, page: int, was: requests.Response) -> requests.Response:
+        body = json.loads(was.content)
+        return answer(body | {"items": [user(1), *body["items"][1:]]}) if page == 1 else was
+
+    walk(work, lists)
+    for _ in range(3):
+        lists.of[str(customer.tenant_id)].spoil = first_again
+        lists.of[str(other.tenant_id)].rows.pop(9, None)
+        walk(work, lists)
+        clock.shift(A_DAY)
+
+    gone = CustomerUser.objects.exclude(removed_at=None)
+    assert list(gone.values_list("customer", "key")) == [(other.pk, str(uuid.UUID(int=9)))]
+    assert not CustomerUser.objects.filter(customer=customer).exclude(missing_since=None).exists()
+
+
+# --- The guard looks at each list -------------------------------------------------------------------------------------
+@pytest.mark.parametrize("customers", [1, 5])
+def test_a_list_that_became_empty_waits_for_a_person(
+    connected_partner: Connect, world: World, clock: Any, customers: int
+) -> None:
+    partner = connected_partner(customers=customers)
+    read(partner)
+    of(world, partner).customers.removed = set(range(customers))
+
+    for _ in range(3):
+        read(partner)
+        clock.shift(A_DAY)
+
+    assert partner.customers.filter(missing_since=None).present().count() == customers
+    assert removals.accept(partner, "customers", by=SYSTEM) == customers
+    for _ in range(2):
+        read(partner)
+        clock.shift(A_DAY)
+    assert partner.customers.present().count() == 0
+
+
+@pytest.mark.parametrize(("left", "is_held"), [(0, True), (20, True), (27, False)])
+def test_many_that_one_customers_list_lacks_wait_for_a_person_and_others_do_not(
+    connected_partner: Connect, world: World, clock: Any, left: int, is_held: bool
+) -> None:
+    partner = connected_partner(customers=60)
+    read(partner)
+    overridden(world, partner, "users", dict.fromkeys(range(60), 30))
+    read(partner, "users")
+    lane = {customer.tenant_id: customer.index for customer in of(world, partner).customers if customer.tenant_id < "4"}
+    shrunk, other, *_ = lane.values()
+    overridden(world, partner, "users", dict.fromkeys(range(60), 30) | {shrunk: left, other: 29})
+
+    for _ in range(2):
+        read(partner, "users")
+        clock.shift(A_DAY)
+
+    def present(index: int) -> int:
+        tenant_id = of(world, partner).customers.at(index).tenant_id
+        return CustomerUser.objects.present().filter(customer__tenant_id=tenant_id).count()
+
+    assert (present(shrunk), present(other)) == (30 if is_held else left, 29)
+    held = list(ListState.objects.filter(kind="users", held_at__isnull=False).values_list("lane", "missing"))
+    assert held == ([("0/4", 30 - left)] if is_held else [])
+    assert removals.accept(partner, "users", by=SYSTEM) == (30 - left if is_held else 0)
+    for _ in range(2):
+        read(partner, "users")
+        clock.shift(A_DAY)
+    assert present(shrunk) == left
+
+
+# --- Whose list it is -------------------------------------------------------------------------------------------------
+def foreign(world: World, partner: Partner, **where: Any) -> None:
+    world.fail("partnercenter", "other-tenant", tenant=str(partner.tenant_id), **where)
+
+
+@pytest.mark.parametrize("ours", [1, 4, 8])
+def test_a_small_list_on_which_nobody_is_known_waits_for_a_person(
+    connected_partner: Connect, world: World, clock: Any, ours: int
+) -> None:
+    partner = connected_partner(customers=ours)
+    connected_partner(customers=40, **SECOND)
+    read(partner)
+    foreign(world, partner)
+
+    for _ in range(2):
+        ended = read(partner)
+        assert (ended.outcome, ended.error_code) == ("failed", "other_tenant")
+        clock.shift(A_DAY)
+
+    assert mirrored(partner) == at_microsoft(world, partner)
+    assert removals.accept_strangers(partner, "customers", by=SYSTEM)
+    assert read(partner).created == ours, "as many as the stand-in shows of the other's"
+
+
+@pytest.mark.parametrize("ours", [4, 30])
+def test_one_customer_whom_two_partners_share_makes_no_list_known(
+    connected_partner: Connect, world: World, ours: int
+) -> None:
+    partner = connected_partner(customers=ours)
+    other = connected_partner(customers=40, **SECOND)
+    overridden(world, other, "tenantId", {3: of(world, partner).customers.at(0).tenant_id})
+    read(partner)
+    foreign(world, partner)
+
+    assert read(partner).error_code == "other_tenant"
+    assert mirrored(partner) == at_microsoft(world, partner)
+
+
+def test_the_last_page_of_a_list_may_be_anothers_as_well(connected_partner: Connect, world: World) -> None:
+    partner = connected_partner(customers=700)
+    connected_partner(customers=700, **SECOND)
+    read(partner)
+    fail_on_page(world, 2, "other-tenant")
+
+    assert read(partner).error_code == "other_tenant"
+    assert mirrored(partner) == at_microsoft(world, partner)
+
+
+@pytest.mark.parametrize(
+    ("customers", "changed", "more"),
+    [
+        (1, (), 20),
+        (4, (), 500),
+        (4, (2, 3), 0),
+        (30, range(15, 30), 0),
+        (1_040, range(1_000, 1_040), 0),
+        (500, (), 600),
+    ],
+    ids=["many more", "a page more", "two of four are new", "half is new", "who came last", "whole pages more"],
+)
+def test_a_list_that_grew_or_in_which_some_changed_is_taken(
+    connected_partner: Connect, world: World, customers: int, changed: Any, more: int
+) -> None:
+    partner = connected_partner(customers=customers)
+    read(partner)
+    overridden(world, partner, "tenantId", new_ones(*changed))
+    of(world, partner).customers.count += more
+
+    assert read(partner).outcome == "done"
+    assert mirrored(partner) >= at_microsoft(world, partner)
+
+
+def test_who_signs_in_without_mfa_may_be_somebody_else_each_day(connected_partner: Connect, world: World) -> None:
+    partner = connected_partner(customers=0)
+    for name in ("one", "two"):
+        for account in list(of(world, partner).accounts.values()):
+            if not account.upn.startswith("svc"):
+                of(world, partner).accounts.pop(account.oid)
+        of(world, partner).add_account(f"{name}@contoso.test", mfa_possible=False)
+        assert read(partner, "mfa").outcome == "done"
+
+
+# --- A list without end -----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("customers", [30, 520])
+@pytest.mark.parametrize("is_known", [True, False])
+def test_of_a_list_without_end_nothing_stays(
+    connected_partner: Connect, world: World, customers: int, is_known: bool
+) -> None:
+    partner = connected_partner(customers=customers)
+    if is_known:
+        read(partner)
+    before = mirrored(partner)
+    world.fail("partnercenter", "endless-next")
+
+    ended = read(partner)
+
+    assert (ended.outcome, ended.error_code, ended.created) == ("failed", "endless_list", 0)
+    assert ended.pages <= 25
+    assert mirrored(partner) == before
+    assert partner.customers.count() == len(before)
+    world.heal("partnercenter")
+    assert read(partner).outcome == "done"
+    assert mirrored(partner) == at_microsoft(world, partner)
+
+
+def test_what_came_in_earlier_turns_is_taken_back_too(connected_partner: Connect, world: World, settings: Any) -> None:
+    partner = connected_partner(customers=1_000)
+    world.fail("partnercenter", "endless-next")
+    settings.CPV_TURN_SECONDS = -1  # a turn is one batch
+
+    runs = [read(partner)]
+    while runs[-1].error_code == "turn_over":
+        assert partner.customers.count() > 0
+        runs.append(read(partner))
+
+    assert len(runs) > 1
+    assert runs[-1].error_code == "endless_list"
+    assert "that it had added are taken back" in runs[-1].error
+    assert (partner.customers.count(), ListPage.objects.filter(partner=partner).count()) == (0, 0)
+
+
+def test_what_a_list_in_a_circle_listed_is_true_and_stays(connected_partner: Connect, world: World) -> None:
+    partner = connected_partner(customers=1_000)
+    world.fail("partnercenter", "circle-next")
+
+    assert read(partner).error_code == "cyclic_link"
+    assert mirrored(partner) == at_microsoft(world, partner)
+
+
+def test_of_one_customers_list_without_end_nothing_stays_however_many_turns_it_takes(customer: Customer) -> None:
+    work, known = work_of(customer.partner, "users"), dict.fromkeys(range(1, 501), "")
+    walk(work, users_of(customer, known, size=500))
+    endless = users_of(customer, dict.fromkeys(range(1, 30000), ""), size=500, says_total=lambda _total: 600)
+
+    turns = 0
+    while not ListRefusal.objects.exists():
+        turns += 1
+        work.until = 0
+        try:
+            walk(work, endless)
+        except jobs.TurnOver:
+            assert turns < 40
+        if turns == 2:
+            assert CustomerUser.objects.count() > 500
+
+    assert ListRefusal.objects.get().code == "endless_list"
+    assert turns > 1
+    assert CustomerUser.objects.filter(removed_at=None, missing_since=None).count() == 500
+    assert CustomerUser.objects.count() == 500
