@@ -31,7 +31,7 @@ def try_certificates(request: HttpRequest) -> HttpResponse:
             except ValueError as wrong:  # of this cloud only: what the others came to is told all the same
                 lines.append(f"Cloud {cloud}: {wrong}")
             else:
-                lines += [f"Cloud {cloud}:", *certificates.in_words(document)]
+                lines.append(f"Cloud {cloud}: {'. '.join(certificates.in_words(document))}")
         if not lines:
             raise NotDone("No cloud is set up here: there is nothing to try.")
         return " ".join(lines)
