@@ -217,6 +217,7 @@ def _told(came: Came, *sent: tuple[str, dict[str, Any]]) -> str:
     text = re.sub(r"nonce-?[^\s;>]*|(?:Set-Cookie|Content-Length|Expires|Last-Modified|ETag):.*", "", text)
     text = CSRF.sub(b"", text.encode()).decode()
     text = re.sub(r".*\bactivity\.exported\b.*\n?", "", text)  # an export names itself next time
+    text = re.sub(r'"as_of": "[^"]*"', "", text)  # and has the time at which it was made
     for path, fields in sent:
         ids = [str(value) for name, value in fields.items() if name not in WORDS]
         for spelling in (path, quote(path), html.escape(path), quote(quote(path)), urlsplit(path).path, *ids):

@@ -70,7 +70,7 @@ def test_what_nobody_else_sees_its_owner_does(ground, swept):
         "partners.Partner", "partners.User", "partners.AccessGrant", "partners.Customer",
         "partners.Run", "partners.Subscription", "partners.SubscribedSku", "partners.CustomerUser",
         "partners.UnprovenPrincipal", "partners.Relationship", "partners.Change", "consent.Consent",
-        "consent.MemberInvitation", "tokens.AuditEvent", victim.ABOUT,
+        "consent.MemberInvitation", "tokens.AuditEvent", "tokens.Halt", "tokens.TokenUse", victim.ABOUT,
     }  # fmt: skip
     for name in (
         "team_take_back",

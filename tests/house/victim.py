@@ -514,7 +514,7 @@ def people(
             may_see=lambda canary: canary.model not in hidden, may_add=ATTEMPTS | {"tokens.AuditEvent"},
             opens=frozenset({
                 "home", "progress", "connected", "connection", "permissions", "activity", "export_activity",
-                "signin_again",
+                "evidence", "export_evidence", "signin_again",
             }),
         ),
     ]  # fmt: skip
