@@ -182,7 +182,7 @@ def _let_follow(identity: Identity, role: str) -> User | None:
     user.is_staff, user.staff_role, user.upn, user.name = True, role, identity.username, identity.name
     user.save(update_fields=["is_staff", "staff_role", "upn", "name"])
     if earlier != role:
-        borrowed.end_those_of(staff=user, by=user.as_actor(), why="whoever asked got another role")
+        borrowed.end_those_with(person=user, by=user.as_actor(), became="got another role")
         two_people.note(user, by=user.as_actor())
         action = "staff.appointed" if is_new else "staff.role_changed"
         audit.record(

@@ -93,5 +93,6 @@ def fit_for_production(app_configs: Sequence[AppConfig] | None, **_options: Any)
         found.append(Warning("whoever comes through a proxy has its address", hint=hint, id="cpvpanel.W002"))
     if not settings.CPV_ALARM_MAIL:
         hint = "set CPV_ALARM_MAIL to whoever has to know at once; else the alarm is only in the log and at the desk"
-        found.append(Warning("nobody is told that the account for emergencies was used", hint=hint, id="cpvpanel.W003"))
+        text = "nobody is mailed what cannot wait: a use of the account for emergencies, a change of the audit"
+        found.append(Warning(text, hint=hint, id="cpvpanel.W003"))
     return found

@@ -43,6 +43,7 @@ COUNTED = {
     "signin_callback": COMING_BACK,
     "admin_consent_callback": COMING_BACK,
     "export_activity": TAKING_ALONG,
+    "export_evidence": TAKING_ALONG,
     **{f"admin:{name}": AT_THE_DESKS_DOOR for name in sorted(desk.OPEN | {"again", "password_change"})},
     "admin:microsoft": LEAVING,
     "admin:microsoft_callback": COMING_BACK,

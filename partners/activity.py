@@ -69,6 +69,7 @@ ACTIONS = {
     "partner.killed": "Stopped for security",
     "partner.unkilled": "Stop lifted",
     "activity.exported": "Activity exported",
+    "evidence.exported": "Evidence exported",
     "access.asked": "The vendor's staff ask to look",
     "access.approved": "A look by the vendor's staff allowed",
     "access.refused": "A look by the vendor's staff refused",

@@ -19,6 +19,7 @@ from django.urls import URLPattern, path, reverse, reverse_lazy
 from partners import lifecycle, lifting, presence
 from partners.desk_access import borrowed_access
 from partners.desk_acts import Doer, NotDone, Page, PartnersReason, Reason, confirmed
+from partners.desk_certificates import try_certificates
 from partners.desk_roles import Act, may
 from partners.job_admin import JobAdmin, RunAdmin
 from partners.models import Job, LiftRequest, Member, Partner, Run, User
@@ -73,6 +74,7 @@ class PartnerAdmin(ReadOnlyAdmin):
     def get_urls(self) -> list[URLPattern]:
         own = [
             path("stop-everything/", self.admin_site.admin_view(stop_everything), name="stop_everything"),
+            path("certificates/", self.admin_site.admin_view(try_certificates), name="try_certificates"),
             path("lift-everything/ask/", self.admin_site.admin_view(ask_to_lift), name="ask_to_lift"),
             path("lift-everything/agree/", self.admin_site.admin_view(agree_to_lift), name="agree_to_lift"),
             path("<int:pk>/stop/", self.admin_site.admin_view(stop), name="stop_partner"),

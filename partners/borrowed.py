@@ -159,14 +159,28 @@ def end_what_is_over() -> None:
             _close(grant, now)
 
 
-def end_those_of(*, by: Actor, why: str, partner: Partner | None = None, staff: User | None = None) -> None:
+def end_those_of(*, by: Actor, why: str, partner: Partner) -> None:
     """
-    End all looks at a partner, or of one of the staff, and their requests: call it in the transaction that ends more.
+    End all looks at a partner, and requests for one: call it in the transaction that ends more.
 
-    What reopens later, be it a partner's access or somebody's role, brings no look back.
+    What reopens later brings no look back.
     """
-    of_it = AccessGrant.objects.filter(partner=partner) if partner else AccessGrant.objects.filter(asked_by=staff)
-    for grant in of_it.unsaid().select_related("partner", "asked_by"):
+    _end_all(AccessGrant.objects.filter(partner=partner), by, why)
+
+
+def end_those_with(*, person: User, by: Actor, became: str, partner: Partner | None = None) -> None:
+    """
+    End all looks that somebody asked for or allowed, or those at one partner; call it in the transaction of the change.
+
+    `became` says of them what changed; when it changes back, that brings no look back.
+    """
+    theirs = AccessGrant.objects.filter(partner=partner) if partner else AccessGrant.objects.all()
+    _end_all(theirs.filter(asked_by=person), by, f"whoever asked {became}")
+    _end_all(theirs.filter(approved_by=person), by, f"whoever allowed it {became}")
+
+
+def _end_all(grants: Any, by: Actor, why: str) -> None:
+    for grant in grants.unsaid().select_related("partner", "asked_by"):
         if not _end(grant, by, why):
             _close(grant, timezone.now(), by)
 
@@ -176,7 +190,7 @@ def _end(grant: AccessGrant, by: Actor, why: str) -> bool:
     if ended:
         audit.record(
             "access.ended", actor=by, partner=grant.partner, object=f"access {grant.pk}",
-            asked_by=str(grant.asked_by), why=why, at=f"{grant.ended_at:%Y-%m-%d %H:%M} UTC",
+            asked_by=str(grant.asked_by), why=why, at=f"{grant.ended_at:%Y-%m-%d %H:%M} UTC", **_what_was_opened(grant),
         )  # fmt: skip
     return ended
 
@@ -224,10 +238,12 @@ def noted(request: Any, response: HttpResponseBase) -> HttpResponseBase:
     grant = getattr(request, "borrowed", None)
     if grant is None:
         return response
-    if not grant.is_noted:
+    how = _how_it_is_opened(request)
+    if how or not grant.is_noted:
         what = _what_is_opened(request)
+        opened = ", ".join((what, *how))
         by = request.user.as_actor()
-        audit.record("access.used", actor=by, partner=grant.partner, object=what, opened=what, reason=grant.reason)
+        audit.record("access.used", actor=by, partner=grant.partner, object=what, opened=opened, reason=grant.reason)
     response["Cache-Control"] = "no-store"
     return response
 
@@ -237,6 +253,27 @@ def _what_is_opened(request: Any) -> str:
     match = request.resolver_match
     page = "home" if match.view_name == "progress" else match.view_name
     return f"{page} {match.kwargs['tenant_id']}" if "tenant_id" in match.kwargs else str(page)
+
+
+SEARCHED, FURTHER_ON = "searched", "further on"
+
+
+def _how_it_is_opened(request: Any) -> list[str]:
+    """
+    That somebody searched or turned pages, and never the words: each time it is something else, and a line of its own.
+
+    The same page again without either shows nothing new.
+    """
+    asked = {"q": SEARCHED, "after": FURTHER_ON} if request.resolver_match.view_name == "customers" else {}
+    return [said for name, said in asked.items() if request.GET.get(name, "").strip()]
+
+
+def _what_was_opened(grant: AccessGrant) -> dict[str, Any]:
+    """How many pages somebody opened in the hour, and in how many of them they had searched."""
+    used = grant.partner.audit_events.filter(action="access.used", actor_id=str(grant.asked_by_id))
+    lines = used.filter(at__gte=grant.approved_at, at__lte=grant.ended_at).values_list("detail", flat=True)
+    opened = [str(detail.get("opened", "")) for detail in lines.iterator()]
+    return {"pages": len(opened), "searches": sum(f", {SEARCHED}" in one for one in opened)}
 
 
 def with_news(members: QuerySet[Any]) -> QuerySet[Any]:

@@ -19,7 +19,7 @@ from partners.desk_roles import Act, may
 from partners.models import User
 
 # What a session that somebody else got hold of must not do. LIFT_ALL takes a code by itself.
-NEEDS_A_FRESH_FACTOR = frozenset({Act.SEND_LINK, Act.STOP, Act.STAFF})
+NEEDS_A_FRESH_FACTOR = frozenset({Act.SEND_LINK, Act.STOP, Act.ROTATE, Act.STAFF})
 
 
 class Reason(forms.Form):

@@ -15,6 +15,7 @@ class Power(StrEnum):
     CONNECTION = "connection"  # read who agreed to what, and until when
     CONSENT = "consent"  # renew it, choose its period, end it
     ACTIVITY = "activity"  # read and take along what was decided
+    EVIDENCE = "evidence"  # read and take along what an auditor asks about the connection
     LOOKS = "looks"  # answer the vendor's staff who ask to look
     TEAM = "team"  # invite, change and remove members
 
@@ -23,7 +24,7 @@ POWERS: dict[str, frozenset[Power]] = {
     "owner": frozenset(Power),
     "operator": frozenset({Power.CUSTOMERS, Power.USERS, Power.CHANGES, Power.JOBS, Power.CONNECTION}),
     "reader": frozenset({Power.CUSTOMERS}),
-    "auditor": frozenset({Power.CONNECTION, Power.ACTIVITY}),
+    "auditor": frozenset({Power.CONNECTION, Power.ACTIVITY, Power.EVIDENCE}),
     "borrowed": frozenset({Power.CUSTOMERS, Power.CONNECTION}),  # staff whom somebody lent a look; no member has it
 }
 LIMITABLE = ("operator", "reader")  # owners decide who sees what, and auditors see no customer at all
@@ -31,5 +32,5 @@ WORDS = {
     "owner": "Everything: the connection, the team, customers and activity",
     "operator": "Customers, their users and syncs; changes subscriptions; reads the connection",
     "reader": "Customers, to read only",
-    "auditor": "Activity, permissions and connection, to read only; no customer data",
+    "auditor": "Activity, permissions, connection and evidence, to read only; no customer data",
 }

@@ -66,7 +66,7 @@ def appoint(*, username: str, role: str, by: Actor, reason: str) -> User:
         _void(user)
     earlier = user.staff_role
     if earlier != role:
-        borrowed.end_those_of(staff=user, by=by, why="whoever asked got another role")
+        borrowed.end_those_with(person=user, by=by, became="got another role")
     user.staff_role, user.is_superuser, user.is_active = role, False, True
     user.save(update_fields=["staff_role", "is_superuser", "is_active"])
     two_people.note(user, by=by)
@@ -80,7 +80,7 @@ def deactivate(*, user: User, by: Actor, reason: str) -> bool:
     """End somebody's access at once, in every session; False when it was over already."""
     if not User.objects.filter(pk=user.pk, is_active=True).update(is_active=False):
         return False
-    borrowed.end_those_of(staff=user, by=by, why="whoever asked is no longer of the staff")
+    borrowed.end_those_with(person=user, by=by, became="is no longer of the staff")
     audit.record("staff.deactivated", actor=by, object=user.username, reason=reason[:200])
     return True
 

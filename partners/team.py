@@ -14,6 +14,7 @@ from uuid import UUID
 from django.db import transaction
 from django.utils import timezone
 
+from partners import borrowed
 from partners.models import ChosenCustomer, Member
 from partners.powers import LIMITABLE
 from tokens import audit
@@ -82,6 +83,8 @@ def change_role(*, member: Member, role: str, by: Member) -> bool:
     if limited_at is None:
         now.chosen_customers.all().delete()
     now.lookups.all().delete()
+    if before == Member.Role.OWNER:
+        _end_looks(now, by, "is no owner any more")
     audit.record("member.role_changed", **_of(now, by), before=before, after=role)
     return True
 
@@ -108,6 +111,7 @@ def remove(*, member: Member, by: Member) -> None:
     now, owners = _locked(member, by=by)
     if not owners - {now.pk}:
         raise LastOwner
+    _end_looks(now, by, "was removed from the team")
     audit.record("member.removed", **_of(now, by), role=now.role)
     now.delete()  # lookups and chosen customers go along
     now.user.end_sessions()
@@ -170,6 +174,11 @@ def choose_customers(*, member: Member, add: Iterable[UUID], drop: Iterable[UUID
         ids: dict[str, Any] = {"added": sorted(map(str, new.values())), "dropped": sorted(map(str, gone.values()))}
         audit.record("member.customers_chosen", **_of(now, by), **ids)
     return len(new), len(gone)
+
+
+def _end_looks(member: Member, by: Member, became: str) -> None:
+    """What the vendor's staff see by this member's leave ends with it."""
+    borrowed.end_those_with(person=member.user, by=by.user.as_actor(), became=became, partner=by.partner)
 
 
 def _of(member: Member, by: Member) -> dict[str, Any]:

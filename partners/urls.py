@@ -1,6 +1,15 @@
 from django.urls import path
 
-from partners import views, views_borrowed, views_changes, views_jobs, views_relationships, views_switch, views_users
+from partners import (
+    views,
+    views_borrowed,
+    views_changes,
+    views_evidence,
+    views_jobs,
+    views_relationships,
+    views_switch,
+    views_users,
+)
 
 urlpatterns = [
     path("", views.home, name="home"),
@@ -43,5 +52,7 @@ urlpatterns = [
     path("access/allow", views_borrowed.allow, name="allow_access"),
     path("access/refuse", views_borrowed.refuse, name="refuse_access"),
     path("access/end", views_borrowed.end, name="end_access"),
+    path("evidence/", views_evidence.evidence, name="evidence"),
+    path("evidence/export", views_evidence.export_evidence, name="export_evidence"),
     path("activity/export", views.export_activity, name="export_activity"),
 ]

@@ -35,6 +35,12 @@ APPLICATIONS = {
 }
 """Microsoft's application id of each audience, the same in every cloud."""
 DELEGATED = "Scope"  # a manifest's word; "Role" would be a permission of the application alone
+APIS: dict[str, str] = {
+    Audience.PARTNER_CENTER: "Partner Center",
+    Audience.GRAPH: "Microsoft Graph",
+    Audience.ARM: "Azure management",
+    Audience.PARTNER: "Partner API",
+}
 
 
 @dataclass(frozen=True)
@@ -57,11 +63,7 @@ class Permission:
 
     @property
     def api(self) -> str:
-        return {
-            Audience.PARTNER_CENTER: "Partner Center",
-            Audience.GRAPH: "Microsoft Graph",
-            Audience.ARM: "Azure management",
-        }[self.audience]
+        return APIS[self.audience]
 
     @property
     def jobs(self) -> list[str]:

@@ -17,6 +17,7 @@ class Act(StrEnum):
     SEND_LINK = "send_link"
     STOP = "stop"  # and lift the stop of one partner
     LIFT_ALL = "lift_all"  # ask for it, or agree to another's asking
+    ROTATE = "rotate"  # try what our application proves itself with, and read what comes next
     EVIDENCE = "evidence"
     ASK_FOR_A_LOOK = "ask_for_a_look"  # at a partner's pages, which somebody else has to allow
     ALLOW_A_LOOK = "allow_a_look"
@@ -25,7 +26,9 @@ class Act(StrEnum):
 
 MAY: dict[str, frozenset[Act]] = {
     Role.SUPPORT: frozenset({Act.LOOK, Act.TRY_AGAIN, Act.SEND_LINK, Act.ASK_FOR_A_LOOK}),
-    Role.SECURITY: frozenset({Act.LOOK, Act.STOP, Act.LIFT_ALL, Act.EVIDENCE, Act.ASK_FOR_A_LOOK, Act.ALLOW_A_LOOK}),
+    Role.SECURITY: frozenset(
+        {Act.LOOK, Act.STOP, Act.LIFT_ALL, Act.ROTATE, Act.EVIDENCE, Act.ASK_FOR_A_LOOK, Act.ALLOW_A_LOOK}
+    ),
     Role.AUDITOR: frozenset({Act.LOOK, Act.EVIDENCE}),
     Role.ADMIN: frozenset(
         {Act.LOOK, Act.STAFF, Act.ALLOW_A_LOOK}

@@ -10,7 +10,7 @@ from django.db.models import Exists, F, OuterRef, Q
 from django.utils import timezone
 
 from partners.models.desk import Act, roles_that_may
-from partners.models.people import Partner, User
+from partners.models.people import Member, Partner, User
 from tokens.models import Halt
 from tokens.tenancy import OfOnePartner
 
@@ -28,9 +28,10 @@ class AccessGrantQuerySet(OfOnePartner, models.QuerySet["AccessGrant"]):
         """
         What opens a partner's pages right now: the one place that says so, asked anew by every request.
 
-        Any stop since the approval ends it for good: lifting the stop brings no look back.
+        Any stop since the approval ends it for good: lifting the stop brings no look back. It lasts no longer than
+        the place of whoever allowed it.
         """
-        lent = self.filter(ends_at__gt=now, ended_at=None)
+        lent = self._allowed_still().filter(ends_at__gt=now, ended_at=None)
         of_it = Q(partner=None) | Q(partner=OuterRef("partner"))
         since = Q(ended_at=None) | Q(started_at__gte=OuterRef("approved_at"))
         return lent._worth_it().exclude(Exists(Halt.objects.filter(of_it, since)))
@@ -43,6 +44,13 @@ class AccessGrantQuerySet(OfOnePartner, models.QuerySet["AccessGrant"]):
     def unsaid(self) -> AccessGrantQuerySet:
         """Those whose row tells of no end yet."""
         return self.filter(refused_at=None, closed_at=None, ended_at=None)
+
+    def _allowed_still(self) -> AccessGrantQuerySet:
+        """Allowed by somebody who could allow it now: an owner of the partner, or one of our staff by role."""
+        owners = Member.objects.filter(partner=OuterRef("partner"), user=OuterRef("approved_by"), role="owner")
+        by_staff = Q(approved_by__is_staff=True, approved_by__staff_role__in=roles_that_may(Act.ALLOW_A_LOOK))
+        by_owner = Q(approved_by__is_staff=False) & Q(Exists(owners))
+        return self.filter(by_staff | by_owner, approved_by__is_active=True)
 
     def _worth_it(self) -> AccessGrantQuerySet:
         """Asked by somebody who may still ask, for a partner who did not end our access and whom nobody stopped."""

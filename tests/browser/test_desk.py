@@ -88,6 +88,16 @@ def test_what_is_done_asks_why(enrolled, live, looks):
     looks.at(enrolled, "desk-act", tab=False)
 
 
+def test_the_certificates_are_tried_and_the_page_says_what_comes_next(enrolled, live, looks):
+    enrolled.goto(f"{live.url}/admin/evidence/")
+    enrolled.get_by_role("link", name="Try the certificates").click()
+    looks.at(enrolled, "desk-certificates", tab=False)
+    enrolled.get_by_label("Reason:").fill("the yearly drill")
+    enrolled.get_by_role("button", name="Try the certificates").click()
+
+    expect(enrolled.get_by_text("Next: Nothing to do.")).to_be_visible()
+
+
 def test_the_browser_complained_about_nothing(enrolled, looks):
     assert looks.seen
     assert not looks.wrong, "\n".join(looks.wrong)

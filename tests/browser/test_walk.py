@@ -133,6 +133,15 @@ def test_the_jobs_are_told_in_words_in_whatever_state_they_are(live, arrived, lo
     live.python("from partners.models import Job; Job.objects.update(leased_until=None)")
 
 
+def test_an_owner_reads_the_evidence_and_takes_it_along(live, arrived, looks):
+    arrived.goto(f"{live.url}/evidence/")
+    expect(arrived.get_by_text("Generation 1")).to_be_visible()
+    looks.at(arrived, "evidence")
+    with arrived.expect_download() as taken:
+        arrived.get_by_role("button", name="As JSON").click()
+    assert taken.value.suggested_filename.endswith(".json")
+
+
 def test_going_red_and_reconnecting(live, arrived, looks):
     live.scenario("mfa-missing", "Contoso")
     red = arrived.get_by_role("heading", name="Connection: MFA missing")

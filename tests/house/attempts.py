@@ -37,6 +37,10 @@ WORDS = {
     "what": "quantity", "wanted": "12", "quantity": "12", "auto_renew": "off", "subscription": "subscription",
     "then": "customers", "name": "a name", "action": "member.invited", "since": "2020-01-01", "until": "2099-01-01",
 }  # fmt: skip
+# Other ones, by the address that takes them.
+WORDS_OF: dict[str, dict[str, Any]] = {
+    "choose_kind": {"wanted": "no"}, "job_act": {"act": "run"}, "team_choose": {"drop": []},
+}  # fmt: skip
 ACTS = ("approve", "refuse", "end", "open", "ask")
 NAMES = (
     "partner", "partner_id", "member", "member_id", "customer", "customer_id", "tenant_id", "tenant", "grant",

@@ -29,6 +29,8 @@ class Mutant:
     was: str
     becomes: str
     routes: tuple[str, ...]
+    beside: tuple[Mutant, ...] = ()  # other statements that have to be left out before this one is asked at all
+    does: str = ""  # what is found then and not before
 
     def __str__(self) -> str:
         return f"{self.function}: {self.was}"
@@ -109,6 +111,16 @@ ROW_LEVEL_SECURITY = Mutant(
 # --- The statements -------------------------------------------------------------------------------------------------
 PAGES = ("home", "customers", "connection", "activity", "team")
 LOOKED = ("home", "customers", "connected", "permissions")
+PROVEN_ANEW = (
+    "allow_access", "choose_kind", "confirm_change", "export_activity", "choose_period", "revoke", "team_invite",
+    "team_role", "team_remove", "team_limit", "team_choose", "renewal", "export_evidence",
+)  # fmt: skip
+FRESHLY = Mutant(  # at one of them; a test of its own tries each
+    "partners.presence:freshly_signed_in.decorated.checked", "is_fresh(request.session)", "True", ("choose_period",)
+)
+OTHERS_CHANGES = Mutant(
+    "partners.views_changes:_change", "theirs, customer__tenant_id", "customer__tenant_id", ("change", "choose_change")
+)
 MUTANTS = (
     # Who passes the wall
     Mutant("partners.access:partner_required.checked", 'or not member.may(getattr(view, "power", None))', "", PAGES),
@@ -138,6 +150,13 @@ MUTANTS = (
         "request.member.customers.present()",
         "request.partner.customers.present()",
         ("ask_for_users",),
+    ),
+    Mutant("partners.views_changes:_change", "if not request.member.sees_every_customer:", "if False:", ("change",)),
+    Mutant(
+        "partners.views_jobs:accept_removals",
+        "if not request.member.sees_every_customer:",
+        "if False:",
+        ("accept_removals",),
     ),
     Mutant("partners.lookups:find", "if not member.sees_every_customer:", "if False:", ("customer",)),
     # Whose rows, within a partner
@@ -171,6 +190,19 @@ MUTANTS = (
         ("allow_access", "end_access"),
     ),
     Mutant("consent.flow:renewal_of", "partner.refresh_tokens.pending", "RefreshToken.objects.pending", ("renewal",)),
+    OTHERS_CHANGES,
+    Mutant(
+        "partners.changes:_refuse_others",
+        "if change.member_id != by.pk:",
+        "if False:",
+        ("choose_change", "confirm_change"),
+        beside=(OTHERS_CHANGES,),
+        does="partners.Change",
+    ),
+    # How long, and how lately
+    Mutant("cpvpanel.sessions:_ended", "    if why:", "    if False:", PAGES),
+    FRESHLY,
+    Mutant("partners.desk_acts:confirmed", "not presence.is_fresh(request.session)", "False", ("send_link",)),
     # The vendor's staff
     Mutant("partners.borrowed:stand_in", ", asked_by=request.user.pk", "", LOOKED),
     Mutant("partners.borrowed:stand_in", " or not is_proven_staff(request)", "", LOOKED),
@@ -179,6 +211,15 @@ MUTANTS = (
     Mutant(
         "partners.models.grants:AccessGrantQuerySet.in_force", "ends_at__gt=now, ", "ends_at__isnull=False, ", LOOKED
     ),
+    Mutant(
+        "partners.models.grants:AccessGrantQuerySet._worth_it",
+        "asked_by__staff_role__in=roles_that_may(Act.ASK_FOR_A_LOOK),",
+        "",
+        LOOKED,
+    ),
+    Mutant("partners.models.grants:AccessGrantQuerySet._worth_it", "partner__suspended_at=None,", "", LOOKED),
+    Mutant("partners.job_admin:_act", "Page(Act.TRY_AGAIN", "Page(Act.LOOK", ("try_again", "pause_job")),
+    Mutant("partners.job_admin:_bring_back", "Page(Act.TRY_AGAIN", "Page(Act.LOOK", ("bring_back",)),
     Mutant("partners.borrowed:_still_open", "not may_approve(by, grant)", "False", ("borrowed_access",)),
     Mutant("partners.borrowed:end", "not is_own and not is_owner(by, grant)", "False", ("borrowed_access",)),
     Mutant("partners.desk_acts:confirmed", " or not may(user, page.act)", "", ("stop_partner", "stop_everything")),

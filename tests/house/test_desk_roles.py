@@ -23,6 +23,7 @@ from partners.desk_roles import Act
 from partners.models import Customer, Job, LiftRequest, ListState, Partner, Run, User
 from tests.desk import at_the_desk, code_of, later, password, somebody
 from tests.pretend import text_of
+from tests.tokens.proofs import FIRST, NEXT, configure
 from tokens.models import AuditEvent, Halt
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -143,6 +144,7 @@ def acts(partner: Partner, other: User, name: str) -> dict[Act, list[Tried]]:
             Tried("lift_stop", [partner.pk], WHY, "partner.unkilled"),
             Tried("stop_everything", [], WHY, "everything.killed"),
         ],
+        Act.ROTATE: [Tried("try_certificates", [], WHY, "credential.tried")],
         Act.LIFT_ALL: [
             Tried("ask_to_lift", [], WHY | code, "everything.lift_asked"),
             Tried("agree_to_lift", [], code | {"read": "1"}, ""),
@@ -170,7 +172,7 @@ def test_every_act_is_tried(member):
 
 MATRIX = {
     "support": {Act.TRY_AGAIN, Act.SEND_LINK},
-    "security": {Act.STOP, Act.LIFT_ALL},
+    "security": {Act.STOP, Act.LIFT_ALL, Act.ROTATE},
     "auditor": set(),
     "admin": {Act.STAFF},
 }
@@ -244,6 +246,42 @@ def test_the_page_of_evidence_is_for_security_and_auditors(member):
     page = text_of(at_the_desk("auditor").get(reverse("admin:evidence")))
     for words in ("a drill", "in force", "provesplit", "auditor auditor yes 1 0"):
         assert words in page
+
+
+def test_security_tries_the_certificates_and_reads_what_comes_next(member):
+    done = at_the_desk("security", "sam").post(reverse("admin:try_certificates"), WHY, follow=True)
+
+    assert "Cloud global: CPV_APP_SECRET: accepted" in text_of(done)
+    assert "Next: Nothing to do." in text_of(done)
+    line = AuditEvent.objects.get(action="credential.tried")
+    assert (line.actor_label, line.object) == ("sam", "global")
+    assert line.detail == {"reason": "because", "results": {"CPV_APP_SECRET": "accepted"}}
+
+
+def test_trying_the_certificates_takes_a_factor_of_the_last_ten_minutes(member):
+    client = at_the_desk("security")
+
+    with later(minutes=11):
+        asked = client.post(reverse("admin:try_certificates"), WHY)
+
+    assert asked["Location"].startswith("/admin/again/")
+    assert not AuditEvent.objects.filter(action="credential.tried").exists()
+
+
+def test_a_certificate_that_cannot_work_is_told_at_the_desk(member, settings):
+    configure(settings, certificate=FIRST.key + NEXT.certificate)
+
+    done = at_the_desk("security").post(reverse("admin:try_certificates"), WHY, follow=True)
+
+    assert "Cloud global: " in text_of(done)
+    assert "does not belong" in text_of(done)
+    assert not AuditEvent.objects.filter(action="credential.tried").exists()
+
+
+def test_where_no_cloud_is_set_up_there_is_nothing_to_try(member, settings):
+    settings.CPV_APPS = dict.fromkeys(settings.CPV_APPS, settings.CPV_APPS["china"])
+
+    assert "nothing to try" in text_of(at_the_desk("security").post(reverse("admin:try_certificates"), WHY))
 
 
 @pytest.mark.parametrize("role", [role for role in ROLES if MATRIX[role]])

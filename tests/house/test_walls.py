@@ -34,6 +34,7 @@ PORTAL_VIEWS = (
     "partners/views.py",
     "partners/views_switch.py",
     "partners/views_changes.py",
+    "partners/views_evidence.py",
     "partners/views_jobs.py",
     "partners/views_users.py",
     "partners/listing.py",

@@ -48,6 +48,8 @@ WHO_MAY = {
     ("permissions", "get"): (200, 200, 404, 200),
     ("activity", "get"): (200, 404, 404, 200),
     ("export_activity", "post"): (200, 404, 404, 200),
+    ("evidence", "get"): (200, 404, 404, 200),
+    ("export_evidence", "post"): (200, 404, 404, 200),
     ("choose_period", "post"): (302, 404, 404, 404),
     ("revoke", "post"): (302, 404, 404, 404),
     ("renew", "post"): (302, 404, 404, 404),

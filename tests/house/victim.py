@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -53,6 +54,7 @@ from sandbox.world import World
 from tests.conftest import CONTOSO, FABRIKAM, SERVICE
 from tests.desk import somebody
 from tests.history import history_open
+from tests.house.test_who_may import ROLES, WHO_MAY
 from tests.pretend import Person
 from tokens import audit, audit_chain, tenancy
 from tokens.actors import SYSTEM
@@ -94,12 +96,15 @@ class Actor:
     name: str
     session: str = ""  # its key
     kept: dict[str, Any] = field(default_factory=dict, hash=False)
+    ids: dict[str, Any] = field(default_factory=dict, hash=False)  # other ones of the victim's, for their addresses
+    words: dict[str, Any] = field(default_factory=dict, hash=False)  # that only they say in a form
     is_outside: bool = False  # no page of the portal is there for them
     opens: frozenset[str] | None = None  # the pages that are; None for all of their own partner's
     may_see: Callable[[Canary], bool] = lambda _canary: False
     may_see_at_the_desk: Callable[[Canary], bool] = lambda _canary: False
     may_add: frozenset[str] = frozenset()
-    may_change: frozenset[str] = frozenset()
+    may_take: frozenset[str] = frozenset()
+    may_change: frozenset[str] = frozenset()  # models, or single columns of them
     has_the_desk: bool = False
     is_over: bool = False  # the session is
 
@@ -157,13 +162,12 @@ class Ground:
             before = self.before[label]
             if label not in actor.may_add:
                 found += [f"{label} {pk} is new" for pk in rows.keys() - before.keys()]
-            found += [f"{label} {pk} is gone" for pk in before.keys() - rows.keys()]
-            if label not in actor.may_change:
-                found += [
-                    f"{label} {pk}: {', '.join(name for name in row if row[name] != before[pk][name])} changed"
-                    for pk, row in rows.items()
-                    if pk in before and row != before[pk]
-                ]
+            if label not in actor.may_take:
+                found += [f"{label} {pk} is gone" for pk in before.keys() - rows.keys()]
+            for pk, row in rows.items() if label not in actor.may_change else ():
+                other = [name for name in row if pk in before and row[name] != before[pk][name]]
+                if any(f"{label}.{name}" not in actor.may_change for name in other):
+                    found.append(f"{label} {pk}: {', '.join(other)} changed")
         if now != self.before:
             self.restore(now)
         return found
@@ -226,9 +230,11 @@ def build(world: World, connect: Callable[..., Partner]) -> Ground:
         partners_team.choose_customers(member=limited, by=owner, **chosen)
     jobs.ensure(partner, "users")  # an owner asked for it, so that they are on pages
     Run.objects.filter(partner=partner).update(removed=1)
-    change = make_change(partner, owner, customers[1])
+    change, done = make_changes(partner, owner, customers[1])
+    ListState.objects.filter(partner=partner, kind="customers").update(held_at=timezone.now(), missing=1)
     opened = f"customer {customers[1].tenant_id}"
     audit.record("access.used", actor=SYSTEM, partner=partner, object=opened, opened=opened)
+    changes.record("change.confirmed", change, actor=owner.user.as_actor(), **changes.in_numbers(change))
 
     browser = Client()
     browser.force_login(owner.user, backend=PEOPLE)
@@ -254,9 +260,12 @@ def build(world: World, connect: Callable[..., Partner]) -> Ground:
         "other_look": asked.pk, "member_id": colleague.pk, "member": owner.pk, "user": owner.user_id,
         "grant": grants["waiting"].pk, "open_grant": grants["lent"].pk, "state": known_state,
         "job": Job.objects.get(partner=partner, kind="customers").pk, "change_id": change.pk,
+        "done_change": done.pk, "limited_member": limited.pk,
         "run": Run.objects.filter(partner=partner).latest("pk").pk, "firm": partner.tenant_id,
     }  # fmt: skip
     ground = Ground(world, partner, ids, mark(partner, world, spared=[limited.user_id]))
+    went = {"removed_at": Run.objects.get(pk=ids["run"]).finished_at, "removed_reason": "absent"}
+    Customer._base_manager.filter(pk=customers[3].pk).update(**went)  # that run took it away, so it can be brought back
     people(ground, other, stopped, limited, grants, chosen=customers[0].pk, owner=owner)
     ground.before, ground.digest_before = ground.snapshot(), ground.digest()
     empty = [label for label, rows in ground.before.items() if not rows]
@@ -314,22 +323,22 @@ def make_estate(partner: Partner, customer: Customer) -> None:
     ListRefusal.objects.create(**of_customer, kind="subscriptions", code="900308")
 
 
-def make_change(partner: Partner, owner: Member, customer: Customer) -> Change:
-    """One that its member has looked at and chosen, and not confirmed."""
-    late = timezone.now() + A_DAY
-    change = Change.objects.create(
-        partner=partner, customer=customer, member=owner, asked_by="the owner", subscription_id=str(uuid.uuid4()),
-        subscription_key="other", title="Basic", read_at=late, chosen_at=late, what="quantity", wanted=12,
-        before={"quantity": 10, "auto_renew": True}, after={}, sealed_request="{}" * LONG,
-    )  # fmt: skip
-    changes.record("change.confirmed", change, actor=owner.user.as_actor(), **changes.in_numbers(change))
-    return change
+def make_changes(partner: Partner, owner: Member, customer: Customer) -> tuple[Change, Change]:
+    """One that its member has looked at and chosen, and not confirmed; and one that is done, which others see, too."""
+    late, chosen = timezone.now() + A_DAY, {
+        "partner": partner, "customer": customer, "member": owner, "asked_by": "the owner", "what": "quantity",
+        "subscription_id": "SUBSCRIPTION", "subscription_key": "other", "title": "Basic", "wanted": 12,
+        "before": {"quantity": 10, "auto_renew": True}, "after": {}, "sealed_request": "{}" * LONG,
+    }  # fmt: skip
+    now = {"read_at": late, "chosen_at": late}
+    then = dict.fromkeys(("read_at", "chosen_at", "confirmed_at", "sent_at", "ended_at"), timezone.now())
+    return Change.objects.create(**chosen, **now), Change.objects.create(**chosen, **then, outcome="done")
 
 
 def lend(partner: Partner, owner: Member) -> dict[str, AccessGrant]:
     """Looks at the victim's pages: in force, waiting, ended, over, and one in force for whoever shows no code."""
     grants = {}
-    for name in ("lent", "waiting", "ended", "over", "bare"):
+    for name in ("lent", "waiting", "ended", "over", "bare", "fallen"):
         user = somebody("support", f"{name} support")
         grants[name] = borrowed.ask(partner=partner, by=user, reason="names are missing")
         if name != "waiting":
@@ -395,6 +404,10 @@ def set_session(client: Client, **values: Any) -> None:
     session.save()
 
 
+BACK = frozenset({  # of whoever may bring back what a run took away
+    "partners.Customer.removed_at", "partners.Customer.removed_reason", "partners.Customer.missing_since",
+    "partners.Run.brought_back_at",
+})  # fmt: skip
 ATTEMPTS = frozenset({"consent.ConsentAttempt"})  # of a member to prove who they are
 
 
@@ -411,8 +424,19 @@ def comes(name: str, user: User | None = None, *, proven: bool = False, **option
     # They proved themselves just now, so that no act is left out for the lack of it; and however long the sweep takes,
     # no request writes down that they were seen, which would look like a session of another kind.
     now = int(time.time())
-    set_session(client, **{presence.PROVED: now + 3600, presence.MFA: {}, presence.SEEN: now + 3600}, **options)
+    set_session(client, **{presence.PROVED: now + 3600, presence.MFA: {}, presence.SEEN: now + 3600} | options)
     return Actor(name, session=client.session.session_key or "", kept=dict(client.session.items()), **fields)
+
+
+SHOWN_TO_OPERATORS = (
+    "partners.Partner", "partners.Customer", "partners.Run", "partners.User", "partners.Subscription",
+    "partners.SubscribedSku", "partners.CustomerUser", "partners.Relationship", "partners.Lookup", "consent.Consent",
+)  # fmt: skip
+
+
+def opened_to(role: str) -> frozenset[str]:
+    """The names of the addresses that a role may use."""
+    return frozenset(name for (name, _), told in WHO_MAY.items() if told[ROLES.index(role)] != HTTPStatus.NOT_FOUND)
 
 
 def of(*labels: str) -> Callable[[Canary], bool]:
@@ -434,7 +458,11 @@ def people(
     desk_member = join(partner, "desk and member", "owner").user
     User.objects.filter(pk=desk_member.pk).update(is_staff=True)
     desk_member.refresh_from_db()
+    early = somebody("support", "lent by one that was stopped")
+    early_grant = borrowed.ask(partner=stopped, by=early, reason="names are missing")
+    borrowed.approve(grant=early_grant, by=stopped.members.get(role="owner", user__upn__gt="").user)
     Partner.objects.filter(pk=stopped.pk).update(suspended_at=timezone.now())
+    User.objects.filter(username="fallen support").update(staff_role="auditor")
     own_look = somebody("support", "lent by another")
     own_grant = borrowed.ask(partner=other, by=own_look, reason="names are missing")
     borrowed.approve(grant=own_grant, by=other.members.get(role="owner").user)
@@ -472,8 +500,22 @@ def people(
     desk = {
         "may_see_at_the_desk": lambda canary: canary.model not in hidden and canary.column not in secret,
         "may_add": frozenset({"consent.Invitation", "tokens.AuditEvent", "partners.AccessGrant"}),
-        "may_change": frozenset({"partners.Job"}), "has_the_desk": True, "is_outside": True,
+        "may_change": BACK | {"partners.Job", "partners.ListState"}, "has_the_desk": True, "is_outside": True,
     }  # fmt: skip
+    # What an owner does without proving anew; whatever else changes is what takes a fresh proof.
+    unproven = {
+        "words": {"sure": "yes"},  # others would end the access of their own partner, and the looks that come to it
+        "may_see": lambda _canary: True,
+        "opens": opened_to("owner") - {"export_activity", "export_evidence"} | {"admin_consent"},
+        "may_add": ATTEMPTS | {"tokens.AuditEvent", "partners.Change", "partners.Lookup"},
+        "may_take": frozenset({"partners.Lookup"}),  # an answer is seen once
+        "may_change": BACK | frozenset({
+            "partners.Job", "partners.ListState", "partners.Change.chosen_at", "partners.AccessGrant.refused_at",
+            "partners.AccessGrant.ended_at", "consent.MemberInvitation.revoked_at",
+        }),
+    }  # fmt: skip
+    long_ago = {presence.PROVED: int(time.time()) - 24 * 3600}
+    idle = {presence.SEEN: int(time.time()) - presence.IDLE - 60}
     facts = of("partners.Partner", "consent.Consent", "tokens.RefreshToken", "partners.Run", "partners.User")
     lent = desk | {
         "is_outside": False, "opens": borrowed.OPENS,
@@ -491,7 +533,15 @@ def people(
         comes("an owner of a partner that left", gone.user, is_outside=True, **at(gone_partner)),
         comes("staff without a grant", named("without a look"), proven=True, **look(grants["lent"]), **desk),
         comes("staff whose look was ended", named("ended support"), proven=True, **look(grants["ended"]), **desk),
-        comes("staff whose hour is over", named("over support"), proven=True, **look(grants["over"]), **desk),
+        comes(
+            "staff whose hour is over, and whose proof is of yesterday", named("over support"), proven=True,
+            **look(grants["over"]), **long_ago, **desk | {"may_add": desk["may_add"] - {"consent.Invitation"}},
+        ),
+        comes("staff whose look was at one that was stopped", early, proven=True, **look(early_grant), **desk),
+        comes(
+            "staff who became an auditor during their look", named("fallen support"), proven=True,
+            **look(grants["fallen"]), **desk | {"may_add": frozenset(), "may_change": frozenset()},
+        ),
         comes("staff without a second factor", named("bare support"), is_outside=True, **look(grants["bare"])),
         comes("staff whose role was taken away", no_role, proven=True, is_outside=True),
         comes("staff from Entra, proven as another", entra, is_outside=True, **by_microsoft(own_look)),
@@ -500,8 +550,18 @@ def people(
         comes("staff who is a member", desk_member, is_outside=True, **at(partner)),
         comes("a member of both, at the other", both, **at(other), may_see=of("partners.Partner")),
         comes("an expired session", owner.user, is_outside=True, is_over=True, **at(partner)),
+        comes("a session that was idle", owner.user, is_outside=True, **at(partner), **idle),
+        comes("the owner, whose proof is of yesterday", owner.user, **at(partner), **long_ago, **unproven),
+        comes(
+            "another operator of the partner", join(partner, "another operator", "operator").user, **at(partner),
+            may_see=lambda canary: canary.model in SHOWN_TO_OPERATORS or canary.pk == ground.ids["done_change"],
+            may_add=ATTEMPTS | {"tokens.AuditEvent", "partners.Change", "partners.Lookup"},
+            may_change=BACK | {"partners.Job", "partners.ListState"},
+            opens=opened_to("operator") - {"change", "choose_change", "confirm_change", "take_back_change"},
+        ),
         comes(
             "a member limited to another customer", limited.user, **at(partner),
+            ids={"change_id": ground.ids["done_change"]},
             may_see=lambda canary: facts(canary) or (canary.model == "partners.Customer" and canary.pk == chosen),
             may_add=ATTEMPTS | {"tokens.AuditEvent"}, may_change=frozenset({"partners.Job"}),
             opens=frozenset({
@@ -514,7 +574,7 @@ def people(
             may_see=lambda canary: canary.model not in hidden, may_add=ATTEMPTS | {"tokens.AuditEvent"},
             opens=frozenset({
                 "home", "progress", "connected", "connection", "permissions", "activity", "export_activity",
-                "signin_again",
+                "evidence", "export_evidence", "signin_again",
             }),
         ),
     ]  # fmt: skip

@@ -18,12 +18,12 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import resolve, reverse
 from django.utils import timezone
 
-from partners import borrowed, jobs, lifecycle, staff, tasks
+from partners import borrowed, jobs, lifecycle, staff, tasks, team
 from partners.access import partner_required
 from partners.models import AccessGrant, Customer, Job, Lookup, Member, Partner, User
 from tests.conftest import FABRIKAM, SERVICE
 from tests.desk import code_of, signed_in, somebody
-from tests.house.test_walls import CSRF, closed_addresses
+from tests.house.test_walls import CSRF, closed_addresses, many
 from tests.pretend import Person, text_of
 from tests.statements import asked
 from tokens.actors import SYSTEM
@@ -192,9 +192,8 @@ def test_only_owners_are_told_of_a_request_and_every_member_of_a_look(owner, hel
     assert "ask to look" not in text_of(owner.portal.get("/"))
     assert owner.portal.get("/access/").status_code == 404
 
-    Member.objects.update(role="owner")
-    allow(owner, grant)
-    Member.objects.update(role="reader")
+    borrowed.approve(grant=grant, by=another_owner(partner).user)
+    Member.objects.filter(user__upn=SERVICE).update(role="reader")
 
     assert "staff may look at these pages" in text_of(owner.portal.get("/"))
 
@@ -541,6 +540,91 @@ def test_a_role_that_comes_back_brings_no_look_back(owner, partner):
     assert lines(partner, "access.ended")[0].detail["why"] == "whoever asked got another role"
 
 
+# --- Whoever allowed it ---------------------------------------------------------------------------------------------
+@pytest.fixture
+def by_security(helper, security, partner) -> AccessGrant:
+    """A look that a second member of staff allowed, and that the asker has begun."""
+    grant = helper.ask(partner)
+    security.act("approve", partner, grant=grant.pk)
+    helper.enter(grant)
+    assert sees(helper)
+    return grant
+
+
+@pytest.mark.parametrize("change", [{"is_active": False}, {"staff_role": "support"}, {"is_staff": False}], ids=str)
+def test_a_look_lasts_no_longer_than_the_place_of_the_staff_who_allowed_it(change, helper, security, by_security):
+    User.objects.filter(pk=security.user.pk).update(**change)
+
+    assert not sees(helper)
+
+
+def test_when_they_are_deactivated_it_ends_for_good_and_in_words(helper, security, partner, by_security):
+    staff.deactivate(user=security.user, by=SYSTEM, reason="fraud")
+    User.objects.filter(pk=security.user.pk).update(is_active=True)
+
+    assert not sees(helper)
+    assert lines(partner, "access.ended")[0].detail["why"] == "whoever allowed it is no longer of the staff"
+
+
+def test_when_they_get_another_role_it_ends_for_good(helper, security, partner, by_security):
+    User.objects.filter(pk=security.user.pk).update(username="vera")
+    for role in ("auditor", "security"):
+        staff.appoint(username="vera", role=role, by=SYSTEM, reason="a mistake")
+
+    assert not sees(helper)
+    assert lines(partner, "access.ended")[0].detail["why"] == "whoever allowed it got another role"
+
+
+def another_owner(partner: Partner) -> Member:
+    return Member.objects.create(user=User.objects.create_user("bea"), partner=partner, role="owner")
+
+
+@pytest.mark.parametrize("after", ["removed", "operator"])
+def test_a_look_ends_with_the_place_of_the_owner_who_allowed_it(helper, partner, grant, after):
+    boss, lender = another_owner(partner), Member.objects.get(user__upn=SERVICE)
+
+    if after == "removed":
+        team.remove(member=lender, by=boss)
+    else:
+        team.change_role(member=lender, role=after, by=boss)
+
+    assert not sees(helper)
+    [line] = lines(partner, "access.ended")
+    became = "was removed from the team" if after == "removed" else "is no owner any more"
+    assert (line.actor_label, line.detail["why"]) == ("bea", f"whoever allowed it {became}")
+
+
+@pytest.mark.parametrize("how", ["gone", "operator", "switched off"])
+def test_however_the_owner_who_allowed_it_ceased_to_be_one_the_next_request_finds_nothing(helper, partner, grant, how):
+    another_owner(partner)
+    lender = Member.objects.filter(user__upn=SERVICE)
+    if how == "gone":
+        lender.delete()
+    elif how == "operator":
+        lender.update(role=how)
+    else:
+        User.objects.filter(upn=SERVICE).update(is_active=False)
+
+    assert not sees(helper)
+
+
+def test_an_owner_of_another_partner_is_no_owner_of_this_one(helper, partner, grant, connected_partner):
+    other = connected_partner(tenant_id=FABRIKAM, name="Fabrikam")
+    lender = Member.objects.get(partner=partner, user__upn=SERVICE)
+    Member.objects.create(user=lender.user, partner=other, role="owner")
+    Member.objects.filter(pk=lender.pk).update(role="operator")
+
+    assert not sees(helper)
+
+
+def test_whoever_else_leaves_the_team_ends_no_look(helper, partner, grant):
+    other = Member.objects.create(user=User.objects.create_user("carl"), partner=partner, role="operator")
+
+    team.remove(member=other, by=Member.objects.get(user__upn=SERVICE))
+
+    assert sees(helper)
+
+
 def test_a_request_of_somebody_who_left_is_closed_with_that(helper, partner):
     grant = helper.ask(partner)
     staff.deactivate(user=helper.user, by=SYSTEM, reason="left")
@@ -725,7 +809,7 @@ def test_each_page_is_a_line_and_the_same_page_again_only_after_a_minute(helper,
     for _ in range(3):
         for customer in (first, second):
             helper.client.get(f"/customers/{customer.tenant_id}/")
-        helper.client.get("/customers/", {"q": "contoso"})
+        helper.client.get("/customers/")
     opened = [line.object for line in lines(partner, "access.used")[before:]]
     assert opened == [f"customer {first.tenant_id}", f"customer {second.tenant_id}", "customers"]
 
@@ -733,6 +817,49 @@ def test_each_page_is_a_line_and_the_same_page_again_only_after_a_minute(helper,
         helper.client.get("/customers/")
 
     assert len(lines(partner, "access.used")) == before + 4
+
+
+def test_every_search_and_every_further_page_is_a_line_without_the_words(owner, helper, partner, grant):
+    many(partner, 120)
+    before = len(lines(partner, "access.used"))
+    further = helper.client.get("/customers/").context["page"].next_url
+    for words in ("contoso", "Very Secret Customer", "contoso", " "):
+        helper.client.get("/customers/", {"q": words})
+    helper.client.get(f"/customers/{further}")
+    helper.client.get("/customers/", {"q": "customer", "after": further.partition("after=")[2]})
+    helper.client.get("/", {"q": "no page that searches"})
+
+    used = lines(partner, "access.used")[before:]
+    assert [line.detail["opened"] for line in used] == [
+        "customers", *["customers, searched"] * 3, "customers, further on", "customers, searched, further on",
+    ]  # fmt: skip
+    assert {line.object for line in used} == {"customers"}
+    assert not [line for line in used if "secret" in str(line.detail).lower()]
+    assert "opened: customers, searched, further on" in text_of(owner.portal.get("/activity/"))
+
+
+def test_the_end_says_how_many_pages_were_opened_and_how_many_searches(owner, helper, partner, grant):
+    begun = len(lines(partner, "access.used"))
+    for words in ("a", "b", "c"):
+        helper.client.get("/customers/", {"q": words})
+    helper.client.get("/jobs/")
+    owner.portal.post("/access/end", {"grant": grant.pk})
+
+    [line] = lines(partner, "access.ended")
+    assert (line.detail["pages"], line.detail["searches"]) == (begun + 4, 3)
+    words = text_of(owner.portal.get("/activity/"))
+    assert f"pages: {begun + 4}" in words
+    assert "searches: 3" in words
+
+
+def test_what_the_same_person_opened_in_an_earlier_look_is_not_counted_again(owner, helper, partner, grant):
+    helper.client.get("/customers/", {"q": "a"})
+    helper.act("end", partner, grant=grant.pk)
+    second = helper.ask(partner)
+    allow(owner, second)
+    helper.act("end", partner, grant=second.pk)
+
+    assert [line.detail["pages"] > 0 for line in lines(partner, "access.ended")] == [True, False]
 
 
 def test_no_cache_keeps_what_was_lent_and_a_look_costs_little(helper, partner, grant):

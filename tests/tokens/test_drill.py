@@ -19,7 +19,7 @@ from tests.pem import pair
 from tests.tokens.machine import identity_endpoint
 from tests.tokens.proofs import FIRST, NEXT, accept, ask, configure, lines, pem
 from tokens import drill, expiry
-from tokens.models import Alarm, RefreshToken, TokenUse
+from tokens.models import Alarm, AuditEvent, RefreshToken, TokenUse
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -71,6 +71,9 @@ def test_the_drill_touches_no_partner_and_is_in_the_ledger(member, two, world):
     assert set(mine.values_list("partner", "outcome", "actor_kind")) == {(None, "refused", "command")}
     assert RefreshToken.objects.values().get() == before
     assert not Alarm.objects.exists()
+    line = AuditEvent.objects.get(action="credential.tried")
+    assert (line.actor_label, line.partner) == ("manage.py rotatecredential", None)
+    assert line.detail == {"results": {"CPV_APP_CERTIFICATE": "refused", "CPV_APP_CERTIFICATE_NEXT": "accepted"}}
 
 
 def test_the_drill_shows_that_the_next_is_in_use_after_a_roll_over(member, two, world):
