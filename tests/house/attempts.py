@@ -212,7 +212,7 @@ def chosen(actors: list[Actor], number: int) -> dict[Actor, list[Attempt]]:
         for actor in actors:
             now = ([dice.choice(attempts)] if route.is_desk else first) if actor in some else []
             plan[actor] += now
-            rest += [(actor, attempt) for attempt in attempts if attempt not in now]
+            rest += [(actor, attempt) for attempt in attempts if attempt not in now and not actor.is_costly]
     missing = max(0, number - sum(map(len, plan.values())))
     for turn, (actor, attempt) in enumerate(dice.sample(rest, min(missing, len(rest)))):
         plan[actor].append(replace(attempt, turn=turn))

@@ -96,7 +96,7 @@ class Sweep:
         self.long = [text for text in self.ground.canaries if not MARK.fullmatch(text)]
 
     def run(self, plan: dict[Actor, list[Attempt]], *, until_found: bool = False) -> None:
-        """Make them all; or until one has found something, and then whoever found it comes first the next time."""
+        """Make them all; or until one has found something: whoever did comes first the next time, then all in order."""
         for actor, attempts in plan.items():
             self.ground.world.calls.clear()
             for attempt in attempts:
@@ -111,7 +111,7 @@ class Sweep:
             ]
             self.found += [f"{actor}: {change}" for change in self.ground.changed(actor)]
             if until_found and self.found:
-                self.ground.actors.sort(key=lambda other: other is not actor)
+                self.ground.actors.sort(key=lambda other: (other is not actor, other.number))
                 return
 
     def attempt(self, actor: Actor, attempt: Attempt) -> Came:

@@ -11,7 +11,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from http import HTTPStatus
 from typing import Any
@@ -107,6 +107,8 @@ class Actor:
     may_change: frozenset[str] = frozenset()  # models, or single columns of them
     has_the_desk: bool = False
     is_over: bool = False  # the session is
+    is_costly: bool = False  # most pages are there for them: tried where an attacker begins, and in the whole cross
+    number: int = field(default=0, compare=False)
 
     def __str__(self) -> str:
         return self.name
@@ -504,6 +506,7 @@ def people(
     }  # fmt: skip
     # What an owner does without proving anew; whatever else changes is what takes a fresh proof.
     unproven = {
+        "is_costly": True,
         "words": {"sure": "yes"},  # others would end the access of their own partner, and the looks that come to it
         "may_see": lambda _canary: True,
         "opens": opened_to("owner") - {"export_activity", "export_evidence"} | {"admin_consent"},
@@ -537,10 +540,13 @@ def people(
             "staff whose hour is over, and whose proof is of yesterday", named("over support"), proven=True,
             **look(grants["over"]), **long_ago, **desk | {"may_add": desk["may_add"] - {"consent.Invitation"}},
         ),
-        comes("staff whose look was at one that was stopped", early, proven=True, **look(early_grant), **desk),
+        comes(
+            "staff whose look was at one that was stopped", early, proven=True, is_costly=True,
+            **look(early_grant), **desk,
+        ),
         comes(
             "staff who became an auditor during their look", named("fallen support"), proven=True,
-            **look(grants["fallen"]), **desk | {"may_add": frozenset(), "may_change": frozenset()},
+            **look(grants["fallen"]), **desk | {"may_add": frozenset(), "may_change": frozenset(), "is_costly": True},
         ),
         comes("staff without a second factor", named("bare support"), is_outside=True, **look(grants["bare"])),
         comes("staff whose role was taken away", no_role, proven=True, is_outside=True),
@@ -554,6 +560,7 @@ def people(
         comes("the owner, whose proof is of yesterday", owner.user, **at(partner), **long_ago, **unproven),
         comes(
             "another operator of the partner", join(partner, "another operator", "operator").user, **at(partner),
+            is_costly=True,
             may_see=lambda canary: canary.model in SHOWN_TO_OPERATORS or canary.pk == ground.ids["done_change"],
             may_add=ATTEMPTS | {"tokens.AuditEvent", "partners.Change", "partners.Lookup"},
             may_change=BACK | {"partners.Job", "partners.ListState"},
@@ -578,6 +585,7 @@ def people(
             }),
         ),
     ]  # fmt: skip
+    ground.actors = [replace(actor, number=number) for number, actor in enumerate(ground.actors)]
     [over] = [actor for actor in ground.actors if actor.is_over]
     Session.objects.filter(session_key=over.session).update(expire_date=timezone.now() - A_DAY)
     ground.owner = comes("the owner", owner.user, **at(partner), may_see=lambda _canary: True)
