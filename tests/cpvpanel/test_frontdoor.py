@@ -94,7 +94,7 @@ def test_each_way_to_microsoft_and_back_and_exports_are_counted(few, member, set
                     ("post", "/connect/admin-consent"), ("post", "/connection/renew"), ("post", "/admin/microsoft/")],
         "coming back": [("get", "/connect/callback?a=b"), ("get", "/signin/callback?a=b"), ("post", "/signin/callback"),
                         ("get", "/connect/admin-consent/callback?a=b"), ("get", "/admin/microsoft/callback?a=b")],
-        "taking along": [("post", "/activity/export")],
+        "taking along": [("post", "/activity/export"), ("post", "/evidence/export")],
     }  # fmt: skip
     for group in ways.values():
         for method, path in group:
@@ -104,7 +104,7 @@ def test_each_way_to_microsoft_and_back_and_exports_are_counted(few, member, set
             assert getattr(member.portal, method)(group[0][1]).status_code in (405, 429), "one count for the group"
     assert set(ratelimits.COUNTED) == {
         "signin", "signin_again", "connect", "join", "admin_consent", "renew", "callback", "signin_callback",
-        "admin_consent_callback", "export_activity", "admin:again", "admin:password_change",
+        "admin_consent_callback", "export_activity", "export_evidence", "admin:again", "admin:password_change",
         *(f"admin:{name}" for name in desk.OPEN),
     }  # fmt: skip
 
