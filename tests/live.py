@@ -52,7 +52,7 @@ T = TypeVar("T")
 BELOW_THE_SYSTEMS_OWN = (15_000, 32_000)
 
 
-def until(condition: Callable[[], T], seconds: float = 20.0, *, what: str = "") -> T:
+def until(condition: Callable[[], T], seconds: float = 60.0, *, what: str = "") -> T:
     """The first answer of `condition` that is true; fails the test when there is none in time."""
     deadline = time.monotonic() + seconds
     while True:

@@ -59,6 +59,11 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         _figures.extend(f"{value}" for name, value in report.user_properties if name == "figure")
 
 
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    if report.failed and not os.environ.get("PYTEST_XDIST_WORKER"):
+        sys.stderr.write(f"\nFAILED so far: {report.nodeid} (could not be read)\n{report.longreprtext}\n")
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     terminalreporter.section("seconds by part")
     for part in sorted(_seconds, key=lambda part: -_seconds[part]):

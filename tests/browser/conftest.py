@@ -18,7 +18,7 @@ __all__ = ["live", "pytest_runtest_teardown", "stack"]
 CHROMIUM = shutil.which("chromium")
 WHY_NOT = "NOT LOOKED AT: no page was opened in a browser, because this machine has no `chromium` on its PATH"
 ARGS = "no-sandbox disable-gpu disable-background-networking disable-sync disable-component-update no-first-run"
-expect.set_options(timeout=10_000)
+expect.set_options(timeout=30_000)
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,7 @@ def test_a_number_is_changed_and_every_page_is_fit_to_be_seen(listed: Page, look
     looks.at(page, "subscriptions")
 
     page.get_by_role("button", name=re.compile("^Change")).first.click()
-    expect(page.get_by_role("heading", name="How it stands")).to_be_visible(timeout=20_000)
+    expect(page.get_by_role("heading", name="How it stands")).to_be_visible(timeout=60_000)
     looks.at(page, "change-choose")
     seats = int(page.get_by_label("Number of licences").input_value())
     page.get_by_label("Number of licences").fill("none")
@@ -71,7 +71,7 @@ def test_a_number_is_changed_and_every_page_is_fit_to_be_seen(listed: Page, look
     expect(page.get_by_text("5 more licences")).to_be_visible()
     looks.at(page, "change-preview")
     page.get_by_role("button", name="Yes, change it at Microsoft").click()
-    expect(page.get_by_role("heading", name="Done")).to_be_visible(timeout=20_000)
+    expect(page.get_by_role("heading", name="Done")).to_be_visible(timeout=60_000)
     looks.at(page, "change-done")
     page.get_by_role("link", name="Subscriptions of").click()
     expect(page.get_by_text(f"→ {seats + 5:,} licences")).to_be_visible()
@@ -81,17 +81,17 @@ def test_a_number_is_changed_and_every_page_is_fit_to_be_seen(listed: Page, look
 def test_what_microsoft_refuses_says_who_acts(listed: Page, looks: Looks) -> None:
     page = listed
     page.get_by_role("button", name=re.compile("^Change")).first.click()
-    page.get_by_label("Number of licences").fill("20,000", timeout=20_000)
+    page.get_by_label("Number of licences").fill("20,000", timeout=60_000)
     page.get_by_role("button", name="See what that means for the number").click()
     page.get_by_role("button", name="Yes, change it at Microsoft").click()
-    expect(page.get_by_role("heading", name="Microsoft does not allow that number")).to_be_visible(timeout=20_000)
+    expect(page.get_by_role("heading", name="Microsoft does not allow that number")).to_be_visible(timeout=60_000)
     looks.at(page, "change-refused")
 
 
 def test_turning_the_renewal_says_what_follows(listed: Page, looks: Looks) -> None:
     page = listed
     page.get_by_role("button", name="Look again").click()
-    page.get_by_role("button", name=re.compile("See what turning it")).click(timeout=20_000)
+    page.get_by_role("button", name=re.compile("See what turning it")).click(timeout=60_000)
     expect(page.get_by_role("heading", name="What would change")).to_be_visible()
     looks.at(page, "change-renewal", tab=False)
 

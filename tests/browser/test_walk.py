@@ -39,7 +39,7 @@ def arrived(live: Live, page: Page, looks: Looks) -> Page:
     assert page.evaluate("location.search") == ""
 
     progress = page.locator("#progress")
-    expect(progress).to_contain_text(re.compile(r"(500|1,000) / 1,200 customers"), timeout=30_000)
+    expect(progress).to_contain_text(re.compile(r"(500|1,000) / 1,200 customers"), timeout=60_000)
     held: list[Route] = []
     # The page asks each second; while it waits for the answer it stands still.
     page.route("**/progress?*", lambda route: held.append(route))

@@ -8,7 +8,7 @@ from tests.browser.looks import Looks
 
 
 def new_page(context: BrowserContext, looks: Looks) -> Page:
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(30_000)
     return looks.watch(context.new_page())
 
 

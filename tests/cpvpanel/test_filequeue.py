@@ -73,7 +73,7 @@ def run(folder) -> Iterator[Callable[..., subprocess.Popen[str]]]:
         process.communicate()
 
 
-def until(fact: Callable[[], object], within: float = 20.0) -> None:
+def until(fact: Callable[[], object], within: float = 60.0) -> None:
     """Wait for a fact, and fail when it has not come true in time."""
     deadline = time.monotonic() + within
     while not fact():
@@ -468,7 +468,9 @@ def note(self, name):
 @pytest.fixture
 def worker(tmp_path) -> Iterator[Callable[[str], subprocess.Popen[bytes]]]:
     (tmp_path / "queueapp.py").write_text(CELERY_APP)
-    env = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "NO_COLOR": "1"}
+    # A first look's settings: the package brings the checks without which no worker starts on the suite's own.
+    first_look = {"DEBUG": "true", "DJANGO_SETTINGS_MODULE": "cpvpanel.settings"}
+    env = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "NO_COLOR": "1", **first_look}
     argv = [sys.executable, "-m", "celery", "-A", "queueapp"]
     options = "--without-mingle --without-gossip --without-heartbeat -c 2 --pool"
     started = []

@@ -36,7 +36,7 @@ from partners import activity, jobs, lookups, presence
 from partners.models import Change, Customer, Job, Lookup, Member, Partner, Run, User
 from tests.conftest import SERVICE
 from tests.house.test_walls import portal_patterns
-from tests.house.victim import make_change
+from tests.house.victim import make_changes
 from tests.pem import pair
 from tests.pretend import Person
 from tokens import actors, audit
@@ -65,7 +65,7 @@ def addresses(*, link: str = "x") -> Iterator[str]:
 def synced(member: Person) -> Person:
     jobs.run_job(Job.objects.get(kind="customers").pk)
     owner = Member.objects.get()
-    make_change(owner.partner, owner, Customer.objects.order_by("pk")[0])
+    make_changes(owner.partner, owner, Customer.objects.order_by("pk")[0])
     return member
 
 
@@ -370,7 +370,7 @@ def test_a_signed_body_under_another_tasks_name_does_nothing(member, signed, wor
     bodies: dict[str, dict[str, Any]] = {
         "partners.run_job": {"job_id": Job.objects.get().pk},
         "partners.look_up": {"lookup_id": str(lookup.pk)},
-        "partners.make_change": {"change_id": str(Change.objects.get().pk)},
+        "partners.make_change": {"change_id": str(Change.objects.latest("chosen_at").pk)},
         "consent.send_notice": {"notice_id": 1},
         "tokens.rotate": {"token_id": RefreshToken.objects.get().pk},
     }

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def run(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("CPV_", "KEY_VAULT_"))}
     command = [sys.executable, "-m", "sandbox", *words]
-    return subprocess.run(command, cwd=ROOT, env=clean | env, capture_output=True, text=True, timeout=20, check=False)
+    return subprocess.run(command, cwd=ROOT, env=clean | env, capture_output=True, text=True, timeout=60, check=False)
 
 
 @dataclass
@@ -82,13 +82,13 @@ def test_connections_are_kept_and_the_host_picks_the_service(running: Running) -
 def test_a_signal_ends_it_with_success(running: Running, number: signal.Signals) -> None:
     running.process.send_signal(number)
 
-    assert running.process.wait(timeout=5) == 0
+    assert running.process.wait(timeout=30) == 0
 
 
 def test_scenarios_by_command_line_survive_a_restart(running: Running, tmp_path: Path) -> None:
     done = run("scenario", "throttled", "Contoso", "--url", running.url)
     running.process.send_signal(signal.SIGTERM)
-    running.process.wait(timeout=5)
+    running.process.wait(timeout=30)
     again = start(tmp_path)
 
     connection = http.client.HTTPConnection("127.0.0.1", again.port, timeout=10)
@@ -156,7 +156,7 @@ def test_a_file_of_scenarios_is_played_in_order_until_one_is_wrong(running: Runn
 
     done = [run("scenario", "--file", str(name), "--url", running.url) for name in (sound, wrong, tmp_path / "none")]
     running.process.send_signal(signal.SIGTERM)
-    running.process.wait(timeout=5)
+    running.process.wait(timeout=30)
     again = World(store=FileStore(tmp_path))
     demo.build(again)
     again.restore()
