@@ -12,6 +12,7 @@ from django.db import connection, transaction
 from django.db.models import Exists, OuterRef, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
+from django.middleware.csrf import rotate_token
 from django.shortcuts import redirect
 from django.views.decorators.cache import never_cache
 
@@ -26,6 +27,7 @@ P = ParamSpec("P")
 ViewT = TypeVar("ViewT", bound=Callable[..., HttpResponseBase])
 SESSION_KEY = "partner_id"
 WHO_MAY_ENTER = system_scope("who may enter")  # somebody may be a member of several partners
+PAGE_OF = "X-CPV-Partner"  # what a part of a page that asks for itself says: whose page it stands on
 NEXT_KEY = "next_path"  # where a sign-in leads once the partner is chosen; a path of our own
 
 
@@ -85,6 +87,8 @@ def partner_required(
             if member is None or not member.may(getattr(view, "power", None)):
                 raise Http404
             request.partner, request.member = member.partner, member
+            if request.headers.get(PAGE_OF, str(member.partner.tenant_id)) != str(member.partner.tenant_id):
+                return HttpResponse(headers={"HX-Refresh": "true"})  # in another tab somebody switched
             with partner_scope(member.partner):
                 return borrowed.noted(request, view(request, *args, **kwargs))
 
@@ -135,9 +139,14 @@ def _may_choose(request: HttpRequest) -> bool:
 
 
 def choose(request: HttpRequest, member: Member) -> None:
-    """Have the session speak for another partner of the same person from now on; it gets a new key."""
+    """
+    Have the session speak for another partner of the same person from now on; it gets a new key.
+
+    A form of a page that still stands in another tab was about the partner before: it has expired.
+    """
     with transaction.atomic():
         member.mark_signed_in()
         audit.record("member.entered", actor=member.user.as_actor(), partner=member.partner)
     request.session.cycle_key()
+    rotate_token(request)
     request.session[SESSION_KEY] = member.partner_id

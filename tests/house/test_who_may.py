@@ -11,11 +11,13 @@ from consent import team
 from partners import borrowed, jobs
 from partners.models import Change, Customer, Job, Member, Partner, Subscription, User
 from partners.powers import POWERS
+from tests.conftest import CONTOSO, FABRIKAM, SERVICE
 from tests.house.test_walls import CSRF, OPEN, portal_patterns
 from tests.pretend import text_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
+CSRF_VALUE = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
 ROLES = ("owner", "operator", "reader", "auditor")
 NOBODY = (404, 404, 404, 404)
 EVERYBODY = (200, 200, 200, 200)
@@ -169,6 +171,31 @@ def test_an_auditor_meets_no_customer_anywhere(member, ids):
         assert "3 customers" not in words, name
     assert "Customers read" not in text_of(member.portal.get("/"))
     assert not Member.objects.get(role="auditor").customers.exists()
+
+
+def test_a_form_from_before_a_switch_of_organisations_does_nothing(member, ids, connected_partner):
+    """It stands in another tab whose header names the one, while the session speaks for the other."""
+    other = connected_partner(tenant_id=FABRIKAM, name="Fabrikam", customers=2)
+    owner = Member.objects.exclude(partner=other).get(user__upn=SERVICE)
+    there = Member.objects.create(user=owner.user, partner=other, role="owner")
+    browser = Client(enforce_csrf_checks=True)
+    browser.cookies = member.portal.cookies
+    token = {"csrfmiddlewaretoken": CSRF_VALUE.search(browser.get("/").content.decode())[1]}
+    assert browser.post("/switch/", {"member": there.pk} | token).status_code == 302
+
+    for name, address in closed(ids).items():
+        if (name, "post") in WHO_MAY:
+            answer = browser.post(address, FORMS.get(name, {}) | token)
+            assert (answer.status_code, "has expired" in text_of(answer)) == (403, True), name
+
+
+def test_a_page_from_before_a_switch_that_asks_by_itself_is_loaded_anew(member, ids):
+    for address in ("/jobs/", "/progress"):
+        of_another = member.portal.get(address, headers={"HX-Request": "true", "X-CPV-Partner": FABRIKAM})
+        own = member.portal.get(address, headers={"HX-Request": "true", "X-CPV-Partner": CONTOSO})
+        assert (of_another["HX-Refresh"], of_another.content) == ("true", b"")
+        assert "HX-Refresh" not in own
+    assert f'{{"X-CPV-Partner":"{CONTOSO}"}}' in member.portal.get("/jobs/").content.decode()
 
 
 def test_a_stranger_meets_404_at_every_one_of_them(ids):
