@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -37,20 +36,18 @@ def _here(key: Any) -> Any:
 
 
 def _known(mirror: Mirror[Any], partner_id: int, keyed: Sequence[Keyed]) -> dict[Keyed, tuple[Any, ...]]:
-    of_customer: dict[int, list[Any]] = defaultdict(list)
-    for one in keyed:
-        customer, key = one if mirror.is_of_customers else (0, one)
-        of_customer[customer].append(key)
+    """The rows of these keys, and maybe more: some that have another one's customer and key."""
     found: dict[Keyed, tuple[Any, ...]] = {}
-    columns = [mirror.key_column, "content_hash", "missing_since", "removed_at"]
-    for customer, keys in of_customer.items():
-        for begin in range(0, len(keys), AT_ONCE):
-            some = Q(**{f"{mirror.key_column}__in": [_there(mirror, key) for key in keys[begin : begin + AT_ONCE]]})
-            if mirror.is_of_customers:
-                some &= Q(customer=customer)
-            for key, digest, missing, removed in mirror.rows(partner_id).filter(some).values_list(*columns):
-                here = (customer, _here(key)) if mirror.is_of_customers else _here(key)
-                found[here] = (bytes(digest), missing, removed)
+    columns = ["content_hash", "missing_since", "removed_at", mirror.key_column]
+    columns += ["customer_id"] if mirror.is_of_customers else []
+    for begin in range(0, len(keyed), AT_ONCE):
+        pairs = [one if mirror.is_of_customers else (0, one) for one in keyed[begin : begin + AT_ONCE]]
+        some = Q(**{f"{mirror.key_column}__in": [_there(mirror, key) for key in {key for _, key in pairs}]})
+        if mirror.is_of_customers:
+            some &= Q(customer__in={customer for customer, _ in pairs})
+        for digest, missing, removed, key, *customer in mirror.rows(partner_id).filter(some).values_list(*columns):
+            here = (customer[0], _here(key)) if customer else _here(key)
+            found[here] = (bytes(digest), missing, removed)
     return found
 
 

@@ -242,12 +242,10 @@ def readmit(work: jobs.Work, mirror: Mirror[Any], customer_id: int) -> None:
 
 def refuse(work: jobs.Work, mirror: Mirror[Any], customer_id: int, code: str, correlation_id: str) -> None:
     """Note that this customer's list can't be read, and why; since when, whatever the reason was, stays."""
-    ListRefusal.objects.update_or_create(
-        partner=work.partner,
-        customer_id=customer_id,
-        kind=mirror.kind,
-        defaults={"code": code[:40], "correlation_id": correlation_id[:64]},
-    )
+    said = {"code": code[:40], "correlation_id": correlation_id[:64]}
+    row = ListRefusal(partner=work.partner, customer_id=customer_id, kind=mirror.kind, **said)
+    unique = ["partner", "customer", "kind"]
+    ListRefusal.objects.bulk_create([row], update_conflicts=True, unique_fields=unique, update_fields=list(said))
 
 
 @transaction.atomic
