@@ -61,16 +61,16 @@ ACTS: dict[str, tuple[str, str, str, str, str]] = {
     "gone": (
         "accept_removals",
         "They are gone",
-        "So much of “{kind}” of {partner} is missing at Microsoft at once that nothing is taken away before somebody"
-        " says so. It is taken away after the next complete reading, not before its day is over, and can be brought"
-        " back for 30 days.",
+        "So much of “{kind}” of {partner} is missing at Microsoft at once, or all of a list, that nothing of it is"
+        " taken away before somebody says so. It is taken away after the next complete reading, not before its day is"
+        " over, and can be brought back for 30 days.",
         "What is missing of {job} is taken away after the next complete reading.",
         "Nothing of it waits for somebody to say so.",
     ),
     "theirs": (
         "accept_strangers",
         "They are theirs",
-        "Nobody on Microsoft's list of “{kind}” was known before, so it may be another organisation's. The next"
+        "Hardly anybody on Microsoft's list of “{kind}” was known before, so it may be another organisation's. The next"
         " complete reading takes it as {partner}'s; look at Partner Center with them first.",
         "The next complete reading of {job} takes the list as it is.",
         "Its newest run was not refused for that.",
