@@ -35,6 +35,7 @@ ABSENT = "absent"
 WITH_CUSTOMER = "customer_removed"
 AT_ONCE = 1_000  # rows in one short transaction
 MOST = 1_000_000  # rows of one partner and kind in a day; the rest follows the next day
+ALIKE = 2**44  # pairs of keys in a list: of so many, one may look alike, as keys are short on a page
 HOURS = 24
 
 
@@ -71,20 +72,31 @@ def conclude(work: jobs.Work, mirror: Mirror[Any], progress: Progress) -> None:
         return
     is_new = progress.is_first and not progress.is_repeated
     found = Missing(progress.seen, 0, progress.seen, is_repeated=False) if is_new else _look(work, mirror)
-    if not mirror.is_of_customers and progress.expected is not None and found.listed < progress.expected:
+    if not mirror.is_of_customers and progress.expected is not None and are_too_few(found.listed, progress.expected):
         progress.is_whole, progress.seen = False, found.listed  # so many were listed twice, and others not at all
         return
     state.present, state.missing, state.completed_at = found.present, found.missing, now
     state.is_settled = not found.is_repeated
-    held, lists = _held(work, mirror, state, found, now) if found.missing else (0, frozenset())
-    state.held_at = (state.held_at or now) if held else None
+    may_lack_some = found.is_repeated and not mirror.is_of_customers and progress.expected is None
+    if not may_lack_some and (removed := _let_go(work, mirror, state, found, now)):
+        work.count(expected=progress.expected, removed=removed)
+    state.save()
+
+
+def are_too_few(listed: int, told: int) -> bool:
+    """Whether a list is short, though it may have as many entries as are told; of millions, some look the same."""
+    return listed + listed * listed // ALIKE < told
+
+
+def _let_go(work: jobs.Work, mirror: Mirror[Any], state: ListState, found: Missing, now: dt.datetime) -> int:
+    """Mark what is missing but for what waits for a person, and after a day remove it; how many were removed."""
+    held, lists = _held(work, mirror, state, found, now) if found.missing else (0, frozenset[int]())
+    state.held_at, removed = (state.held_at or now) if held else None, 0
     if found.missing > held:
         removed = _mark_and_remove(work, mirror, now, but=found.torn | lists)
-        state.present -= removed
-        state.missing -= removed
-        work.count(expected=progress.expected, removed=removed)
-    state.missing = held or state.missing
-    state.save()
+    state.present -= removed
+    state.missing = held or found.missing - removed
+    return removed
 
 
 def _held(

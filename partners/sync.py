@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -60,7 +61,11 @@ def sync(work: jobs.Work, mirror: Mirror[Any]) -> None:
 
     :raises Untrustworthy: the list cannot be followed, or is most likely somebody else's
     """
-    source = source_of(work, mirror)
+    follow(work, mirror, source_of(work, mirror))
+
+
+def follow(work: jobs.Work, mirror: Mirror[Any], source: Source) -> None:
+    """To the end of the list, or until it shows that it is not to be believed; then what it added is taken back."""
     progress = Progress.of(work, mirror)
     if progress.seen:
         work.count(seen=progress.seen, expected=progress.expected)
@@ -240,6 +245,9 @@ class Walk:
     ) -> None:
         self._source, self._mirror, self._customers = source, mirror, customers
         self._known = known if progress.is_trusted else {}
+        self._had: Counter[int] = Counter()
+        for (customer_id, _), page in known.items():
+            self._had[customer_id] += page.count
         self._places = {one: _start(*place) for one, place in progress.later.items()}
         under_way = _start(progress.number, progress.next, progress.mark, progress.listed, progress.most)
         self._places[progress.within] = under_way
@@ -254,7 +262,7 @@ class Walk:
 
     def lists(self) -> Iterator[ReadPage | Ended | Later]:
         for customer_id, tenant_id in self._customers:
-            for one in self._list(customer_id, tenant_id, self._places.get(str(tenant_id), Start())):
+            for one in self._list(customer_id, tenant_id, self._places.get(str(tenant_id))):
                 is_denied = isinstance(one, Ended) and one.is_denied
                 if not isinstance(one, Later):
                     self._denied = self._denied + 1 if is_denied and self._denied is not None else None
@@ -262,7 +270,8 @@ class Walk:
             if self.is_hopeless:
                 return
 
-    def _list(self, customer_id: int, tenant_id: UUID, start: Start) -> Iterator[ReadPage | Ended | Later]:
+    def _list(self, customer_id: int, tenant_id: UUID, start: Start | None) -> Iterator[ReadPage | Ended | Later]:
+        start = start or Start(most=self._had[customer_id])
         number, total, seen, reached = start.number, 0, 0, start
         path = self._mirror.path(tenant_id)
         try:
@@ -272,7 +281,7 @@ class Walk:
                 yield page
         except CursorRejected:
             if start.place is not None:  # Microsoft forgot where we were
-                yield from self._list(customer_id, tenant_id, Start())
+                yield from self._list(customer_id, tenant_id, None)
                 return
             yield Ended(customer_id, tenant_id, code="cursor")
         except SessionRefused:

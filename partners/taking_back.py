@@ -52,7 +52,7 @@ def take_back(work: jobs.Work, mirror: Mirror[Any], begun: str, *, collection: i
 def _added(work: jobs.Work, mirror: Mirror[Any], begun: str, collection: int) -> QuerySet[Any] | None:
     if not begun:  # by an earlier release
         return None
-    rows: QuerySet[Any] = mirror.rows(work.partner.pk).filter(first_seen_at__gt=dt.datetime.fromisoformat(begun))
+    rows: QuerySet[Any] = mirror.rows(work.partner.pk).filter(first_seen_at__gte=dt.datetime.fromisoformat(begun))
     if mirror is CUSTOMERS:
         return rows.exclude(pk__in=Change.objects.filter(partner=work.partner).values("customer"))
     return rows.filter(customer=collection) if mirror.is_of_customers else rows

@@ -139,14 +139,20 @@ def store(work: jobs.Work, mirror: Mirror[Any], pages: Sequence[ReadPage], progr
     counts = Counter(pages=len(pages), seen=sum(page.count for page in pages))
     counts["unchanged"] = sum(page.count for page in pages if page.is_clean)
     if dirty:
-        _write(work, mirror, dirty, progress, known, counts)
+        _write(work, mirror, pages, progress, known, counts)
     work.count(expected=progress.expected, **counts)
 
 
 def _write(
-    work: jobs.Work, mirror: Mirror[Any], dirty: list[ReadPage], progress: Progress, known: Pages, counts: Counter[str]
+    work: jobs.Work,
+    mirror: Mirror[Any],
+    pages: Sequence[ReadPage],
+    progress: Progress,
+    known: Pages,
+    counts: Counter[str],
 ) -> None:
     partner_id, how = work.partner.pk, backend()
+    dirty = [page for page in pages if not page.is_clean]
     added = changed = 0
     if progress.is_first:
         listed = new = sum(page.count for page in dirty)
@@ -155,7 +161,7 @@ def _write(
         rows = mirror.rows_of(dirty)
         wanted = how.compare(mirror, partner_id, rows)
         if not progress.are_strangers_accepted:
-            _check_whose(work, mirror, dirty, wanted, known)
+            _check_whose(work, mirror, pages, wanted, progress.seen, known)
         listed, new = len(rows), sum(wanted.values())
         if wanted:
             added, changed = how.write(mirror, partner_id, rows, wanted, timezone.now())
@@ -171,36 +177,55 @@ def _lists_the_same(page: ReadPage, known: Pages) -> bool:
     return before is not None and before.keys == hashlib.md5(page.keys, usedforsecurity=False).hexdigest()
 
 
-def _check_whose(work: jobs.Work, mirror: Mirror[Any], dirty: list[ReadPage], wanted: Wanted, known: Pages) -> None:
-    """Refuse a page on which strangers stand in the place of those who are known: most likely it is another's."""
+def _check_whose(
+    work: jobs.Work, mirror: Mirror[Any], pages: Sequence[ReadPage], wanted: Wanted, seen: int, known: Pages
+) -> None:
+    """
+    Refuse a page on which strangers stand in the place of those who are known: most likely it is another partner's.
+
+    `seen` is how many the list has named up to the last of these pages.
+    """
     if mirror.is_of_customers or not any(wanted.values()):
         return  # such a list is asked for by its customer's own address
-    new = [key for key, is_new in wanted.items() if is_new]
-    for page in dirty:
-        strangers = sum(key in page.rows for key in new)
-        if strangers > page.count - strangers and _is_anothers(work, mirror, page, strangers, known):
+    new = {key for key, is_new in wanted.items() if is_new}
+    before = seen - sum(page.count for page in pages)
+    for page in pages:
+        strangers = len(page.rows.keys() & new)
+        if strangers > page.count - strangers and _is_anothers(work, mirror, page, strangers, before, known):
             raise Untrustworthy(
                 f"Hardly anybody on page {page.number} is known; is this another partner's list?", code=OTHER_TENANT
             )
+        before += page.count
 
 
-def _is_anothers(work: jobs.Work, mirror: Mirror[Any], page: ReadPage, strangers: int, known: Pages) -> bool:
+def _is_anothers(
+    work: jobs.Work, mirror: Mirror[Any], page: ReadPage, strangers: int, before: int, known: Pages
+) -> bool:
     """
     Whether strangers took the place of those who stood on this page, and did not only come after them.
 
     A list grows at its end, and new ones come singly. On its first page somebody is always known; a list that is one
     page short may hold one customer whom two partners share. Who stood on the last page moves up when others go.
+    Where it is not known who stood there, it is as many as the list has not named `before`.
     """
     last = max((number for _, number in known), default=0)
-    there, before = page.count - strangers, known[0, page.number].count if (0, page.number) in known else 0
+    there, stood = page.count - strangers, known[0, page.number].count if (0, page.number) in known else 0
     if page.number == 1:
-        before = before or mirror.rows(work.partner.pk).filter(removed_at=None).count()
+        stood = stood or _present(work, mirror)
         is_whole = page.cursor is None and last <= 1
-        is_replaced = before and (there == 0 or there * 10 < before or (is_whole and there * 2 < before))
-        return bool(is_replaced) and (mirror.is_guarded or (there == 0 and min(before, strangers) >= STRANGERS))
-    if page.number > last or strangers < STRANGERS or there * 10 >= before:
+        is_replaced = stood and (there == 0 or there * 10 < stood or (is_whole and there * 2 < stood))
+        return bool(is_replaced) and (mirror.is_guarded or (there == 0 and min(stood, strangers) >= STRANGERS))
+    if strangers < STRANGERS:
         return False
-    return page.number < last or (before - there) * 10 > sum(one.count for one in known.values())
+    if page.number < last and stood:
+        return there * 10 < stood
+    present = sum(one.count for one in known.values()) if stood else _present(work, mirror)
+    stood = stood or present - before
+    return there * 10 < stood and (stood - there) * 10 > present
+
+
+def _present(work: jobs.Work, mirror: Mirror[Any]) -> int:
+    return int(mirror.rows(work.partner.pk).filter(removed_at=None).count())
 
 
 # --- What is known of lists -----------------------------------------------------------------------------------------

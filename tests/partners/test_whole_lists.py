@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import uuid
@@ -14,13 +15,13 @@ import time_machine
 from django.utils import timezone
 
 from partners import jobs, removals, sync
-from partners.mirrored_kinds import USERS
+from partners.mirrored_kinds import CUSTOMERS, USERS
 from partners.models import LEASE, Customer, CustomerUser, Job, ListPage, ListRefusal, ListState, Partner, Run
 from partners.partnercenter import PartnerCenter
 from sandbox.directory import Tenant
 from sandbox.world import World
 from tests.partners.pretended import answer
-from tests.partners.streams import Listing, Lists, user
+from tests.partners.streams import Listing, Lists, item, user
 from tests.partners.test_moving_lists import work_of
 from tests.partners.test_sync import SECOND, at_microsoft, fail_on_page, mirrored
 from tokens import broker
@@ -76,6 +77,41 @@ def test_a_list_that_names_one_twice_and_another_not_at_all_is_not_whole(
     assert partner.customers.filter(missing_since=None).present().count() == customers
     overridden(world, partner, "tenantId", {})
     assert read(partner).outcome == "done"
+
+
+def test_of_a_list_without_a_total_that_names_one_twice_nobody_is_gone(
+    connected_partner: Connect, world: World, clock: Any
+) -> None:
+    partner = connected_partner(customers=0)
+    work, rows = work_of(partner), {number: f"C{number}" for number in range(1, 13)}
+    follow(work, Listing(rows, says_total=lambda _total: None))
+
+    def first_again(listing: Listing, page: int, was: requests.Response) -> requests.Response:
+        body = json.loads(was.content)
+        return answer(body | {"items": [item(1, "C1"), *body["items"][1:]]}) if page == 1 else was
+
+    for _ in range(3):
+        follow(work, Listing(rows, says_total=lambda _total: None, spoil=first_again))
+        clock.shift(A_DAY)
+
+    assert partner.customers.filter(missing_since=None).present().count() == 12
+    rows.pop(5)
+    for _ in range(2):
+        follow(work, Listing(rows, says_total=lambda _total: None))
+        clock.shift(A_DAY)
+    assert partner.customers.present().count() == 11
+
+
+def follow(work: jobs.Work, listing: Listing) -> None:
+    """One turn of a partner's own list, and what it means to have come to the end."""
+    Job.objects.filter(pk=work.job.pk).update(leased_until=timezone.now() + LEASE)
+    sync.follow(work, CUSTOMERS, PartnerCenter(listing))
+    work.job.cursor = {}
+
+
+@pytest.mark.parametrize(("listed", "told", "is_short"), [(19, 20, True), (9_999_999, 10_000_000, False)])
+def test_of_millions_two_may_look_alike(listed: int, told: int, is_short: bool) -> None:
+    assert removals.are_too_few(listed, told) == is_short
 
 
 def test_in_a_first_sync_as_well(connected_partner: Connect, world: World) -> None:
@@ -186,7 +222,7 @@ def test_a_small_list_on_which_nobody_is_known_waits_for_a_person(
     connected_partner: Connect, world: World, clock: Any, ours: int
 ) -> None:
     partner = connected_partner(customers=ours)
-    connected_partner(customers=40, **SECOND)
+    connected_partner(customers=8, **SECOND)
     read(partner)
     foreign(world, partner)
 
@@ -197,7 +233,21 @@ def test_a_small_list_on_which_nobody_is_known_waits_for_a_person(
 
     assert mirrored(partner) == at_microsoft(world, partner)
     assert removals.accept_strangers(partner, "customers", by=SYSTEM)
-    assert read(partner).created == ours, "as many as the stand-in shows of the other's"
+    assert read(partner).created == ours
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(4, 8), (8, 2), (1, 600)])
+def test_nor_is_one_taken_that_is_longer_or_shorter(
+    connected_partner: Connect, world: World, ours: int, theirs: int
+) -> None:
+    partner = connected_partner(customers=ours)
+    read(partner)
+    before = mirrored(partner)
+    of(world, partner).customers.count = theirs
+    overridden(world, partner, "tenantId", new_ones(*range(theirs)))
+
+    assert read(partner).error_code == "other_tenant"
+    assert mirrored(partner) == before
 
 
 @pytest.mark.parametrize("ours", [4, 30])
@@ -221,6 +271,23 @@ def test_the_last_page_of_a_list_may_be_anothers_as_well(connected_partner: Conn
     fail_on_page(world, 2, "other-tenant")
 
     assert read(partner).error_code == "other_tenant"
+    assert mirrored(partner) == at_microsoft(world, partner)
+
+
+@pytest.mark.parametrize("is_theirs", [False, True])
+def test_a_page_within_may_be_anothers_though_nothing_is_known_of_the_pages(
+    connected_partner: Connect, world: World, is_theirs: bool
+) -> None:
+    partner = connected_partner(customers=1_200)
+    connected_partner(customers=1_200, **SECOND)
+    read(partner)
+    ListPage.objects.filter(partner=partner).delete()  # as when what a list added was taken back
+    if is_theirs:
+        fail_on_page(world, 2, "other-tenant")
+    else:
+        of(world, partner).customers.count += 600
+
+    assert read(partner).error_code == ("other_tenant" if is_theirs else "")
     assert mirrored(partner) == at_microsoft(world, partner)
 
 
@@ -305,19 +372,21 @@ def test_what_a_list_in_a_circle_listed_is_true_and_stays(connected_partner: Con
     assert mirrored(partner) == at_microsoft(world, partner)
 
 
-def test_of_one_customers_list_without_end_nothing_stays_however_many_turns_it_takes(customer: Customer) -> None:
+@pytest.mark.parametrize("told", [600, None])
+def test_of_one_customers_list_without_end_nothing_stays_however_many_turns_it_takes(
+    customer: Customer, told: int | None
+) -> None:
     work, known = work_of(customer.partner, "users"), dict.fromkeys(range(1, 501), "")
     walk(work, users_of(customer, known, size=500))
-    endless = users_of(customer, dict.fromkeys(range(1, 30000), ""), size=500, says_total=lambda _total: 600)
+    endless = users_of(customer, dict.fromkeys(range(1, 30000), ""), size=500, says_total=lambda _total: told)
 
     turns = 0
     while not ListRefusal.objects.exists():
         turns += 1
+        assert turns < 8
         work.until = 0
-        try:
+        with contextlib.suppress(jobs.TurnOver):
             walk(work, endless)
-        except jobs.TurnOver:
-            assert turns < 40
         if turns == 2:
             assert CustomerUser.objects.count() > 500
 
