@@ -15,6 +15,7 @@ import requests
 from tests.partners.pretended import answer
 
 ROOT = "https://api.partnercenter.microsoft.com"
+INVENTED = 1_000  # numbers from here on are nobody's, or somebody else's
 
 
 def item(number: int, name: str = "") -> dict[str, Any]:
@@ -38,11 +39,13 @@ class Listing:
     What Microsoft would list at one address: number → name, in an order. It gives its pages as a session would.
 
     `between` is called before each page: lists move while they are read. `spoil` may put another answer in its place.
+    Who is `hidden` is left out and not counted, though they are there. It `was_at_fault` once anything of that showed.
     """
 
     rows: dict[int, str]
     size: int = 4
-    between: Callable[[Listing, int], None] = lambda listing, page: None
+    hidden: frozenset[int] = frozenset()
+    between: Callable[[Listing, int], None] | None = None
     spoil: Callable[[Listing, int, requests.Response], requests.Response] = lambda listing, page, was: was
     shape: Callable[[list[dict[str, Any]], dict[str, Any]], bytes] = lambda items, rest: json.dumps(
         {"items": items, **rest}
@@ -53,26 +56,33 @@ class Listing:
     served: Any = field(default_factory=list)  # of each page that was answered well
     calls: int = 0
     says_total: Callable[[int], int | None] = lambda total: total
+    was_at_fault: bool = False
 
     def get(self, url: str, *, headers: dict[str, str] | None = None) -> requests.Response:
         """Stands for the broker's session."""
         place = int((headers or {}).get("MS-ContinuationToken", "0"))
         number = place // self.size
         self.calls += 1
-        self.between(self, number)
-        order = list(self.rows)
+        before = self.rows
+        if self.between:
+            self.between(self, number)
+        order = [one for one in self.rows if one not in self.hidden]
         picked = order[place : place + self.size]
         link = {
             "uri": f"/{self.path}?size=500&seekOperation=Next&n={place + self.size}",
             "headers": [{"key": "MS-ContinuationToken", "value": str(place + self.size)}],
         }
-        rest: dict[str, Any] = {"links": {"next": link} if place + self.size < len(order) else {}}
+        links = {"self": {"uri": f"/{self.path}?size=500"}}
+        rest: dict[str, Any] = {"links": links | ({"next": link} if place + self.size < len(order) else {})}
         total = self.says_total(len(order))
         if total is not None:
             rest["totalCount"] = total
         self.listed = set(picked)
         content = self.shape([self.make(one, self.rows[one]) for one in picked], rest)
-        given = self.spoil(self, number, answer(raw=content))
+        well = answer(raw=content)
+        given = self.spoil(self, number, well)
+        is_odd = total != len(self.rows) or self.shape is not Listing.shape
+        self.was_at_fault |= given is not well or is_odd or list(before) != list(self.rows)
         self.served.append(self.listed)
         return given
 
@@ -97,6 +107,7 @@ def shifts(listing: Listing, dice: Dice) -> None:
     """Somebody in front goes while it is read, so that one after them is skipped; a few come."""
 
     def between(now: Listing, page: int) -> None:
+        now.rows = dict(now.rows)
         if page and now.rows:
             now.rows.pop(dice.choice(list(now.rows)))
         if dice.random() < 0.5:
@@ -124,6 +135,14 @@ def _spoiled(
 
 def _anywhere(listing: Listing, dice: Dice) -> int:
     return dice.randrange(max(1, -(-len(listing.rows) // listing.size)))
+
+
+def _first(listing: Listing, dice: Dice) -> int:
+    return 0
+
+
+def _at_the_end(listing: Listing, dice: Dice) -> int:
+    return max(0, -(-len(listing.rows) // listing.size) - 1)
 
 
 def _without(now: Listing, was: requests.Response) -> requests.Response:
@@ -171,12 +190,20 @@ def _cut(now: Listing, was: requests.Response) -> requests.Response:
     return answer(raw=was.content[: len(was.content) // 2])
 
 
-def _circle(now: Listing, was: requests.Response) -> requests.Response:
-    body = json.loads(was.content)
-    now.listed = set()
-    token = {"key": "MS-ContinuationToken", "value": str(now.size)}
-    link = {"uri": f"/{now.path}?size=500&seekOperation=Next&n={now.size}", "headers": [token]}
-    return answer(body | {"links": {"next": link}})
+def _leading_to(place: int) -> Callable[[Listing, requests.Response], requests.Response]:
+    """The next link leads back to one page and the same again, from wherever it stands."""
+
+    def given(now: Listing, was: requests.Response) -> requests.Response:
+        body = json.loads(was.content)
+        now.listed = set()
+        return answer(body | {"links": {"next": _link(now, place * now.size)}})
+
+    return given
+
+
+def _link(now: Listing, place: int) -> dict[str, Any]:
+    token = {"key": "MS-ContinuationToken", "value": str(place)}
+    return {"uri": f"/{now.path}?size=500&seekOperation=Next&n={place}", "headers": [token]}
 
 
 def _foreign(now: Listing, was: requests.Response) -> requests.Response:
@@ -185,11 +212,101 @@ def _foreign(now: Listing, was: requests.Response) -> requests.Response:
     return answer(body | {"links": {"next": {"uri": "https://evil.test/v1/customers", "headers": []}}})
 
 
-def _strangers(now: Listing, was: requests.Response) -> requests.Response:
-    """The page is of another partner's list."""
+def _one_instead(now: Listing, was: requests.Response) -> requests.Response:
+    """Somebody is listed a second time in another one's place, so that the number of all is right."""
+    body = json.loads(was.content)
+    if len(now.rows) < 2 or not body["items"]:
+        return was
+    again = next(one for one in now.rows if now.make(one, "")["id"] != body["items"][-1]["id"])
+    body["items"][-1] = now.make(again, now.rows[again])
+    now.listed = {UUID(one["id"]).int for one in body["items"]}
+    return answer(body)
+
+
+def _strangers(now: Listing, numbers: range, body: dict[str, Any]) -> requests.Response:
+    """Another tenant's page. About one customer such a page says whose it is."""
+    path = now.path.split("/")
+    now.listed = set()
+    body["items"] = [now.make(number, "") for number in numbers]
+    if len(path) > 1:
+        path[1] = str(UUID(int=INVENTED))
+        body["links"]["self"] = {"uri": f"/{'/'.join(path)}"}
+    return answer(body)
+
+
+def _nobody_known(now: Listing, was: requests.Response) -> requests.Response:
+    body = json.loads(was.content)
+    return _strangers(now, range(INVENTED, INVENTED + max(1, len(body["items"]))), body)
+
+
+def is_anothers(listing: Listing, dice: Dice) -> None:
+    """The whole list is another tenant's, and has its own length."""
+    length = dice.choice((1, 3, 9, 14))
+
+    def spoil(now: Listing, page: int, was: requests.Response) -> requests.Response:
+        begin, end = page * now.size, min((page + 1) * now.size, length)
+        links = {"next": _link(now, end)} if end < length else {}
+        return _strangers(now, range(INVENTED + begin, INVENTED + end), {"totalCount": length, "links": links})
+
+    listing.spoil = spoil
+
+
+def has_no_end(listing: Listing, dice: Dice) -> None:
+    """Behind the last one come invented ones, page after page, first few and then more than there are in all."""
+    end = _at_the_end(listing, dice)
+
+    def spoil(now: Listing, page: int, was: requests.Response) -> requests.Response:
+        if page < end:
+            return was
+        body = json.loads(was.content)
+        number = 2 if page == end else len(now.rows) + 1
+        begin = INVENTED + 100 * (page - end)
+        now.listed = set()
+        body["items"] += [now.make(begin + place, "") for place in range(number)]
+        body["links"]["next"] = _link(now, (page + 1) * now.size)
+        return answer(body)
+
+    listing.spoil = spoil
+
+
+def _far_too_many(now: Listing, was: requests.Response) -> requests.Response:
     body = json.loads(was.content)
     now.listed = set()
-    return answer(body | {"items": [now.make(1_000 + place, "theirs") for place, _ in enumerate(body["items"])]})
+    number = 1_001 if now.path == "customers" else 0
+    return answer(body | {"items": body["items"] + [now.make(INVENTED + place, "") for place in range(number)]})
+
+
+def _empty_page(now: Listing, was: requests.Response) -> requests.Response:
+    """A page without entries, and where it goes on the list is as if it had had them."""
+    body = json.loads(was.content)
+    now.listed = set()
+    return answer(body | {"items": []})
+
+
+def _holes(now: Listing, was: requests.Response) -> requests.Response:
+    """Of some there is an id and nothing else."""
+    body = json.loads(was.content)
+    body["items"] = [{"id": one["id"]} if place % 2 else one for place, one in enumerate(body["items"])]
+    return answer(body)
+
+
+def _no_list(now: Listing, was: requests.Response) -> requests.Response:
+    now.listed = set()
+    return answer({"items": {"code": 0}})
+
+
+def hides(share: float) -> Fault:
+    """So many are not listed today, and nothing else tells."""
+
+    def fault(listing: Listing, dice: Dice) -> None:
+        number = max(1, round(share * len(listing.rows)))
+        listing.hidden = frozenset(dice.sample(sorted(listing.rows), k=min(number, len(listing.rows))))
+
+    return fault
+
+
+def counts_too_many(listing: Listing, dice: Dice) -> None:
+    listing.says_total = lambda total: total + 1
 
 
 def shouts(listing: Listing, dice: Dice) -> None:
@@ -235,6 +352,12 @@ def lags(*, and_ends: bool) -> Fault:
     return fault
 
 
+OF_ANOTHER = (_spoiled(_first, _nobody_known), is_anothers)
+WAITED_FOR = (
+    _spoiled(_anywhere, _answers(raw=b"<html>")),
+    _spoiled(_anywhere, _answers(raw=b"", status=500)),
+    _spoiled(_anywhere, _cut),
+)
 FAULTS: tuple[Fault, ...] = (
     moves,
     shifts,
@@ -245,20 +368,26 @@ FAULTS: tuple[Fault, ...] = (
     _spoiled(_anywhere, _last),
     _spoiled(_anywhere, _twice),
     _spoiled(_anywhere, _nobody),
-    _spoiled(_anywhere, _answers(raw=b"<html>")),
-    _spoiled(_anywhere, _answers(raw=b"", status=500)),
+    _spoiled(_anywhere, _one_instead),
+    _spoiled(_anywhere, _empty_page),
+    _spoiled(_anywhere, _holes),
+    _spoiled(_anywhere, _no_list),
+    _spoiled(_anywhere, _far_too_many),
     _spoiled(_anywhere, _answers(body={"code": 2000}, status=400)),
     _spoiled(_anywhere, _answers(body={"code": 2032}, status=403)),
-    _spoiled(_anywhere, _cut),
-    _spoiled(_anywhere, _circle),
+    _spoiled(_anywhere, _leading_to(1)),
+    _spoiled(_at_the_end, _leading_to(0)),
     _spoiled(_anywhere, _foreign),
     lags(and_ends=False),
     lags(and_ends=True),
-    _spoiled(_anywhere, _strangers),
+    counts_too_many,
+    hides(0),
+    hides(0.5),
+    hides(1),
+    has_no_end,
+    *OF_ANOTHER,
+    *WAITED_FOR,
 )
-
-
-WAITED_FOR = (FAULTS[9], FAULTS[10], FAULTS[13])  # a web page, an outage, an answer that ends in the middle
 
 
 @dataclass
