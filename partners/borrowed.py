@@ -224,7 +224,8 @@ def stand_in(request: Any) -> Member | None:
         return None
     now = timezone.now()
     lines = AuditEvent.objects.filter(partner=OuterRef("partner"), action="access.used", at__gt=now - NOTED_FOR)
-    known = lines.filter(actor_id=str(request.user.pk), object=_what_is_opened(request))
+    what = _what_is_opened(request)
+    known = lines.filter(actor_id=str(request.user.pk), object=what, detail__opened=what)  # not by a search alone
     grants = AccessGrant.objects.in_force(now).filter(pk=named, asked_by=request.user.pk)
     grant = grants.select_related("partner", "approved_by").annotate(is_noted=Exists(known)).first()
     if grant is None:

@@ -819,6 +819,17 @@ def test_each_page_is_a_line_and_the_same_page_again_only_after_a_minute(helper,
     assert len(lines(partner, "access.used")) == before + 4
 
 
+def test_the_whole_list_after_a_search_is_a_line_of_its_own(helper, partner, grant):
+    before = len(lines(partner, "access.used"))
+
+    helper.client.get("/customers/", {"q": "nobody is called that"})
+    helper.client.get("/customers/")
+
+    assert [line.detail["opened"] for line in lines(partner, "access.used")[before:]] == [
+        "customers, searched", "customers",
+    ]  # fmt: skip
+
+
 def test_every_search_and_every_further_page_is_a_line_without_the_words(owner, helper, partner, grant):
     many(partner, 120)
     before = len(lines(partner, "access.used"))

@@ -9,7 +9,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from partners import jobs, lifecycle
+from partners import evidence, jobs, lifecycle
 from partners.models import Customer, Job, Member, Partner
 from tests.conftest import SERVICE
 from tests.desk import later
@@ -18,7 +18,7 @@ from tests.pretend import text_of
 from tests.statements import asked
 from tokens import audit_chain
 from tokens.actors import SYSTEM
-from tokens.models import AuditEvent, AuditLink, RefreshToken
+from tokens.models import BY_A_STOP, AuditEvent, AuditLink, RefreshToken, TokenUse
 
 pytestmark = pytest.mark.django_db(transaction=True)
 PAGE, EXPORT = "/evidence/", "/evidence/export"
@@ -128,10 +128,61 @@ def test_taking_it_along_takes_a_proof_of_the_last_ten_minutes(member, auditor):
     assert not AuditEvent.objects.filter(action="evidence.exported").exists()
 
 
-def test_when_access_was_ended_the_page_says_when(member):
-    Partner.objects.update(withdrawn_at=timezone.now())
+@pytest.mark.parametrize(
+    ("column", "title", "tag"),
+    [
+        ("withdrawn_at", "Access withdrawn", "ended by your organisation"),
+        ("lapses_at", "Access period over", "access period over"),
+        ("killed_at", "Stopped for security", "stopped for security"),
+        ("suspended_at", "Suspended", "paused by the vendor"),
+    ],
+)
+def test_a_sign_in_that_may_not_be_used_is_not_said_to_be_in_force(member, column, title, tag):
+    Partner.objects.update(**{column: timezone.now()})
 
-    assert "Ended by your organisation" in text_of(member.portal.get(PAGE))
+    words = text_of(member.portal.get(PAGE))
+
+    assert f"{title} since" in words
+    assert f"Generation 1 {tag}" in words
+    assert "in force" not in words
+    assert ("Ended by your organisation" in words) == (column == "withdrawn_at")
+
+
+def test_what_we_disabled_after_a_stop_was_refused_by_nobody(member, auditor):
+    RefreshToken.objects.get().mark_refused("needs_consent", code=BY_A_STOP)
+
+    [one] = taken(auditor)["sign_ins"]
+
+    assert (one["state"], one["refused_at"], one["refusal"]) == ("disabled after a stop", None, "")
+    assert "Refused" not in text_of(auditor.get(PAGE))
+
+
+def test_the_sign_in_in_force_is_there_however_many_renewals_nobody_confirmed(member, auditor):
+    token = RefreshToken.objects.select_related("consent").get()
+    consent = token.consent
+    for generation in range(2, evidence.NEWEST + 3):
+        token.pk, token.generation, token.secret_name = None, generation, f"name-{generation}"
+        consent.pk, token.pending_until = None, timezone.now()
+        token.save()
+        consent.token = token
+        consent.save()
+
+    document = taken(auditor)
+
+    assert document["connection"]["state"] == "active"
+    assert [one["generation"] for one in document["sign_ins"]] == [*range(22, 2, -1), 1]
+    assert document["sign_ins"][-1]["state"] == "in force"
+
+
+def test_sign_ins_of_members_are_no_uses_of_the_consent(member, auditor):
+    before = [(use["at"], use["for"]) for use in taken(auditor)["uses"]]
+    use = TokenUse.objects.filter(partner__isnull=False).latest("at")
+    for _ in range(evidence.NEWEST):
+        use.pk, use.purpose, use.generation, use.at = None, "signin.mfa", None, timezone.now()
+        use.save(force_insert=True)
+
+    assert before
+    assert [(use["at"], use["for"]) for use in taken(auditor)["uses"]] == before
 
 
 def test_a_consent_that_was_never_stored_is_not_on_the_page(member, auditor):
