@@ -16,6 +16,7 @@ from cpvpanel import desk
 from partners import presence
 
 SAFE = ("GET", "HEAD", "OPTIONS")
+AUTO = "auto"  # in the address of a page that reads itself again without JavaScript: that keeps no session alive
 
 
 class SessionLimits:
@@ -51,7 +52,7 @@ def _ended(request: HttpRequest) -> str:
     why = presence.why_over(request.session)
     if why:
         logout(request)
-    elif not request.headers.get("HX-Request"):  # what a page asks by itself keeps no session alive
+    elif not request.headers.get("HX-Request") and AUTO not in request.GET:
         presence.note_seen(request.session)
     return why
 

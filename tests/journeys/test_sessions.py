@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
@@ -35,8 +36,8 @@ def back_again(member, world):
     return Person(Client(), world)
 
 
-def is_in(person: Person) -> bool:
-    return person.portal.get("/").status_code == 200
+def is_in(person: Person, address: str = "/") -> bool:
+    return person.portal.get(address).status_code == 200
 
 
 # --- Idle and absolute ----------------------------------------------------------------------------------------------
@@ -68,6 +69,18 @@ def test_what_a_page_asks_by_itself_keeps_no_session_alive(member, clock):
         clock(minutes=1)
         assert member.portal.get("/progress", headers={"HX-Request": "true"}).status_code == 200
         assert member.portal.get("/customers/", headers={"HX-Request": "true"}).status_code == 200
+
+    clock(minutes=1)
+
+    assert not is_in(member)
+
+
+def test_nor_does_a_page_that_reads_itself_again_without_javascript(member, clock):
+    home = member.portal.get("/").content.decode()
+    [address] = re.findall(r'http-equiv="refresh" content="2; url=([^"]+)"', home)
+    for _ in range(29):
+        clock(minutes=1)
+        assert is_in(member, f"/{address}")
 
     clock(minutes=1)
 

@@ -87,6 +87,7 @@ def test_the_page_says_that_it_asks_and_reads_itself_again(member, customer):
     assert "Asking Microsoft" in text_of(answer)
     assert 'hx-trigger="every 1s"' in content
     assert '<noscript><meta http-equiv="refresh" content="2; url=/customers/' in content
+    assert content.count("&amp;auto=1") == 1, "and says that nobody pressed anything"
     assert "#" not in re.findall(r'content="2; url=([^"]+)"', content)[0], "a browser would only scroll there"
     assert "Show the users" not in content
 
