@@ -33,13 +33,17 @@ def tried(cloud: str, *, by: Actor, reason: str = "") -> dict[str, Any]:
     """
     Try what is configured for a cloud, and write down who did, and how it ended.
 
-    :raises ValueError: nothing is configured
+    :raises ValueError: what is configured cannot work; that is written down as well
     """
-    found = drill.drill(cloud, actor=by)
+    why: dict[str, Any] = {"reason": reason[:200]} if reason else {}
+    try:
+        found = drill.drill(cloud, actor=by)
+    except ValueError as wrong:
+        audit.record("credential.tried", actor=by, object=cloud, results={}, fault=str(wrong)[:200], **why)
+        raise
     rows = [_row(one, cloud) for one in found]
     step, fine = _next_step(found, is_ending=any(row["warning"] for row in rows))
     results = {row["setting"]: str(row["result"]) for row in rows}
-    why: dict[str, Any] = {"reason": reason[:200]} if reason else {}
     audit.record("credential.tried", actor=by, object=cloud, results=results, **why)
     return {"cloud": cloud, "credentials": rows, "next": step, "fine": fine}
 

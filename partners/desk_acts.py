@@ -19,7 +19,7 @@ from partners.desk_roles import Act, may
 from partners.models import User
 
 # What a session that somebody else got hold of must not do. LIFT_ALL takes a code by itself.
-NEEDS_A_FRESH_FACTOR = frozenset({Act.SEND_LINK, Act.STOP, Act.ROTATE, Act.STAFF})
+NEEDS_A_FRESH_FACTOR = frozenset({Act.ACCEPT, Act.SEND_LINK, Act.STOP, Act.ROTATE, Act.STAFF})
 
 
 class Reason(forms.Form):
@@ -49,6 +49,13 @@ class Shown:
 
 
 @dataclass(frozen=True)
+class Warned:
+    """What came of an act where somebody has to do something about it."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Page:
     """An act as its page tells it; `back` is where it leads to afterwards."""
 
@@ -60,7 +67,7 @@ class Page:
     initial: dict[str, Any] = field(default_factory=dict)
 
 
-Doer = Callable[[User, dict[str, Any]], str | Shown]
+Doer = Callable[[User, dict[str, Any]], str | Shown | Warned]
 
 
 @sensitive_post_parameters()
@@ -86,6 +93,9 @@ def confirmed(request: HttpRequest, page: Page, do: Doer) -> HttpResponse:
         else:
             if isinstance(done, Shown):
                 return TemplateResponse(request, "admin/desk/shown.html", context | {"shown": done})
-            messages.success(request, done)
+            if isinstance(done, Warned):
+                messages.warning(request, done.text)
+            else:
+                messages.success(request, done)
             return redirect(page.back)
     return TemplateResponse(request, "admin/desk/act.html", context | {"form": form})

@@ -23,7 +23,7 @@ ENDED = {
     "offboarded": "ended", "killed": "stopped for security", "suspended": "paused by the vendor",
     "withdrawn": "ended by your organisation", "lapsed": "access period over",
 }  # fmt: skip
-OTHERS = {
+PURPOSES = JOBS | {
     BY_A_PERSON: "a test of the connection by a person, who says why",
     "custody.prove": "a proof that no part of the custody is of use alone",
 }
@@ -119,7 +119,7 @@ def _uses(partner: Partner) -> QuerySet[TokenUse]:
 def _use(use: TokenUse) -> dict[str, Any]:
     """A request for an access token; for which customer is not told here."""
     return {
-        "at": use.at, "for": (JOBS | OTHERS).get(use.purpose, use.purpose), "audience": APIS.get(use.audience, use.audience),
+        "at": use.at, "for": PURPOSES.get(use.purpose, use.purpose), "audience": APIS.get(use.audience, use.audience),
         "by": use.actor_kind, "generation": use.generation, "outcome": use.get_outcome_display(), "code": use.code,
     }  # fmt: skip
 

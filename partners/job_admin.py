@@ -86,7 +86,8 @@ def _accept_strangers(job: Job, **said: Any) -> bool:
     return removals.accept_strangers(job.partner, job.kind, **said)
 
 
-DO: dict[str, Callable[..., bool]] = workboard.ACTS | {"gone": _accept, "theirs": _accept_strangers}
+ACCEPTS: dict[str, Callable[..., bool]] = {"gone": _accept, "theirs": _accept_strangers}
+DO = workboard.ACTS | ACCEPTS
 
 
 class KindFilter(admin.SimpleListFilter):
@@ -196,7 +197,8 @@ def _act(request: HttpRequest, pk: int, *, act: str) -> HttpResponse:
         return done.format(**names)
 
     back = reverse("admin:partners_job_change", args=[pk])
-    return confirmed(request, Page(Act.TRY_AGAIN, title, [what.format(**names)], back, PartnersReason), do)
+    may_do = Act.ACCEPT if act in ACCEPTS else Act.TRY_AGAIN
+    return confirmed(request, Page(may_do, title, [what.format(**names)], back, PartnersReason), do)
 
 
 class RunAdmin(ReadOnlyAdmin):

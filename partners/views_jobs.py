@@ -57,6 +57,7 @@ def job_act(request: PartnerRequest, kind: str) -> HttpResponse:
 @require_POST
 @partner_required
 @needs(Power.JOBS)
+@freshly_signed_in("say that a list is right as Microsoft gives it", back="jobs")
 def accept_removals(request: PartnerRequest, kind: str) -> HttpResponse:
     """Say of rows that we held because so many are missing, or so many new, that it is as Microsoft lists them."""
     if not request.member.sees_every_customer:  # how many, and which, is not theirs to judge

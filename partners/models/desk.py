@@ -14,6 +14,7 @@ class Act(StrEnum):
 
     LOOK = "look"
     TRY_AGAIN = "try_again"
+    ACCEPT = "accept"  # that what is missing is gone, or that a list of strangers is the partner's
     SEND_LINK = "send_link"
     STOP = "stop"  # and lift the stop of one partner
     LIFT_ALL = "lift_all"  # ask for it, or agree to another's asking
@@ -25,7 +26,7 @@ class Act(StrEnum):
 
 
 MAY: dict[str, frozenset[Act]] = {
-    Role.SUPPORT: frozenset({Act.LOOK, Act.TRY_AGAIN, Act.SEND_LINK, Act.ASK_FOR_A_LOOK}),
+    Role.SUPPORT: frozenset({Act.LOOK, Act.TRY_AGAIN, Act.ACCEPT, Act.SEND_LINK, Act.ASK_FOR_A_LOOK}),
     Role.SECURITY: frozenset(
         {Act.LOOK, Act.STOP, Act.LIFT_ALL, Act.ROTATE, Act.EVIDENCE, Act.ASK_FOR_A_LOOK, Act.ALLOW_A_LOOK}
     ),

@@ -113,7 +113,7 @@ PAGES = ("home", "customers", "connection", "activity", "team")
 LOOKED = ("home", "customers", "connected", "permissions")
 PROVEN_ANEW = (
     "allow_access", "choose_kind", "confirm_change", "export_activity", "choose_period", "revoke", "team_invite",
-    "team_role", "team_remove", "team_limit", "team_choose", "renewal", "export_evidence",
+    "team_role", "team_remove", "team_limit", "team_choose", "renewal", "export_evidence", "accept_removals",
 )  # fmt: skip
 FRESHLY = Mutant(  # at one of them; a test of its own tries each
     "partners.presence:freshly_signed_in.decorated.checked", "is_fresh(request.session)", "True", ("choose_period",)
@@ -218,7 +218,9 @@ MUTANTS = (
         LOOKED,
     ),
     Mutant("partners.models.grants:AccessGrantQuerySet._worth_it", "partner__suspended_at=None,", "", LOOKED),
-    Mutant("partners.job_admin:_act", "Page(Act.TRY_AGAIN", "Page(Act.LOOK", ("try_again", "pause_job")),
+    Mutant("partners.models.grants:AccessGrantQuerySet._allowed_still", "by_staff | by_owner, ", "", LOOKED),
+    Mutant("partners.evidence:_stops", "| Q(partner=partner)", "| Q(partner__isnull=False)", ("evidence",)),
+    Mutant("partners.job_admin:_act", "Page(may_do", "Page(Act.LOOK", ("try_again", "pause_job")),
     Mutant("partners.job_admin:_bring_back", "Page(Act.TRY_AGAIN", "Page(Act.LOOK", ("bring_back",)),
     Mutant("partners.borrowed:_still_open", "not may_approve(by, grant)", "False", ("borrowed_access",)),
     Mutant("partners.borrowed:end", "not is_own and not is_owner(by, grant)", "False", ("borrowed_access",)),

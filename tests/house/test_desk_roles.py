@@ -134,9 +134,11 @@ def acts(partner: Partner, other: User, name: str) -> dict[Act, list[Tried]]:
             Tried("pause_job", [job.pk], WHY, "job.paused"),
             Tried("resume_job", [job.pk], WHY, "job.resumed"),
             Tried("cancel_job", [job.pk], WHY, "job.cancelled"),
+            Tried("bring_back", [run.pk], WHY, "removals.undone"),
+        ],
+        Act.ACCEPT: [
             Tried("accept_removals", [job.pk], WHY, "removals.accepted"),
             Tried("accept_strangers", [job.pk], WHY, "strangers.accepted"),
-            Tried("bring_back", [run.pk], WHY, "removals.undone"),
         ],
         Act.SEND_LINK: [Tried("send_link", [partner.pk], WHY, "invitation.made")],
         Act.STOP: [
@@ -171,7 +173,7 @@ def test_every_act_is_tried(member):
 
 
 MATRIX = {
-    "support": {Act.TRY_AGAIN, Act.SEND_LINK},
+    "support": {Act.TRY_AGAIN, Act.ACCEPT, Act.SEND_LINK},
     "security": {Act.STOP, Act.LIFT_ALL, Act.ROTATE},
     "auditor": set(),
     "admin": {Act.STAFF},
@@ -253,6 +255,7 @@ def test_security_tries_the_certificates_and_reads_what_comes_next(member):
 
     assert "Cloud global: CPV_APP_SECRET: accepted" in text_of(done)
     assert "Next: Nothing to do." in text_of(done)
+    assert [message.level_tag for message in done.context["messages"]] == ["success"]
     line = AuditEvent.objects.get(action="credential.tried")
     assert (line.actor_label, line.object) == ("sam", "global")
     assert line.detail == {"reason": "because", "results": {"CPV_APP_SECRET": "accepted"}}
@@ -275,7 +278,11 @@ def test_a_certificate_that_cannot_work_is_told_at_the_desk(member, settings):
 
     assert "Cloud global: " in text_of(done)
     assert "does not belong" in text_of(done)
-    assert not AuditEvent.objects.filter(action="credential.tried").exists()
+    assert [message.level_tag for message in done.context["messages"]] == ["warning"]
+    line = AuditEvent.objects.get(action="credential.tried")
+    assert (line.detail["results"], line.detail["reason"]) == ({}, "because")
+    assert "does not belong" in line.detail["fault"]
+    assert "PRIVATE" not in str(line.detail)
 
 
 def test_where_no_cloud_is_set_up_there_is_nothing_to_try(member, settings):

@@ -242,7 +242,7 @@ def test_whatever_check_is_left_out_the_sweep_sees_it_or_a_wall_beneath_holds(gr
     unseen = set(mutants.MUTANTS) - seen
 
     assert blind == [], "nothing notices"
-    assert unseen == set().union(*held.values())
+    assert unseen == held["row level security"], "what the sweep cannot see is kept in by the database itself"
     assert len(mutants.MUTANTS) >= 20
     layers = {"the sweep": seen} | held
     of = {layer: len(mutants.MUTANTS if by is seen else unseen) for layer, by in layers.items()}

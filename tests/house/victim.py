@@ -338,13 +338,18 @@ def make_changes(partner: Partner, owner: Member, customer: Customer) -> tuple[C
 
 
 def lend(partner: Partner, owner: Member) -> dict[str, AccessGrant]:
-    """Looks at the victim's pages: in force, waiting, ended, over, and one in force for whoever shows no code."""
-    grants = {}
-    for name in ("lent", "waiting", "ended", "over", "bare", "fallen"):
+    """
+    Looks at the victim's pages: in force, waiting, ended, over, and one in force for whoever shows no code.
+
+    "orphaned" was allowed by an owner who is an auditor by now.
+    """
+    grants, allowed_one = {}, join(partner, "allowed a look", "owner")
+    for name in ("lent", "waiting", "ended", "over", "bare", "fallen", "orphaned"):
         user = somebody("support", f"{name} support")
         grants[name] = borrowed.ask(partner=partner, by=user, reason="names are missing")
         if name != "waiting":
-            borrowed.approve(grant=grants[name], by=owner.user)
+            borrowed.approve(grant=grants[name], by=allowed_one.user if name == "orphaned" else owner.user)
+    Member.objects.filter(pk=allowed_one.pk).update(role="auditor")
     borrowed.end(grant=grants["ended"], by=owner.user)
     gone = timezone.now() - dt.timedelta(minutes=5)
     AccessGrant.objects.filter(pk=grants["over"].pk).update(approved_at=gone, ends_at=gone)
@@ -513,8 +518,8 @@ def people(
         "may_add": ATTEMPTS | {"tokens.AuditEvent", "partners.Change", "partners.Lookup"},
         "may_take": frozenset({"partners.Lookup"}),  # an answer is seen once
         "may_change": BACK | frozenset({
-            "partners.Job", "partners.ListState", "partners.Change.chosen_at", "partners.AccessGrant.refused_at",
-            "partners.AccessGrant.ended_at", "consent.MemberInvitation.revoked_at",
+            "partners.Job", "partners.ListState.is_settled", "partners.Change.chosen_at",
+            "partners.AccessGrant.refused_at", "partners.AccessGrant.ended_at", "consent.MemberInvitation.revoked_at",
         }),
     }  # fmt: skip
     long_ago = {presence.PROVED: int(time.time()) - 24 * 3600}
@@ -547,6 +552,10 @@ def people(
         comes(
             "staff who became an auditor during their look", named("fallen support"), proven=True,
             **look(grants["fallen"]), **desk | {"may_add": frozenset(), "may_change": frozenset(), "is_costly": True},
+        ),
+        comes(
+            "staff whose look was allowed by who is no owner now", named("orphaned support"), proven=True,
+            is_costly=True, **look(grants["orphaned"]), **desk,
         ),
         comes("staff without a second factor", named("bare support"), is_outside=True, **look(grants["bare"])),
         comes("staff whose role was taken away", no_role, proven=True, is_outside=True),

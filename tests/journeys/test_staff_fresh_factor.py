@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from django.core import mail
 from django.test import Client
+from django.urls import reverse
 from django_otp.plugins.otp_totp.models import TOTPDevice
 from django_otp_webauthn.models import WebAuthnCredential
 
 from partners import staff
-from partners.models import Partner, User
+from partners.models import Job, Partner, User
 from tests.desk import PASSWORD, at_the_desk, code_of, later, signed_in, somebody
 from tests.passkey import Passkey
 from tests.pretend import text_of
@@ -55,6 +56,19 @@ def test_a_stop_waits_for_a_factor_and_comes_back_to_its_page(partner):
         assert client.post(stop(partner), WHY)["Location"] == f"/admin/partners/partner/{partner.pk}/change/"
     assert Halt.objects.count() == 1
     assert AuditEvent.objects.get(action="staff.confirmed").detail == {"factor": "totp"}
+
+
+@pytest.mark.parametrize(
+    ("act", "waits"), [("accept_removals", True), ("accept_strangers", True), ("try_again", False)]
+)
+def test_taking_a_list_as_it_is_waits_for_a_factor_and_trying_again_does_not(partner, act, waits):
+    client, address = at_the_desk("support"), reverse(f"admin:{act}", args=[Job.objects.get().pk])
+
+    with later(minutes=11):
+        answers = client.get(address), client.post(address, WHY)
+
+    assert [answer.headers.get("Location") == AGAIN for answer in answers] == [waits, waits]
+    assert AuditEvent.objects.filter(action="sync.asked").exists() != waits
 
 
 def test_a_wrong_code_lets_nothing_pass(partner):
