@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from functools import cache
@@ -266,9 +266,20 @@ def _value(found: Any, types: tuple[Any, ...]) -> Any:
     return None
 
 
-def content_hash(item: msgspec.Struct) -> bytes:
-    """The same for an item with the same values, whatever else Microsoft wrote around them."""
-    return hashlib.blake2b(_packer.encode(item), digest_size=16).digest()
+def content_hasher(form: bytes) -> Callable[[msgspec.Struct], bytes]:
+    """
+    What gives a hash of 16 bytes for an item: the same for the same values, whatever else Microsoft wrote around them.
+
+    `form` is of what becomes of it, at most 16 bytes: where that is another, so are all hashes.
+    """
+    begun = hashlib.blake2b(digest_size=16, person=form)  # to copy it is faster than to begin anew
+
+    def content_hash(item: msgspec.Struct) -> bytes:
+        found = begun.copy()
+        found.update(_packer.encode(item))
+        return found.digest()
+
+    return content_hash
 
 
 _packer = msgspec.msgpack.Encoder(decimal_format="number")

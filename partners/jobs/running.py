@@ -190,12 +190,14 @@ def _put_off(taken: Taken, held_up: pacing.HeldUp) -> None:
     job, run, now = taken.job, taken.run, timezone.now()
     due_at = now + dt.timedelta(seconds=min(held_up.back_in, LONGEST_RETRY_AFTER))
     planned = Value(due_at, output_field=DateTimeField())
-    Job.objects.filter(pk=job.pk, fence=job.fence).update(
+    waits = Job.objects.filter(pk=job.pk, fence=job.fence, cancelled_at=None).update(
         next_run_at=Case(When(next_run_at=job.next_run_at, then=planned), default=F("next_run_at")),
         leased_until=None,
         lease_message="",
         wait_code=held_up.code,
     )
+    if not waits:
+        _give_back(taken, _ending(Run.Outcome.CANCELLED, Cancelled()), now)
     run.outcome, run.finished_at = Run.Outcome.WAITING, now
     run.error_code, run.error, run.retry_after = held_up.code, held_up.words, held_up.back_in
 
@@ -204,8 +206,8 @@ def _put_off(taken: Taken, held_up: pacing.HeldUp) -> None:
 class Ending:
     """
     How a run ended. `wait` is the seconds Microsoft asked for; `parked` says that only a reconnect makes it due;
-    `goes_on` that nothing went wrong and it is due again at once, or after the wait; `keeps` that the next run goes on
-    from where this one stopped, and `is_soon` that it comes as soon as after an outage.
+    `goes_on` that nothing went wrong and it is due again at once, or after the wait; `keeps` that its place is kept
+    though it does not wait, and `is_soon` that the next one comes as soon as after an outage.
     """
 
     outcome: Run.Outcome
@@ -217,6 +219,11 @@ class Ending:
     goes_on: bool = False
     keeps: bool = False
     is_soon: bool = False
+
+    @property
+    def has_a_place(self) -> bool:
+        """Whether the next run goes on from where this one stopped."""
+        return self.outcome == Run.Outcome.WAITING or self.keeps
 
 
 def _perform(taken: Taken, until: float, insists: bool) -> Ending:
@@ -231,7 +238,7 @@ def _perform(taken: Taken, until: float, insists: bool) -> Ending:
     except (TurnOver, Paused, pacing.Paced) as over:
         return Ending(Run.Outcome.WAITING, over.code, str(over), wait=over.retry_after, goes_on=True)
     except Cancelled as cancelled:
-        return Ending(Run.Outcome.CANCELLED, cancelled.code, str(cancelled))
+        return _ending(Run.Outcome.CANCELLED, cancelled)
     except Transient as failure:
         return _ending(Run.Outcome.WAITING, failure, wait=failure.retry_after)
     except MfaMissing as failure:
@@ -276,35 +283,48 @@ def note_missing_mfa(token: RefreshToken, failure: MfaMissing) -> None:
 
 
 def _finish(taken: Taken, ending: Ending) -> None:
-    """Write how it ended, unless somebody took over meanwhile."""
-    job, run, now = taken.job, taken.run, timezone.now()
+    """Write how it ended, unless somebody took over meanwhile; one that is to go on ends if somebody cancelled it."""
+    run, now = taken.run, timezone.now()
+    with transaction.atomic():
+        ours = ending.outcome != Run.Outcome.TAKEN_OVER and _give_back(taken, ending, now)
+        if not ours and ending.has_a_place:
+            ending = _ending(Run.Outcome.CANCELLED, Cancelled())
+            ours = _give_back(taken, ending, now)
+        if not ours:
+            ending = Ending(Run.Outcome.TAKEN_OVER)
+        _close(run, ending, now)
+    run.retry_after = ending.wait
+    logger.info("a run ended", extra={"run": run.pk, "outcome": str(run.outcome), "code": run.error_code})
+
+
+def _give_back(taken: Taken, ending: Ending, now: dt.datetime) -> bool:
+    """Give the lease back; False when it is not ours, or a place is to be kept though somebody cancelled the run."""
+    job = taken.job
     failures = _failures(taken, ending)
     is_poison = failures >= TOO_OFTEN.get(ending.outcome, failures + 1)
     next_run_at = None if is_poison else _next_run_at(job, ending, now, failures)
     planned = Value(next_run_at, output_field=DateTimeField())
     unless_asked = When(next_run_at=job.next_run_at, then=Value(now, output_field=DateTimeField()))
-    with transaction.atomic():
-        ours = ending.outcome != Run.Outcome.TAKEN_OVER and Job.objects.filter(pk=job.pk, fence=job.fence).update(
-            # Whoever made the job due while it ran (a reconnect, a person) wins over our own plan.
-            next_run_at=Case(When(next_run_at=job.next_run_at, then=planned), default=F("next_run_at")),
-            quarantined_at=Case(unless_asked, default=None) if is_poison else None,
-            claimed_until=None,
-            leased_until=None,
-            lease_message="",
-            cancelled_at=None,
-            suspected_at=None,
-            wait_code="",
-            failures=failures,
-            # The row's own: what `Work.keep` noted in memory may have been rolled back since.
-            cursor=F("cursor") if ending.outcome == Run.Outcome.WAITING or ending.keeps else {},
-        )
-        if not ours:
-            ending = Ending(Run.Outcome.TAKEN_OVER)
-        elif is_poison:
-            audit.record("job.held", actor=SYSTEM, partner=job.partner, object=job.kind, code=ending.code)
-        _close(run, ending, now)
-    run.retry_after = ending.wait
-    logger.info("a run ended", extra={"run": run.pk, "outcome": str(run.outcome), "code": run.error_code})
+    held = Job.objects.filter(pk=job.pk, fence=job.fence)
+    # In the statement itself, so that no cancel comes between a look and the writing.
+    held = held.filter(cancelled_at=None) if ending.has_a_place else held
+    ours = held.update(
+        # Whoever made the job due while it ran (a reconnect, a person) wins over our own plan.
+        next_run_at=Case(When(next_run_at=job.next_run_at, then=planned), default=F("next_run_at")),
+        quarantined_at=Case(unless_asked, default=None) if is_poison else None,
+        claimed_until=None,
+        leased_until=None,
+        lease_message="",
+        cancelled_at=None,
+        suspected_at=None,
+        wait_code="",
+        failures=failures,
+        # The row's own: what `Work.keep` noted in memory may have been rolled back since.
+        cursor=F("cursor") if ending.has_a_place else {},
+    )
+    if ours and is_poison:
+        audit.record("job.held", actor=SYSTEM, partner=job.partner, object=job.kind, code=ending.code)
+    return ours == 1
 
 
 def _close(run: Run, ending: Ending, now: dt.datetime) -> None:

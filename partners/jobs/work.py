@@ -40,6 +40,9 @@ class Paused(Transient):
 class Cancelled(Permanent):
     """Somebody cancelled the run; what was written stays, and the next one begins at the beginning."""
 
+    def __init__(self) -> None:
+        super().__init__("Somebody cancelled it; the next run begins at the beginning.", code="cancelled")
+
 
 def end_turns() -> None:
     """Let every run of this process end at its next pause; others go on where it stopped. There is no way back."""
@@ -126,7 +129,7 @@ class Work:
         :raises TurnOver: it is somebody else's turn
         """
         if self.told is Cancelled:
-            raise Cancelled("Somebody cancelled it; the next run begins at the beginning.", code="cancelled")
+            raise Cancelled
         if self.told is Paused:
             raise Paused("Somebody paused it; it goes on from here when they let it.", code="paused")
         if _closing.is_set():

@@ -75,6 +75,7 @@ def test_on_postgresql_it_ends_with_the_gates_and_says_which_it_could_not_measur
     named = {name: (figure, mark) for name, figure, _, mark in judged}
     assert {"15, first: fetch + parse + raw COPY / ours", "peak memory at 15"} <= set(named)
     assert named["15, unchanged, stable pages: customer rows written"] == ("0", "")
+    assert {"15, first: CPU for 100,000", "15, unchanged, stable pages: CPU for 100,000"} <= set(named)
     has_dlt = DLT.exists()
     assert ("dlt is missing" in tiny.stdout) is not has_dlt
     assert (named["15, first: dlt / ours"] == ("-", "?")) is not has_dlt

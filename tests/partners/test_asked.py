@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from sandbox.world import World
 from tests.live import until
 from tests.partners.test_lifecycle import somebody_waits_for_a_turn
 from tests.partners.test_runs import a_job, a_partner, customers_of, during_the_next_call, run
+from tokens import broker
 from tokens.actors import SYSTEM
 from tokens.http import Unreachable
 from tokens.models import AuditEvent
@@ -116,6 +118,142 @@ def test_cancelling_what_waits_forgets_where_it_stopped(connected_partner: Conne
     job.refresh_from_db()
     assert (job.cursor, job.failures) == ({}, 0)
     assert jobs.claim_due() == []
+
+
+def stopped_on_the_way(partner: Partner, world: World) -> Job:
+    """A job that stopped after a page; its next run cannot begin without a token of Entra's."""
+    job = customers_of(partner)
+    world.sleep = lambda seconds: world.fail("partnercenter", "503", times=1)
+    world.fail("partnercenter", "slow", times=1)
+    assert (run(job).outcome, run_pages(job)) == ("waiting", 1)
+    jobs.try_again(job, by=SYSTEM)
+    broker.forget()
+    return job
+
+
+def run_pages(job: Job) -> int:
+    return Run.objects.filter(job=job).latest("pk").pages
+
+
+def cancelled_before_a_page(job: Job, world: World, fault: str) -> Run:
+    """Somebody cancels the run while it gets its token, and then its first call goes wrong."""
+    world.sleep = lambda seconds: jobs.cancel(job, by=SYSTEM)
+    world.fail("entra", "slow", times=1)
+    world.fail("partnercenter", fault)
+    ended = run(job, insists=True)
+    assert said(job.partner)[-1] == "job.cancelled"
+    world.heal()
+    return ended
+
+
+@pytest.mark.parametrize("fault", ["503", "throttled", "timeout-before", "unauthorized"])
+def test_a_cancelled_run_ends_also_where_it_could_read_nothing_more(
+    connected_partner: Connect, world: World, fault: str
+) -> None:
+    job = stopped_on_the_way(connected_partner(customers=1200), world)
+    Job.objects.filter(pk=job.pk).update(failures=TOO_OFTEN[Run.Outcome.WAITING] - 1)
+
+    ended = cancelled_before_a_page(job, world, fault)
+
+    assert (ended.outcome, ended.error_code, ended.error) == (
+        "cancelled", "cancelled", "Somebody cancelled it; the next run begins at the beginning."
+    )  # fmt: skip
+    assert (job.cursor, job.cancelled_at, job.failures, job.quarantined_at) == ({}, None, 0, None)
+    assert job.next_run_at
+    assert job.next_run_at > timezone.now() + dt.timedelta(hours=5)
+    jobs.try_again(job, by=SYSTEM)
+    assert run(job, insists=True).pages == 3
+
+
+@pytest.mark.parametrize("fault", ["503", "throttled", "timeout-before", "unauthorized"])
+def test_a_run_that_nobody_cancelled_goes_on_soon_from_where_it_stopped(
+    connected_partner: Connect, world: World, fault: str
+) -> None:
+    job = stopped_on_the_way(connected_partner(customers=1200), world)
+    world.fail("partnercenter", fault)
+
+    ended = run(job, insists=True)
+
+    assert ended.outcome == ("refused" if fault == "unauthorized" else "waiting")
+    assert (bool(job.cursor), job.failures) == (True, 2)
+    assert job.next_run_at
+    assert job.next_run_at < timezone.now() + dt.timedelta(hours=1)
+
+
+@pytest.mark.parametrize(("fault", "outcome"), [("foreign-next", "failed"), ("forbidden", "refused")])
+def test_a_cancelled_run_that_failed_says_why_and_forgets_where_it_stopped(
+    connected_partner: Connect, world: World, fault: str, outcome: str
+) -> None:
+    job = stopped_on_the_way(connected_partner(customers=1200), world)
+
+    ended = cancelled_before_a_page(job, world, fault)
+
+    assert (ended.outcome, job.cursor, job.cancelled_at) == (outcome, {}, None)
+    assert job.next_run_at
+    assert job.next_run_at > timezone.now() + dt.timedelta(hours=5)
+
+
+def test_a_turn_that_ends_as_somebody_cancels_it_is_not_gone_on_with(connected_partner: Connect, settings: Any) -> None:
+    job = customers_of(connected_partner(customers=BATCH + 1))
+    settings.CPV_TURN_SECONDS = 0
+
+    with cancelled_as_it_ends(job):
+        ended = run(job)
+
+    assert (ended.outcome, ended.pages > 0, job.cursor, job.cancelled_at) == ("cancelled", True, {}, None)
+
+
+def test_what_is_put_off_as_somebody_cancels_it_forgets_where_it_stopped(
+    connected_partner: Connect, world: World
+) -> None:
+    job = stopped_on_the_way(connected_partner(customers=1200), world)
+    world.fail("partnercenter", "throttled", retry_after=120, times=1)
+    run(job, insists=True)
+    jobs.try_again(job, by=SYSTEM)
+    assert job.cursor
+
+    with cancelled_as_it_ends(job):
+        put_off = jobs.run_job(job.pk)
+
+    job.refresh_from_db()
+    assert put_off
+    assert put_off.pk is None
+    assert (job.cursor, job.cancelled_at, job.leased_until) == ({}, None, None)
+    assert job.next_run_at
+    assert job.next_run_at > timezone.now() + dt.timedelta(hours=5)
+
+
+@contextmanager
+def cancelled_as_it_ends(job: Job) -> Iterator[None]:
+    """Somebody cancels the run when it has heard for the last time what people say."""
+    cancelled = False
+
+    def execute(call: Any, sql: str, *how: Any) -> Any:
+        nonlocal cancelled
+        if not cancelled and sql.startswith("UPDATE") and '"leased_until" = NULL' in sql:
+            cancelled = True
+            assert jobs.cancel(job, by=SYSTEM)
+        return call(sql, *how)
+
+    with connection.execute_wrapper(execute):
+        yield
+    assert cancelled
+
+
+def test_whoever_lost_the_lease_leaves_a_cancel_to_whoever_has_it(connected_partner: Connect, world: World) -> None:
+    job = stopped_on_the_way(connected_partner(customers=1200), world)
+
+    def taken_over_and_cancelled(seconds: float) -> None:
+        Job.objects.filter(pk=job.pk).update(leased_until=timezone.now())
+        assert Job.objects.get(pk=job.pk).lease()
+        assert jobs.cancel(job, by=SYSTEM)
+
+    world.sleep = taken_over_and_cancelled
+    world.fail("entra", "slow", times=1)
+    world.fail("partnercenter", "503")
+
+    assert run(job, insists=True).outcome == "taken_over"
+    assert (job.cancelled_at is not None, bool(job.cursor)) == (True, True)
 
 
 @pytest.mark.parametrize("take", [lambda job: job.lease(), lambda job: jobs.claim_due() and claiming.take_next()])

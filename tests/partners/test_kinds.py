@@ -15,7 +15,8 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from partners import jobs, pacing, tasks, writing
-from partners.mirrored_kinds import MIRRORS
+from partners import sync as syncing
+from partners.mirrored_kinds import MIRRORS, CustomerItem, Customers
 from partners.mirrors import lane_bounds
 from partners.models import (
     CustomerUser,
@@ -31,6 +32,7 @@ from partners.models import (
 from sandbox import changes, licences
 from sandbox.directory import Tenant
 from sandbox.world import World
+from tests.partners.test_moving_lists import work_of
 from tests.statements import asked
 
 pytestmark = pytest.mark.django_db
@@ -117,6 +119,33 @@ def test_a_second_run_writes_no_row_and_asks_little(partner: Partner, kind: str)
     assert all(sql.startswith("SELECT") for sql in on_rows)
     assert {run.created + run.updated + run.removed for run in runs} == {0}
     assert len(asked(queries)) <= 60 * len(runs)  # whatever the number of customers is
+
+
+class OtherCustomers(Customers):
+    """The customers of a release that makes other rows of the same items."""
+
+    version = Customers.version + 1
+
+    def values(self, item: CustomerItem) -> tuple[Any, ...]:
+        name, *others = super().values(item)
+        return (f"new {name}", *others)
+
+
+def test_a_raised_version_has_every_row_written_anew_and_once(connected_partner: Connect) -> None:
+    partner = connected_partner(customers=520)
+    sync(partner, "customers")
+    before = list(partner.customers.order_by("pk").values_list("name", flat=True))
+    jobs.ensure(partner, "customers", due_now=True)
+    work = work_of(partner)
+
+    counts = []
+    for _ in range(2):
+        syncing.sync(work, OtherCustomers())
+        counts.append((work.run.created, work.run.updated, work.run.unchanged))
+        work.job.cursor = {}
+
+    assert counts == [(0, 520, 0), (0, 520, 520)]
+    assert list(partner.customers.order_by("pk").values_list("name", flat=True)) == [f"new {name}" for name in before]
 
 
 def test_a_customer_whose_list_is_refused_is_noted_and_the_others_go_on(partner: Partner, world: World) -> None:
