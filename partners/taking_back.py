@@ -29,7 +29,8 @@ def take_back(work: jobs.Work, mirror: Mirror[Any], begun: str, *, collection: i
     Erase what a list added since its reading began, in this turn and earlier ones; how many rows.
 
     Its pages go first: one that is as it was would hide that its rows are not. A customer for whom somebody changed
-    something meanwhile stays, as what was done is written down with it.
+    something meanwhile stays, as what was done is written down with it. What was known before and is listed again is
+    present; if that is not true, the next whole lists lack it.
 
     :raises LeaseLost: somebody else works on the job
     """
