@@ -77,7 +77,7 @@ def conclude(work: jobs.Work, mirror: Mirror[Any], progress: Progress) -> None:
         progress.is_whole, progress.seen = False, found.listed  # so many were listed twice, and others not at all
         return
     state.present, state.missing, state.completed_at = found.present, found.missing, now
-    state.is_settled = not found.is_repeated
+    state.is_settled, state.unproven_since = not found.is_repeated, None
     may_lack_some = found.is_repeated and not mirror.is_of_customers and progress.expected is None
     if not may_lack_some and (removed := _let_go(work, mirror, state, found, now)):
         work.count(expected=progress.expected, removed=removed)
