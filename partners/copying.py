@@ -20,7 +20,6 @@ from psycopg import sql
 from partners.mirrors import Known, Mirror, ReadPage, Rows, Wanted
 
 LINES = 1_000  # rows that are put into words at a time
-KEPT_AS_IT_WAS = dt.timedelta(days=30)  # what comes back later than this is as new
 
 
 COMPARE = (
@@ -40,8 +39,7 @@ EMPTY = "DELETE FROM {temporary}"
 COPY = "COPY {temporary} ({columns}, content_hash, is_new) FROM STDIN"
 UPDATE = (
     "UPDATE {table} c SET {assigned}, content_hash = uuid_send(t.content_hash), {indexed}changed_at = %(now)s, "
-    "missing_since = NULL, removed_at = NULL, removed_reason = '', "
-    "first_seen_at = CASE WHEN c.removed_at < %(as_new)s THEN %(now)s ELSE c.first_seen_at END "
+    "missing_since = NULL, removed_at = NULL, removed_reason = '' "
     "FROM {temporary} t WHERE NOT t.is_new AND c.partner_id = %(partner)s AND {same}"
 )
 INSERT = (
@@ -170,7 +168,7 @@ def write(mirror: Mirror[Any], partner_id: int, rows: Rows, wanted: Wanted, now:
 
 
 def _given(partner_id: int, now: dt.datetime) -> dict[str, Any]:
-    return {"partner": partner_id, "now": now, "as_new": now - KEPT_AS_IT_WAS}
+    return {"partner": partner_id, "now": now}
 
 
 @contextmanager

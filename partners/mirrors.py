@@ -26,17 +26,6 @@ Wanted = dict[Keyed, bool]  # what is to be written; True for what is not there 
 MOST = 1_000  # items on a page, of which Microsoft gives 500
 SHORT = 6  # bytes of a digest that stands for a key on a page
 SHORT_MASK = (1 << 8 * SHORT) - 1
-# Kinds whose rows have hashes from before a kind's version and columns were part of them; an upgrade rewrites none.
-FORMS_OF_OLD = frozenset(
-    {
-        "73d5e0e999bf3de321a11ea87485344b",  # customers, version 1
-        "9800685a11e21c8647180b07fca1edf3",  # subscriptions, version 2
-        "9b0500635c78b3998fc3e184270dfc8e",  # licences, version 2
-        "10d42bbeec64e66d72efa31bafee07f4",  # users, version 2
-        "0c2106a101993ce064cc5cbccbf4272b",  # mfa, version 2
-        "8432eadf1839fcb31fdabb324b78acb2",  # relationships, version 1
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -107,8 +96,8 @@ class Mirror(ABC, Generic[Item]):
         self.reader: Reader[Item] = Reader(self.shape)
         form = (self.kind, self.version, self.columns, self.reader.form())
         self.salt = hashlib.sha256(repr(form).encode()).digest()
-        row_form = hashlib.sha256(repr((self.kind, self.version, self.columns)).encode()).digest()[:16]
-        self.content_hash = content_hasher(b"" if row_form.hex() in FORMS_OF_OLD else row_form)
+        row_form = hashlib.sha256(repr((self.kind, self.version, self.columns)).encode()).digest()
+        self.content_hash = content_hasher(row_form[:16])
 
     @abstractmethod
     def path(self, customer: UUID | None) -> str:

@@ -37,6 +37,7 @@ AT_ONCE = 1_000  # rows in one short transaction
 MOST = 1_000_000  # rows of one partner and kind in a day; the rest follows the next day
 ALIKE = 2**44  # pairs of keys in a list: of so many, one may look alike, as keys are short on a page
 HOURS = 24
+LIKE_NOTHING = b""  # the digest of a page that is to be read anew
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def conclude(work: jobs.Work, mirror: Mirror[Any], progress: Progress) -> None:
         progress.is_whole, progress.seen = False, found.listed  # so many were listed twice, and others not at all
         return
     state.present, state.missing, state.completed_at = found.present, found.missing, now
-    state.is_settled = not found.is_repeated
+    state.is_settled, state.unproven_since = not found.is_repeated, None
     may_lack_some = found.is_repeated and not mirror.is_of_customers and progress.expected is None
     if not may_lack_some and (removed := _let_go(work, mirror, state, found, now)):
         work.count(expected=progress.expected, removed=removed)
@@ -169,8 +170,8 @@ def erase_old(*, hour: int | None = None) -> int:
     Erase personal data that there is no reason to keep, and let what is of removed customers go; how many rows.
 
     That is what was removed, what is of a list that can't be read, all of a partner whose access ended, and all of a
-    kind that is not read any more, each for longer than the kind keeps removed rows. Their pages go as well, so that
-    they are read anew if need be. Where an `hour` (0 to 23) is given it is about the partners whose hour it is.
+    kind that is not read any more, each for longer than the kind keeps removed rows. Their pages are read anew if need
+    be. Where an `hour` (0 to 23) is given it is about the partners whose hour it is.
     """
     now = timezone.now()
     with system_scope("whose rows are old"):
@@ -186,21 +187,26 @@ def erase_old(*, hour: int | None = None) -> int:
                 done += _let_go_with_customers(partner_id, mirror) if mirror.is_of_customers else 0
                 if mirror.keeps_removed is not None:
                     done += _erase(mirror, _old(partner_id, mirror, now - mirror.keeps_removed), partner_id)
+                _forget_pages(partner_id, mirror, now)
     return done
 
 
 def _old(partner_id: int, mirror: Mirror[Any], before: dt.datetime) -> QuerySet[Any]:
     rows: QuerySet[Any] = mirror.rows(partner_id)
-    ended = Q(killed_at__lt=before) | Q(withdrawn_at__lt=before) | Q(offboarded_at__lt=before)
     states = ListState.objects.filter(partner=partner_id, kind=mirror.kind, completed_at__isnull=False)
     is_read = states.filter(completed_at__gte=before).exists() or not states.exists()
-    if not is_read or Partner.objects.filter(ended, pk=partner_id).exists():
+    if not is_read or _has_ended(partner_id, before):
         return rows
     is_old = Q(removed_at__lt=before)
     if mirror.is_of_customers:
         refused = ListRefusal.objects.filter(partner=partner_id, kind=mirror.kind, since__lt=before)
         is_old |= Q(customer__in=refused.values("customer"))
     return rows.filter(is_old)
+
+
+def _has_ended(partner_id: int, before: dt.datetime) -> bool:
+    ended = Q(killed_at__lt=before) | Q(withdrawn_at__lt=before) | Q(offboarded_at__lt=before)
+    return Partner.objects.filter(ended, pk=partner_id).exists()
 
 
 def _erase(mirror: Mirror[Any], old: QuerySet[Any], partner_id: int) -> int:
@@ -221,15 +227,31 @@ def _let_go_with_customers(partner_id: int, mirror: Mirror[Any]) -> int:
 
 
 def _in_batches(mirror: Mirror[Any], rows: QuerySet[Any], partner_id: int, act: Callable[[QuerySet[Any]], int]) -> int:
-    """Do it to some rows at a time; of the lists they stood on no page is as it was."""
+    """
+    Do it to some rows at a time; of the lists they stood on no page is as it was.
+
+    The pages stay: a run that is under way does not write again what it knows, and asks all pages who is listed. Rows
+    first and then pages, as runs do.
+    """
     done = 0
     collection = "customer_id" if mirror.is_of_customers else "partner_id"
     while done < MOST and (some := dict(rows.values_list("pk", collection)[:AT_ONCE])):
         with transaction.atomic():
-            pages = ListPage.objects.filter(partner=partner_id, kind=mirror.kind)
-            pages.filter(collection__in=set(some.values()) if mirror.is_of_customers else {0}).delete()
             done += act(mirror.rows(partner_id).filter(pk__in=list(some)))
+            pages = ListPage.objects.filter(partner=partner_id, kind=mirror.kind).exclude(digest=LIKE_NOTHING)
+            lists = set(some.values()) if mirror.is_of_customers else {0}
+            pages.filter(collection__in=lists).update(digest=LIKE_NOTHING)
     return done
+
+
+def _forget_pages(partner_id: int, mirror: Mirror[Any], now: dt.datetime) -> None:
+    """Erase the pages of lists that nobody reads any more: of a partner that left, and of customers who did."""
+    pages = ListPage.objects.filter(partner=partner_id, kind=mirror.kind)
+    if mirror.keeps_removed is not None and _has_ended(partner_id, now - mirror.keeps_removed):
+        pages.delete()
+    elif mirror.is_of_customers:  # for a day a turn may still be at a list of theirs
+        left = Customer.objects.filter(partner=partner_id, removed_at__lt=now - APART)
+        pages.filter(collection__in=left.values("pk")).delete()
 
 
 # --- On either database ---------------------------------------------------------------------------------------------

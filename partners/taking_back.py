@@ -17,7 +17,7 @@ from partners import jobs
 from partners.following import ENDLESS
 from partners.mirrored_kinds import CUSTOMERS
 from partners.mirrors import Mirror
-from partners.models import Change, ListPage
+from partners.models import Change, ChosenCustomer, ListPage
 from partners.partnercenter import OTHER_TENANT
 
 DOUBTFUL = (ENDLESS, OTHER_TENANT)
@@ -26,10 +26,11 @@ AT_ONCE = 1_000  # rows in one short transaction
 
 def take_back(work: jobs.Work, mirror: Mirror[Any], begun: str, *, collection: int = 0) -> int:
     """
-    Erase what a list added since its reading began, in this turn and earlier ones; how many rows.
+    Erase what a list added since `begun`, in this turn and in earlier ones; how many rows.
 
-    Its pages go first: one that is as it was would hide that its rows are not. A customer for whom somebody changed
-    something meanwhile stays, as what was done is written down with it.
+    Its pages go first: one that is as it was would hide that its rows are not. A customer for whom somebody did
+    something meanwhile stays: changed something, as that is written down with it, or gave it to a limited member. What
+    was known before and is listed again is present; if that is not true, the next whole lists lack it.
 
     :raises LeaseLost: somebody else works on the job
     """
@@ -54,5 +55,7 @@ def _added(work: jobs.Work, mirror: Mirror[Any], begun: str, collection: int) ->
         return None
     rows: QuerySet[Any] = mirror.rows(work.partner.pk).filter(first_seen_at__gte=dt.datetime.fromisoformat(begun))
     if mirror is CUSTOMERS:
-        return rows.exclude(pk__in=Change.objects.filter(partner=work.partner).values("customer"))
+        for model in (Change, ChosenCustomer):
+            rows = rows.exclude(pk__in=model.objects.filter(partner=work.partner).values("customer"))
+        return rows
     return rows.filter(customer=collection) if mirror.is_of_customers else rows

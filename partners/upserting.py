@@ -10,14 +10,13 @@ from uuid import UUID
 
 from django.db.models import Q
 
-from partners.copying import KEPT_AS_IT_WAS
 from partners.mirrors import SHORT, Keyed, Known, Mirror, ReadPage, Rows, Wanted
 from partners.models import ListPage
 from partners.models.mirrored import Mirrored
 
 AT_ONCE = 500  # keys in one question
 
-_BOOKKEEPING = ("content_hash", "first_seen_at", "changed_at", "missing_since", "removed_at", "removed_reason")
+_BOOKKEEPING = ("content_hash", "changed_at", "missing_since", "removed_at", "removed_reason")
 
 
 def compare(mirror: Mirror[Any], partner_id: int, rows: Rows) -> Wanted:
@@ -80,16 +79,12 @@ def write(mirror: Mirror[Any], partner_id: int, rows: Rows, wanted: Wanted, now:
         )  # fmt: skip
         (new if is_new else changed).append(row)
     unique = ["partner", *(["customer"] if mirror.is_of_customers else []), mirror.key_column]
-    forget_first = mirror.rows(partner_id).filter(removed_at__lt=now - KEPT_AS_IT_WAS)
-    written = [*mirror.columns, *(name for name in _BOOKKEEPING if name != "first_seen_at")]
     before = mirror.rows(partner_id).count() if new else 0
     if new:
         model.objects.bulk_create(new, batch_size=AT_ONCE, ignore_conflicts=True)
     added = mirror.rows(partner_id).count() - before if new else 0
     if changed:
-        keys = [getattr(row, mirror.key_column) for row in changed]
-        for begin in range(0, len(keys), AT_ONCE):
-            forget_first.filter(**{f"{mirror.key_column}__in": keys[begin : begin + AT_ONCE]}).update(first_seen_at=now)
+        written = [*mirror.columns, *_BOOKKEEPING]
         model.objects.bulk_create(
             changed, batch_size=AT_ONCE, update_conflicts=True, unique_fields=unique, update_fields=written
         )

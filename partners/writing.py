@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from django.db import connection, transaction
+from django.db.models import DateTimeField, Value
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from partners import copying, jobs, upserting
@@ -37,7 +39,7 @@ class Progress:
     mark: tuple[Any, ...] | list[Any] = ()  # of `following.Trail`
     most: int = 0  # of `following.told`, or how many there were before
     listed: int = 0  # rows of the customer's list that is under way
-    begun: str = ""  # when reading began
+    begun: str = ""  # when reading began, or what is unproven did
     pages: int = 0
     seen: int = 0
     expected: int | None = None
@@ -81,7 +83,7 @@ class Progress:
         accepted = state.accepted_at if not state.accepted_missing else None
         return cls(
             consent=consent_of(work),
-            begun=timezone.now().isoformat(),
+            begun=(state.unproven_since or timezone.now()).isoformat(),
             most=0 if mirror.is_of_customers else state.present,
             is_trusted=is_trusted,
             is_first=is_first,
@@ -230,9 +232,16 @@ def _present(work: jobs.Work, mirror: Mirror[Any]) -> int:
 
 # --- What is known of lists -----------------------------------------------------------------------------------------
 def unsettle(work: jobs.Work, mirror: Mirror[Any]) -> None:
-    """From now on, and until a run is whole, a page that is as it was proves nothing."""
-    lane = lane_name(*work.share)
-    ListState.objects.filter(partner=work.partner, kind=mirror.kind, lane=lane).update(is_settled=False)
+    """
+    From now on, and until a run is whole, a page that is as it was proves nothing, and what is added is unproven.
+
+    Call it before the first row is written.
+    """
+    own = {"partner": work.partner, "kind": mirror.kind, "lane": lane_name(*work.share)}
+    now = timezone.now()
+    since = Coalesce("unproven_since", Value(now, output_field=DateTimeField()))
+    if not ListState.objects.filter(**own).update(is_settled=False, unproven_since=since):
+        ListState.objects.create(**own, unproven_since=now)
 
 
 def distrust(partner_id: int, kind: str) -> None:

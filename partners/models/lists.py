@@ -50,13 +50,15 @@ class ListState(models.Model):
     What is known of one kind's lists, or of one lane's share of them.
 
     It is settled while no page changed since the last time somebody asked what is missing. It is held when so much is
-    missing at once that a person has to look first.
+    missing at once that a person has to look first. What was added is unproven until a reading is whole: one before it
+    may have been of a list that is not to be believed, and have ended before anything showed it.
     """
 
     partner = models.ForeignKey(Partner, models.CASCADE, related_name="list_states")
     kind = models.CharField(max_length=40)
     lane = models.CharField(max_length=12, blank=True)  # such as "1/4"
     is_settled = models.BooleanField(default=False)
+    unproven_since = models.DateTimeField(null=True, blank=True)
     completed_at = models.DateTimeField(null=True, blank=True)
     present = models.PositiveIntegerField(default=0)
     missing = models.PositiveIntegerField(default=0)

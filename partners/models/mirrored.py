@@ -23,7 +23,7 @@ class Mirrored(models.Model):
     A row as Microsoft last described it.
 
     Nothing is written while it stays the same. A complete list that lacks it sets `missing_since`; it counts as removed
-    when another one, a day later or more, lacks it as well. Listed again, it is as it was.
+    when another one, a day later or more, lacks it as well. Listed again, it is as it was; `first_seen_at` stays.
     """
 
     is_mirrored = True  # nobody reads it across partners

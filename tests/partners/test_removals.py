@@ -91,14 +91,13 @@ def test_who_is_listed_in_between_is_not_gone(connected_partner: Connect, world:
     assert partner.customers.exclude(missing_since=None).count() == 1
 
 
-def test_who_comes_back_is_as_before_and_after_a_month_as_new(
+def test_who_comes_back_is_as_before_however_long_they_were_away(
     connected_partner: Connect, world: World, clock: Any
 ) -> None:
     partner = connected_partner(customers=20)
     sync(partner)
     [left] = leave(world, partner, 3)
     known_since = partner.customers.get(tenant_id=left).first_seen_at
-    seen = []
 
     for days in (20, 40):
         leave(world, partner, 3)
@@ -111,9 +110,7 @@ def test_who_comes_back_is_as_before_and_after_a_month_as_new(
         sync(partner)
         row = partner.customers.get(tenant_id=left)
         assert (row.removed_at, row.missing_since, row.removed_reason) == (None, None, "")
-        seen.append(row.first_seen_at)
-
-    assert seen[0] == known_since < seen[1]
+        assert row.first_seen_at == known_since
 
 
 def test_a_list_that_did_not_come_to_its_end_says_nothing_of_who_is_missing(
@@ -233,6 +230,7 @@ def test_a_list_with_nobody_known_on_it_is_taken_once_after_somebody_said_so(
         of(world, partner).customer_overrides = {
             index: {"tenantId": str(uuid.UUID(int=7000 * change + index))} for index in range(30)
         }
+        clock.shift(60)
         assert sync(partner).error_code == "other_tenant"
         assert removals.accept_strangers(partner, "customers", by=SYSTEM)
         assert (sync(partner).outcome, state(partner).accepted_at) == ("done", None)
