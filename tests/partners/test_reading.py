@@ -13,7 +13,7 @@ import pytest
 from partners import mirrored_kinds
 from partners.mirrored_kinds import CUSTOMERS, LICENCES, MFA, SUBSCRIPTIONS, USERS, renewal
 from partners.reading import ListedPage, envelope, moment, number, text, whole
-from tests.partners.streams import item, user
+from tests.partners.streams import item
 
 
 def utc(*parts: int) -> dt.datetime:
