@@ -5,12 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from typing import Any
 
 from django.db import connection, transaction
+from django.db.models import Count
 from django.utils import timezone
 
 from partners import copying, jobs, upserting
@@ -121,6 +122,24 @@ def made_ready(mirror: Mirror[Any], pages: Callable[[], Iterator[ReadPage]]) -> 
 def known_pages(work: jobs.Work, mirror: Mirror[Any], collections: Sequence[int] = (0,)) -> Pages:
     found: Pages = backend().known_pages(mirror, work.partner.pk, list(collections))
     return found
+
+
+def had_before(
+    work: jobs.Work, mirror: Mirror[Any], customers: Sequence[int], progress: Progress, known: Pages
+) -> Mapping[int, int]:
+    """
+    How many each of these customers' lists had.
+
+    Its pages tell; where they are gone, as what a list without end had added is, the rows that are present do.
+    """
+    had: Counter[int] = Counter()
+    for (customer_id, _), page in known.items():
+        had[customer_id] += page.count
+    others = [customer_id for customer_id in customers if customer_id not in had]
+    if others and not progress.is_first:
+        rows = mirror.rows(work.partner.pk).filter(removed_at=None, customer__in=others).order_by()
+        had.update(dict(rows.values("customer").annotate(n=Count("pk")).values_list("customer", "n")))
+    return had
 
 
 def store(work: jobs.Work, mirror: Mirror[Any], pages: Sequence[ReadPage], progress: Progress, known: Pages) -> None:

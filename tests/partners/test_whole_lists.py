@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import requests
 import time_machine
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from partners import jobs, removals, sync
@@ -465,17 +467,37 @@ def test_of_one_customers_list_without_end_nothing_stays_however_many_turns_it_t
     walk(work, users_of(customer, known, size=500))
     endless = users_of(customer, dict.fromkeys(range(1, 30000), ""), size=500, says_total=lambda _total: told)
 
-    turns = 0
-    while not ListRefusal.objects.exists():
-        turns += 1
-        assert turns < 8
-        work.until = 0
-        with contextlib.suppress(jobs.TurnOver):
-            walk(work, endless)
-        if turns == 2:
-            assert CustomerUser.objects.count() > 500
+    for _reading in range(3):  # refused once, its pages are gone
+        ListRefusal.objects.all().delete()
+        turns = 0
+        while not ListRefusal.objects.exists():
+            turns += 1
+            assert turns < 8
+            work.until = 0
+            with contextlib.suppress(jobs.TurnOver):
+                walk(work, endless)
+            if turns == 2:
+                assert CustomerUser.objects.count() > 500
 
-    assert ListRefusal.objects.get().code == "endless_list"
-    assert turns > 1
-    assert CustomerUser.objects.filter(removed_at=None, missing_since=None).count() == 500
-    assert CustomerUser.objects.count() == 500
+        assert ListRefusal.objects.get().code == "endless_list"
+        assert turns > 1
+        assert CustomerUser.objects.filter(removed_at=None, missing_since=None).count() == 500
+        assert CustomerUser.objects.count() == 500
+
+
+def test_how_many_customers_had_is_asked_at_once_and_only_where_no_page_tells(customer: Customer) -> None:
+    work, rows = work_of(customer.partner, "users"), dict.fromkeys(range(1, 4), "")
+    lists = users_of(customer, dict(rows))
+    for number in range(2, 32):
+        other = Customer.objects.create(partner=customer.partner, tenant_id=uuid.UUID(int=number << 100), name="B")
+        lists.of |= users_of(other, dict(rows)).of
+    walk(work, lists)
+
+    def asked() -> int:
+        with CaptureQueriesContext(connection) as queries:
+            walk(work, lists)
+        return sum("GROUP BY" in query["sql"] for query in queries)
+
+    assert asked() == 0
+    ListPage.objects.all().delete()
+    assert asked() == 1
