@@ -92,7 +92,8 @@ def source_of(work: jobs.Work, mirror: Mirror[Any]) -> Source:
 def read_on(work: jobs.Work, mirror: Mirror[Any], source: Source, progress: Progress) -> None:
     known = writing.known_pages(work, mirror)
     start = Start(progress.next, progress.number, progress.seen, tuple(progress.mark), progress.most)
-    pages = partial(read_list, source, mirror, mirror.path(None), start, known=known if progress.is_trusted else {})
+    trusted, is_accepted = known if progress.is_trusted else {}, progress.are_strangers_accepted
+    pages = partial(read_list, source, mirror, mirror.path(None), start, known=trusted, is_accepted=is_accepted)
     if progress.is_first:
         pages = partial(writing.made_ready, mirror, pages)
     with fetched_ahead(pages) as coming:

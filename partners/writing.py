@@ -49,7 +49,9 @@ class Progress:
     is_first: bool = False  # the mirror had no row
     is_changed: bool = False  # a page differs from what it was
     is_repeated: bool = False  # a key was listed twice
-    are_strangers_accepted: bool = False  # somebody says that the list is this partner's, though nobody on it is known
+    are_strangers_accepted: bool = (
+        False  # somebody says that the list is this partner's, whoever is on it and however long
+    )
     at: str = ""
     within: str = ""
     lists: int = 0  # that came to an end, how many of them were denied, and why the last could not be read

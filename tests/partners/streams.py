@@ -252,7 +252,7 @@ def is_anothers(listing: Listing, dice: Dice) -> None:
 
 
 def one_is_anothers(listing: Listing, dice: Dice) -> None:
-    """One page after the first is another tenant's, if there is one that lists ten."""
+    """A page after the first is another tenant's, if it lists ten; with fewer it could be anybody's."""
     where = dice.randrange(1, max(2, -(-len(listing.rows) // listing.size)))
     listing.spoil = lambda now, page, was: (
         _nobody_known(now, was) if page == where and len(json.loads(was.content)["items"]) >= 10 else was
@@ -267,7 +267,7 @@ def has_no_end(listing: Listing, dice: Dice) -> None:
         if page < end:
             return was
         body = json.loads(was.content)
-        number = 2 if page == end else len(now.rows) + 1
+        number = 2 if page == end else len(now.rows) + 20
         begin = INVENTED + 100 * (page - end)
         now.listed = set()
         body["items"] += [now.make(begin + place, "") for place in range(number)]

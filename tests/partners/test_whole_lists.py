@@ -435,6 +435,39 @@ def test_of_a_list_without_end_nothing_stays(
     assert mirrored(partner) == at_microsoft(world, partner)
 
 
+@pytest.mark.parametrize("told", [0, 2, 3])
+def test_a_list_that_tells_fewer_than_one_of_its_pages_lists_is_read_to_its_end(
+    connected_partner: Connect, told: int
+) -> None:
+    partner = connected_partner(customers=0)
+
+    for last in (30, 60):
+        follow(work_of(partner), Listing(dict.fromkeys(range(1, last + 1), "C"), says_total=lambda _total: told))
+        assert partner.customers.present().count() == last
+
+
+def test_a_list_that_grew_by_thousands_is_taken_once_a_person_says_that_it_is_so_long(
+    connected_partner: Connect, clock: Any
+) -> None:
+    partner = connected_partner(customers=0)
+    work = work_of(partner)
+
+    def listing(last: int) -> Listing:
+        return Listing(dict.fromkeys(range(1, last + 1), "C"), size=500, says_total=lambda total: min(total, 500))
+
+    follow(work, listing(600))
+    for _ in range(2):
+        assert not removals.accept_strangers(partner, "customers", by=SYSTEM)
+        assert refused(work, listing(11_800)) == "endless_list"
+        assert partner.customers.count() == 600
+
+    Run.objects.filter(pk=work.run.pk).update(error_code="endless_list")
+    assert removals.accept_strangers(partner, "customers", by=SYSTEM)
+    follow(work, listing(11_800))
+    assert partner.customers.present().count() == 11_800
+    assert not ListState.objects.exclude(accepted_at=None).exists(), "it was for one run"
+
+
 def test_what_came_in_earlier_turns_is_taken_back_too(connected_partner: Connect, world: World, settings: Any) -> None:
     partner = connected_partner(customers=1_000)
     world.fail("partnercenter", "endless-next")
