@@ -83,10 +83,12 @@ class Trail:
 
 def read_list(
     source: Source, mirror: Mirror[Any], path: str, start: Start | None = None, *, known: Pages,
-    collection: int = 0,
+    collection: int = 0, is_accepted: bool = False,
 ) -> Iterator[ReadPage]:  # fmt: skip
     """
     The pages of one list; raises as `partnercenter.PartnerCenter.listed`.
+
+    Where it `is_accepted`, somebody says that it may be far longer than what is known of it.
 
     :raises Untrustworthy: it leads in a circle, or is far longer than Microsoft says or any can be
     """
@@ -98,9 +100,7 @@ def read_list(
         page = _read(source, mirror, path, place, trail, number, collection, known.get((collection, number)))
         place, seen = page.cursor, seen + page.count
         page.most = most = told(page, most)
-        if place is not None and page.total is not None and page.count > page.total:
-            raise source.untrustworthy(f"A page lists {page.count} of {page.total} and goes on.", ENDLESS)
-        if place is not None and seen > (2 * most + GROWTH if most else UNTOLD):
+        if place is not None and seen > _longest(most, is_accepted=is_accepted):
             raise source.untrustworthy(f"It lists {seen} of {most or 'unknown'} and does not end.", ENDLESS)
         yield page
         if place is None:
@@ -139,8 +139,20 @@ def expected(page: ReadPage, seen: int, earlier: int | None) -> int | None:
 
 
 def told(page: ReadPage, most: int) -> int:
-    """The largest number of all that a page told, where it can't mean the page only; also when more came since."""
-    return max(most, page.total) if page.total is not None and page.total > page.count else most
+    """
+    The largest number of all that a page told, where it can't mean the page only; also when more came since.
+
+    Where it told fewer than it lists and goes on, nothing it tells is to be relied on, and it counts for what it lists.
+    """
+    if page.total is None or page.total == page.count or (page.total < page.count and page.cursor is None):
+        return most
+    return max(most, page.total, page.count)
+
+
+def _longest(most: int, *, is_accepted: bool) -> int:
+    """How many rows a list may have that is to go on, where it is known to have had so many at most; 0: unknown."""
+    due = 2 * most + GROWTH
+    return due if most and not is_accepted else max(due, UNTOLD)
 
 
 def _digest(cursor: Cursor) -> bytes:

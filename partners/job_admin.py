@@ -70,8 +70,9 @@ ACTS: dict[str, tuple[str, str, str, str, str]] = {
     "theirs": (
         "accept_strangers",
         "They are theirs",
-        "Hardly anybody on Microsoft's list of “{kind}” was known before, so it may be another organisation's. The next"
-        " complete reading takes it as {partner}'s; look at Partner Center with them first.",
+        "Hardly anybody on Microsoft's list of “{kind}” was known before, so it may be another organisation's; or it"
+        " went on far beyond what was known of it, so it may have no end. The next complete reading takes it as"
+        " {partner}'s, be it far longer than before; look at Partner Center with them first.",
         "The next complete reading of {job} takes the list as it is.",
         "Its newest run was not refused for that.",
     ),

@@ -22,7 +22,7 @@ from partners import jobs
 from partners.mirrored_kinds import MIRRORS
 from partners.mirrors import SHORT, Mirror, lane_bounds
 from partners.models import Customer, ListPage, ListRefusal, ListState, Partner, Run
-from partners.partnercenter import OTHER_TENANT
+from partners.taking_back import DOUBTFUL
 from partners.writing import ACCEPTED_FOR, Progress, state_of
 from tokens import audit
 from tokens.actors import Actor
@@ -145,12 +145,14 @@ def accept(partner: Partner, kind: str, *, by: Actor, reason: str = "") -> int:
 @transaction.atomic
 def accept_strangers(partner: Partner, kind: str, *, by: Actor, reason: str = "") -> bool:
     """
-    Somebody says that a list on which nobody was known is this partner's all the same; the next whole run takes it.
+    Somebody says that a list is this partner's, though nobody on it was known or it went on without end.
+
+    The next whole run takes it, up to as many rows as of a list of which nothing is known.
 
     False when no run was refused for that.
     """
     newest = Run.objects.filter(partner=partner, job__kind=kind).order_by("-pk").values_list("error_code", flat=True)
-    if newest.first() != OTHER_TENANT:
+    if newest.first() not in DOUBTFUL:
         return False
     jobs.make_due(partner, kind=kind)
     accepted = {"accepted_at": timezone.now(), "accepted_by": str(by)[:200], "accepted_missing": 0}

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -93,7 +92,8 @@ def source_of(work: jobs.Work, mirror: Mirror[Any]) -> Source:
 def read_on(work: jobs.Work, mirror: Mirror[Any], source: Source, progress: Progress) -> None:
     known = writing.known_pages(work, mirror)
     start = Start(progress.next, progress.number, progress.seen, tuple(progress.mark), progress.most)
-    pages = partial(read_list, source, mirror, mirror.path(None), start, known=known if progress.is_trusted else {})
+    trusted, is_accepted = known if progress.is_trusted else {}, progress.are_strangers_accepted
+    pages = partial(read_list, source, mirror, mirror.path(None), start, known=trusted, is_accepted=is_accepted)
     if progress.is_first:
         pages = partial(writing.made_ready, mirror, pages)
     with fetched_ahead(pages) as coming:
@@ -174,7 +174,8 @@ def walk(work: jobs.Work, mirror: Mirror[Any], source: Source) -> None:
     work.count(expected=progress.expected)
     while customers := _next_ones(share, progress):
         known = writing.known_pages(work, mirror, [pk for pk, _ in customers])
-        way = Walk(source, mirror, customers, progress, known)
+        had = writing.had_before(work, mirror, [pk for pk, _ in customers], progress, known)
+        way = Walk(source, mirror, customers, progress, known, had)
         try:
             # Not ahead, as each page of a long list is: nearly all the time is spent waiting for one answer after the
             # other, and a second thread for each lane would cost more than it hides.
@@ -242,12 +243,10 @@ class Walk:
         customers: list[tuple[int, UUID]],
         progress: Progress,
         known: Pages,
+        had: Mapping[int, int],
     ) -> None:
         self._source, self._mirror, self._customers = source, mirror, customers
-        self._known = known if progress.is_trusted else {}
-        self._had: Counter[int] = Counter()
-        for (customer_id, _), page in known.items():
-            self._had[customer_id] += page.count
+        self._known, self._had = known if progress.is_trusted else {}, had
         self._places = {one: _start(*place) for one, place in progress.later.items()}
         under_way = _start(progress.number, progress.next, progress.mark, progress.listed, progress.most)
         self._places[progress.within] = under_way
@@ -271,7 +270,7 @@ class Walk:
                 return
 
     def _list(self, customer_id: int, tenant_id: UUID, start: Start | None) -> Iterator[ReadPage | Ended | Later]:
-        start = start or Start(most=self._had[customer_id])
+        start = start or Start(most=self._had.get(customer_id, 0))
         number, total, seen, reached = start.number, 0, 0, start
         path = self._mirror.path(tenant_id)
         try:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import DateTimeField, Value
+from django.db.models import Count, DateTimeField, Value
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from partners import copying, jobs, upserting
-from partners.mirrors import Known, Mirror, ReadPage, Wanted, lane_name
+from partners.mirrors import SHORT, Known, Mirror, ReadPage, Wanted, lane_name
 from partners.models import ListPage, ListRefusal, ListState
 from partners.partnercenter import OTHER_TENANT, Untrustworthy
 from partners.reading import Cursor
@@ -49,7 +50,7 @@ class Progress:
     is_first: bool = False  # the mirror had no row
     is_changed: bool = False  # a page differs from what it was
     is_repeated: bool = False  # a key was listed twice
-    are_strangers_accepted: bool = False  # somebody says that the list is this partner's, though nobody on it is known
+    are_strangers_accepted: bool = False  # somebody says that the list is this partner's, whoever is on it
     at: str = ""
     within: str = ""
     lists: int = 0  # that came to an end, how many of them were denied, and why the last could not be read
@@ -124,6 +125,24 @@ def known_pages(work: jobs.Work, mirror: Mirror[Any], collections: Sequence[int]
     return found
 
 
+def had_before(
+    work: jobs.Work, mirror: Mirror[Any], customers: Sequence[int], progress: Progress, known: Pages
+) -> Mapping[int, int]:
+    """
+    How many each of these customers' lists had.
+
+    Its pages tell; where they are gone, as what a list without end had added is, the rows that are present do.
+    """
+    had: Counter[int] = Counter()
+    for (customer_id, _), page in known.items():
+        had[customer_id] += page.count
+    others = [customer_id for customer_id in customers if customer_id not in had]
+    if others and not progress.is_first:
+        rows = mirror.rows(work.partner.pk).filter(removed_at=None, customer__in=others).order_by()
+        had.update(dict(rows.values("customer").annotate(n=Count("pk")).values_list("customer", "n")))
+    return had
+
+
 def store(work: jobs.Work, mirror: Mirror[Any], pages: Sequence[ReadPage], progress: Progress, known: Pages) -> None:
     """
     Write what differs on these pages, and where to go on. Call it in a transaction.
@@ -193,7 +212,7 @@ def _check_whose(
     before = seen - sum(page.count for page in pages)
     for page in pages:
         strangers = len(page.rows.keys() & new)
-        if strangers > page.count - strangers and _is_anothers(work, mirror, page, strangers, before, known):
+        if strangers > page.count - strangers and _is_anothers(work, mirror, page, pages, strangers, before, known):
             raise Untrustworthy(
                 f"Hardly anybody on page {page.number} is known; is this another partner's list?", code=OTHER_TENANT
             )
@@ -201,33 +220,59 @@ def _check_whose(
 
 
 def _is_anothers(
-    work: jobs.Work, mirror: Mirror[Any], page: ReadPage, strangers: int, before: int, known: Pages
+    work: jobs.Work,
+    mirror: Mirror[Any],
+    page: ReadPage,
+    pages: Sequence[ReadPage],
+    strangers: int,
+    before: int,
+    known: Pages,
 ) -> bool:
     """
     Whether strangers took the place of those who stood on this page, and did not only come after them.
 
     A list grows at its end, and new ones come singly. On its first page somebody is always known; a list that is one
-    page short may hold one customer whom two partners share. Who stood on the last page moves up when others go.
-    Where it is not known who stood there, it is as many as the list has not named `before`.
+    page short may hold one customer whom two partners share. Who stood on the last page moves up when others go: then
+    they were named before. Where it is not known who stood there, it is as many as the list has not named `before`.
     """
+    number, there = page.number, page.count - strangers
     last = max((number for _, number in known), default=0)
-    there, stood = page.count - strangers, known[0, page.number].count if (0, page.number) in known else 0
-    if page.number == 1:
+    stood = known[0, number].count if (0, number) in known else 0
+    if number == 1:
         stood = stood or _present(work, mirror)
         is_whole = page.cursor is None and last <= 1
         is_replaced = stood and (there == 0 or there * 10 < stood or (is_whole and there * 2 < stood))
         return bool(is_replaced) and (mirror.is_guarded or (there == 0 and min(stood, strangers) >= STRANGERS))
     if strangers < STRANGERS:
         return False
-    if page.number < last and stood:
-        return there * 10 < stood
-    present = sum(one.count for one in known.values()) if stood else _present(work, mirror)
-    stood = stood or present - before
-    return there * 10 < stood and (stood - there) * 10 > present
+    if stood:
+        return there * 10 < stood and (number < last or _are_gone(work, mirror, page, pages))
+    stood = _present(work, mirror, missing_since=None) - before
+    return there * 10 < stood and stood >= STRANGERS
 
 
-def _present(work: jobs.Work, mirror: Mirror[Any]) -> int:
-    return int(mirror.rows(work.partner.pk).filter(removed_at=None).count())
+def _are_gone(work: jobs.Work, mirror: Mirror[Any], page: ReadPage, pages: Sequence[ReadPage]) -> bool:
+    """Whether of those who stood on this page hardly anybody is listed any more, be it on a page read before."""
+    kept = ListPage.objects.filter(partner=work.partner, kind=mirror.kind, collection=page.collection)
+    stood = set[bytes]().union(*map(_shorts, kept.filter(number=page.number).values_list("keys", flat=True)))
+    anew = {one.number: one.keys for one in pages if not one.is_clean and one.number <= page.number}
+    earlier = kept.filter(number__lt=page.number).exclude(number__in=anew).order_by("-number")
+    found: set[bytes] = set()
+    for keys in chain(anew.values(), earlier.values_list("keys", flat=True).iterator()):
+        found |= stood & _shorts(keys)
+        if len(found) * 10 >= max(len(stood), 1):
+            return False
+    return True
+
+
+def _shorts(keys: bytes) -> set[bytes]:
+    """What stands for the keys of a page, one by one."""
+    content = bytes(keys)
+    return {content[begin : begin + SHORT] for begin in range(0, len(content), SHORT)}
+
+
+def _present(work: jobs.Work, mirror: Mirror[Any], **but: None) -> int:
+    return int(mirror.rows(work.partner.pk).filter(removed_at=None, **but).count())
 
 
 # --- What is known of lists -----------------------------------------------------------------------------------------

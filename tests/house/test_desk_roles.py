@@ -344,7 +344,10 @@ def test_what_needs_somebody_to_look_is_offered_at_the_desk_and_said(member):
     page = client.get(reverse("admin:partners_job_change", args=[job.pk]))
     assert "7 are missing at once" in text_of(page)
     assert reverse("admin:accept_removals", args=[job.pk]) in page.content.decode()
-    assert reverse("admin:accept_strangers", args=[job.pk]) in page.content.decode()
+    for code, is_offered in (("other_tenant", True), ("endless_list", True), ("cyclic_link", False)):
+        Run.objects.filter(pk=run.pk).update(error_code=code)
+        page = client.get(reverse("admin:partners_job_change", args=[job.pk]))
+        assert (reverse("admin:accept_strangers", args=[job.pk]) in page.content.decode()) == is_offered
     address = reverse("admin:bring_back", args=[run.pk])
     assert address in client.get(reverse("admin:partners_run_change", args=[run.pk])).content.decode()
 

@@ -210,13 +210,17 @@ def test_so_many_missing_that_a_person_must_look_have_a_button_of_their_own(sync
     assert ListState.objects.get().accepted_missing == 7
 
 
-def test_a_list_with_nobody_known_on_it_has_a_button_too(synced):
+@pytest.mark.parametrize(
+    ("code", "words"), [("other_tenant", "hardly anybody on Microsoft's list"), ("endless_list", "It may have no end")]
+)
+def test_a_list_with_nobody_known_on_it_or_without_end_has_a_button_too(synced, code, words):
     job = Job.objects.get(kind="customers")
     now = timezone.now()
     Run.objects.create(
-        partner=job.partner, job=job, fence=job.fence, outcome="failed", error_code="other_tenant", finished_at=now
+        partner=job.partner, job=job, fence=job.fence, outcome="failed", error_code=code, finished_at=now
     )
 
+    assert words in text_of(page(synced))
     assert "They are ours" in text_of(page(synced))
     synced.portal.post("/jobs/customers/removals")
 

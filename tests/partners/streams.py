@@ -251,6 +251,14 @@ def is_anothers(listing: Listing, dice: Dice) -> None:
     listing.spoil = spoil
 
 
+def one_is_anothers(listing: Listing, dice: Dice) -> None:
+    """A page after the first is another tenant's, if it lists ten; with fewer it could be anybody's."""
+    where = dice.randrange(1, max(2, -(-len(listing.rows) // listing.size)))
+    listing.spoil = lambda now, page, was: (
+        _nobody_known(now, was) if page == where and len(json.loads(was.content)["items"]) >= 10 else was
+    )
+
+
 def has_no_end(listing: Listing, dice: Dice) -> None:
     """Behind the last one come invented ones, page after page, first few and then more than there are in all."""
     end = _at_the_end(listing, dice)
@@ -259,7 +267,7 @@ def has_no_end(listing: Listing, dice: Dice) -> None:
         if page < end:
             return was
         body = json.loads(was.content)
-        number = 2 if page == end else len(now.rows) + 1
+        number = 2 if page == end else len(now.rows) + 20
         begin = INVENTED + 100 * (page - end)
         now.listed = set()
         body["items"] += [now.make(begin + place, "") for place in range(number)]
@@ -385,6 +393,7 @@ FAULTS: tuple[Fault, ...] = (
     hides(0.5),
     hides(1),
     has_no_end,
+    one_is_anothers,
     *OF_ANOTHER,
     *WAITED_FOR,
 )

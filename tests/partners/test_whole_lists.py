@@ -12,20 +12,23 @@ from typing import Any
 import pytest
 import requests
 import time_machine
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from partners import jobs, removals, sync
 from partners.mirrored_kinds import CUSTOMERS, USERS
 from partners.models import LEASE, Customer, CustomerUser, Job, ListPage, ListRefusal, ListState, Partner, Run
-from partners.partnercenter import PartnerCenter
+from partners.partnercenter import PartnerCenter, Untrustworthy
 from sandbox.directory import Tenant
 from sandbox.world import World
 from tests.partners.pretended import answer
-from tests.partners.streams import Listing, Lists, item, user
+from tests.partners.streams import INVENTED, Listing, Lists, item, user
 from tests.partners.test_moving_lists import work_of
 from tests.partners.test_sync import SECOND, at_microsoft, fail_on_page, mirrored
 from tokens import broker
 from tokens.actors import SYSTEM
+from tokens.errors import Transient
 
 pytestmark = pytest.mark.django_db
 Connect = Callable[..., Partner]
@@ -107,6 +110,14 @@ def follow(work: jobs.Work, listing: Listing) -> None:
     Job.objects.filter(pk=work.job.pk).update(leased_until=timezone.now() + LEASE)
     sync.follow(work, CUSTOMERS, PartnerCenter(listing))
     work.job.cursor = {}
+
+
+def refused(work: jobs.Work, listing: Listing) -> str:
+    """Why a turn ended with nothing to go on from."""
+    with pytest.raises(Untrustworthy) as failure:
+        follow(work, listing)
+    work.job.cursor = {}
+    return failure.value.code
 
 
 @pytest.mark.parametrize(("listed", "told", "is_short"), [(19, 20, True), (9_999_999, 10_000_000, False)])
@@ -274,6 +285,82 @@ def test_the_last_page_of_a_list_may_be_anothers_as_well(connected_partner: Conn
     assert mirrored(partner) == at_microsoft(world, partner)
 
 
+def another(listing: Listing, page: int, was: requests.Response) -> requests.Response:
+    """The page of somebody else's list, as long as ours."""
+    body = json.loads(was.content)
+    return answer(body | {"items": [item(INVENTED + place) for place in range(len(body["items"]))]})
+
+
+PAGE = 30  # rows of each page below
+
+
+def pages_of(first: int, last: int, **how: Any) -> Listing:
+    return Listing({number: f"C{number}" for number in range(first, last + 1)}, size=PAGE, **how)
+
+
+@pytest.mark.parametrize("last", [12 * PAGE, 12 * PAGE - 15], ids=["a full page", "half a page"])
+def test_a_last_page_that_is_anothers_waits_for_a_person_however_long_the_list_is(
+    connected_partner: Connect, clock: Any, last: int
+) -> None:
+    partner = connected_partner(customers=0)
+    work = work_of(partner)
+    follow(work, pages_of(1, last))
+
+    def last_is_anothers(listing: Listing, page: int, was: requests.Response) -> requests.Response:
+        return another(listing, page, was) if page == 11 else was
+
+    def last_fails(listing: Listing, page: int, was: requests.Response) -> requests.Response:
+        return answer(status=500) if page == 11 else was
+
+    for new in (last + 1, last + 2, last + 3):  # stands on the first page, which is taken back, and all pages with it
+        clock.shift(A_DAY)
+        listing = pages_of(2, last, spoil=last_fails)
+        listing.rows = {new: "new"} | listing.rows
+        with pytest.raises(Transient):
+            follow(work, listing)
+        assert partner.customers.count() == last + 1
+        listing.spoil = last_is_anothers
+        assert refused(work, listing) == "other_tenant"
+        assert {one.int for one in partner.customers.present().values_list("tenant_id", flat=True)} == {
+            *range(1, last + 1)
+        }
+
+
+def test_a_person_may_say_that_all_who_came_last_are_others_now(connected_partner: Connect, world: World) -> None:
+    partner = connected_partner(customers=1_040)
+    read(partner)
+    overridden(world, partner, "tenantId", new_ones(*range(1_000, 1_040)))
+
+    assert read(partner).error_code == "other_tenant"
+    assert removals.accept_strangers(partner, "customers", by=SYSTEM)
+    assert read(partner).created == 40
+
+
+@pytest.mark.parametrize(
+    ("first", "last"),
+    [(1, 25 * PAGE), (PAGE + 1, 13 * PAGE), (PAGE + 1, 12 * PAGE), (1, 8 * PAGE + 5), (PAGE + 1, 25 * PAGE)],
+    ids=["only grew", "moved up a page and grew by one", "moved up", "is shorter", "moved up a page and grew by many"],
+)
+@pytest.mark.parametrize("in_turns", [False, True])
+def test_who_moved_up_a_page_makes_room_for_new_ones(
+    connected_partner: Connect, settings: Any, first: int, last: int, in_turns: bool
+) -> None:
+    partner = connected_partner(customers=0)
+    work = work_of(partner)
+    follow(work, pages_of(1, 12 * PAGE))
+    if in_turns:
+        work.until = 0
+
+    listing = pages_of(first, last)
+    while True:
+        with contextlib.suppress(jobs.TurnOver):
+            follow(work, listing)
+            break
+
+    listed = partner.customers.filter(missing_since=None).values_list("tenant_id", flat=True)
+    assert {one.int for one in listed} >= {*range(first, last + 1)}
+
+
 @pytest.mark.parametrize("is_theirs", [False, True])
 def test_a_page_within_may_be_anothers_though_nothing_is_known_of_the_pages(
     connected_partner: Connect, world: World, is_theirs: bool
@@ -298,10 +385,10 @@ def test_a_page_within_may_be_anothers_though_nothing_is_known_of_the_pages(
         (4, (), 500),
         (4, (2, 3), 0),
         (30, range(15, 30), 0),
-        (1_040, range(1_000, 1_040), 0),
+        (1_040, range(1_031, 1_040), 0),
         (500, (), 600),
     ],
-    ids=["many more", "a page more", "two of four are new", "half is new", "who came last", "whole pages more"],
+    ids=["many more", "a page more", "two of four are new", "half is new", "a few who came last", "whole pages more"],
 )
 def test_a_list_that_grew_or_in_which_some_changed_is_taken(
     connected_partner: Connect, world: World, customers: int, changed: Any, more: int
@@ -348,6 +435,39 @@ def test_of_a_list_without_end_nothing_stays(
     assert mirrored(partner) == at_microsoft(world, partner)
 
 
+@pytest.mark.parametrize("told", [0, 2, 3])
+def test_a_list_that_tells_fewer_than_one_of_its_pages_lists_is_read_to_its_end(
+    connected_partner: Connect, told: int
+) -> None:
+    partner = connected_partner(customers=0)
+
+    for last in (30, 60):
+        follow(work_of(partner), Listing(dict.fromkeys(range(1, last + 1), "C"), says_total=lambda _total: told))
+        assert partner.customers.present().count() == last
+
+
+def test_a_list_that_grew_by_thousands_is_taken_once_a_person_says_that_it_is_so_long(
+    connected_partner: Connect, clock: Any
+) -> None:
+    partner = connected_partner(customers=0)
+    work = work_of(partner)
+
+    def listing(last: int) -> Listing:
+        return Listing(dict.fromkeys(range(1, last + 1), "C"), size=500, says_total=lambda total: min(total, 500))
+
+    follow(work, listing(600))
+    for _ in range(2):
+        assert not removals.accept_strangers(partner, "customers", by=SYSTEM)
+        assert refused(work, listing(11_800)) == "endless_list"
+        assert partner.customers.count() == 600
+
+    Run.objects.filter(pk=work.run.pk).update(error_code="endless_list")
+    assert removals.accept_strangers(partner, "customers", by=SYSTEM)
+    follow(work, listing(11_800))
+    assert partner.customers.present().count() == 11_800
+    assert not ListState.objects.exclude(accepted_at=None).exists(), "it was for one run"
+
+
 def test_what_came_in_earlier_turns_is_taken_back_too(connected_partner: Connect, world: World, settings: Any) -> None:
     partner = connected_partner(customers=1_000)
     world.fail("partnercenter", "endless-next")
@@ -380,17 +500,37 @@ def test_of_one_customers_list_without_end_nothing_stays_however_many_turns_it_t
     walk(work, users_of(customer, known, size=500))
     endless = users_of(customer, dict.fromkeys(range(1, 30000), ""), size=500, says_total=lambda _total: told)
 
-    turns = 0
-    while not ListRefusal.objects.exists():
-        turns += 1
-        assert turns < 8
-        work.until = 0
-        with contextlib.suppress(jobs.TurnOver):
-            walk(work, endless)
-        if turns == 2:
-            assert CustomerUser.objects.count() > 500
+    for _reading in range(3):  # refused once, its pages are gone
+        ListRefusal.objects.all().delete()
+        turns = 0
+        while not ListRefusal.objects.exists():
+            turns += 1
+            assert turns < 8
+            work.until = 0
+            with contextlib.suppress(jobs.TurnOver):
+                walk(work, endless)
+            if turns == 2:
+                assert CustomerUser.objects.count() > 500
 
-    assert ListRefusal.objects.get().code == "endless_list"
-    assert turns > 1
-    assert CustomerUser.objects.filter(removed_at=None, missing_since=None).count() == 500
-    assert CustomerUser.objects.count() == 500
+        assert ListRefusal.objects.get().code == "endless_list"
+        assert turns > 1
+        assert CustomerUser.objects.filter(removed_at=None, missing_since=None).count() == 500
+        assert CustomerUser.objects.count() == 500
+
+
+def test_how_many_customers_had_is_asked_at_once_and_only_where_no_page_tells(customer: Customer) -> None:
+    work, rows = work_of(customer.partner, "users"), dict.fromkeys(range(1, 4), "")
+    lists = users_of(customer, dict(rows))
+    for number in range(2, 32):
+        other = Customer.objects.create(partner=customer.partner, tenant_id=uuid.UUID(int=number << 100), name="B")
+        lists.of |= users_of(other, dict(rows)).of
+    walk(work, lists)
+
+    def asked() -> int:
+        with CaptureQueriesContext(connection) as queries:
+            walk(work, lists)
+        return sum("GROUP BY" in query["sql"] for query in queries)
+
+    assert asked() == 0
+    ListPage.objects.all().delete()
+    assert asked() == 1
