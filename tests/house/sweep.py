@@ -219,7 +219,7 @@ def _told(came: Came, *sent: tuple[str, dict[str, Any]]) -> str:
     text = re.sub(r".*\bactivity\.exported\b.*\n?", "", text)  # an export names itself next time
     text = re.sub(r'"as_of": "[^"]*"', "", text)  # and has the time at which it was made
     for path, fields in sent:
-        ids = [str(value) for name, value in fields.items() if name not in WORDS]
+        ids = sorted({str(value) for name, value in fields.items() if name not in WORDS}, key=len, reverse=True)
         for spelling in (path, quote(path), html.escape(path), quote(quote(path)), urlsplit(path).path, *ids):
             text = text.replace(spelling, "…") if len(spelling) > 6 else text.replace(f'"{spelling}"', '"…"')
     return f"{came.status} {text}"
