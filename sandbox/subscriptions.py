@@ -44,9 +44,7 @@ def at(customer: Customer, index: int) -> dict[str, Any]:
 def _licences(customer: Customer, subscription_id: str, word: int) -> dict[str, Any]:
     product, sku, availability, title = _CATALOGUE[word // 8 % len(_CATALOGUE)]
     term, days, cycle = _TERMS[word // 64 % len(_TERMS)]
-    length, end = timedelta(days=days), _YEAR_START + timedelta(days=word // 256 % days)
-    end += length * max(0, -((end - _BEGUN) // length))  # of the term under way, and so after the new rules of renewal
-    start = end - timedelta(days=days - 1)
+    start, end = term_under_way(word // 256, days, _BEGUN)
     renews = word // 1024 % 3 != 0
     offer = f"{product}:{sku}:{availability}"
     more = {"cancellationAllowedUntilDate": _day(start + timedelta(days=7)), "billingCycleEndDate": _day(end)}
@@ -63,6 +61,15 @@ def _licences(customer: Customer, subscription_id: str, word: int) -> dict[str, 
         **more,
         **({"scheduledNextTermInstructions": _next_term(offer, word)} if renews and word % 5 == 0 else {}),
     }
+
+
+def term_under_way(number: int, days: int, at: datetime) -> tuple[datetime, datetime]:
+    """First and last day of a term of so many days, which began at `at` and has not ended; others for each number."""
+    length, end = timedelta(days=days), _YEAR_START + timedelta(days=number % days)
+    end += length * max(0, -((end - at) // length))
+    start = end - timedelta(days=days - 1)
+    early = timedelta(days=1 if start > at else 0)  # it is the last day of the term before, and midnight is over
+    return start - early, end - early
 
 
 def _azure(customer: Customer, subscription_id: str, word: int) -> dict[str, Any]:

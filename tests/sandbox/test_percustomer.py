@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,17 @@ def test_licences_are_in_a_term_that_has_begun_and_not_ended_and_azure_plans_nev
     assert {one["autoRenewEnabled"] for one in seats} == {True, False}
     assert any("scheduledNextTermInstructions" in one for one in seats)
     assert {one["commitmentEndDate"][:4] for one in many if one["unitType"] == "Usage-based"} == {"9999"}
+
+
+@pytest.mark.parametrize("days", [30, 365, 1095])
+def test_on_whatever_day_and_at_whatever_time_a_term_is_under_way(days: int) -> None:
+    begin = datetime(2026, 11, 28, tzinfo=UTC)
+    for hours in range(0, 24 * days, 7):
+        at = begin + timedelta(hours=hours)
+        for number in (hours % days, 0, days - 1, hours // 24 % days):
+            start, end = subscriptions.term_under_way(number, days, at)
+            assert start <= at <= end, (at, number)
+            assert end - start == timedelta(days=days - 1)
 
 
 def _many(partner: Tenant) -> list[Body]:
