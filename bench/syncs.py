@@ -18,9 +18,8 @@ BARE, RAW, PARSED = "bytes by http.client", "limit: raw fetch", "limit: fetch + 
 COPIED, LIMIT = "limit: raw COPY of ready rows", "limit: fetch + parse + COPY"
 FIRST, UNCHANGED, TURNED = "first", "unchanged, stable pages", "unchanged, unstable pages"
 SOME, ALL = "1 % changed, unstable pages", "100 % changed"
-A_SIZE = (
-    100_000  # customers, for whom our process may take these seconds of CPU where COPY of the same rows takes 0.57 s
-)
+# Customers, for whom our process may take so many seconds of CPU where COPY of the same rows takes 0.57 s.
+A_SIZE = 100_000
 SECONDS = {FIRST: 1.5, UNCHANGED: 0.4}
 CPUS = {FIRST: 2.7, UNCHANGED: 0.7}  # the same with the server's, over that of COPY: more to go by on another machine
 

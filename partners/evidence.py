@@ -38,8 +38,8 @@ def document(partner: Partner) -> dict[str, Any]:
     [of_chain] = found[:1] or _with_chain(Partner.objects.filter(pk=partner.pk), whose="pk")
     current = next((token for token in found if _is_current(token)), None)
     if current is None and len(found) == NEWEST:  # that many renewals were begun since, and none was confirmed
-        found += [token for token in every[NEWEST:] if _is_current(token)]
-        current = found[-1] if len(found) > NEWEST else None
+        current = every.filter(pk__in=partner.refresh_tokens.current()).first()
+        found += [current] if current else []
     stands = standing(partner, current)
     return {
         "as_of": timezone.now(),

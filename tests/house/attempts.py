@@ -22,13 +22,12 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from cpvpanel.desk import OPEN as OPEN_AT_THE_DESK
 from partners.models import Customer
 from tests.house.test_walls import METHODS, OPEN
-from tests.house.victim import Actor, Ground
+from tests.house.victim import ID, Actor, Ground
 
 PLACES = ("path", "query", "body")
 SAFE = ("get", "head", "options")
 NOWHERE = 999_000_111
 PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>|\(\?P<(\w+)>(?:[^()]|\([^()]*\))*\)")
-GUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 SEED = 20_261_126
 AT_THE_DESK = 5  # actors that each of its routes meets at least; on the portal it is everybody
 # What a form must bring for a view to come as far as the ids in it.
@@ -113,7 +112,7 @@ def nobodys(there: Any) -> Any:
     """An id of the same kind that nothing has."""
     if isinstance(there, uuid.UUID):
         return uuid.UUID(int=NOWHERE)
-    if GUID.fullmatch(str(there)):
+    if ID.fullmatch(str(there)):
         return str(uuid.UUID(int=NOWHERE))
     return NOWHERE if str(there).isdigit() else "n" * len(str(there))
 
