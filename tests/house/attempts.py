@@ -29,7 +29,8 @@ SAFE = ("get", "head", "options")
 NOWHERE = 999_000_111
 PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>|\(\?P<(\w+)>(?:[^()]|\([^()]*\))*\)")
 SEED = 20_261_126
-AT_THE_DESK = 5  # actors that each of its routes meets at least; on the portal it is everybody
+AT_THE_DESK = 5  # actors that each of its routes meets at least
+ON_THE_PORTAL = 8  # and there, where a sample must do; else everybody
 # What a form must bring for a view to come as far as the ids in it.
 WORDS = {
     "format": "csv", "role": "operator", "limited": "yes", "email": "open@contoso.test", "days": "180",
@@ -198,7 +199,7 @@ def in_parts(plan: dict[Actor, list[Attempt]], number: int) -> Iterator[dict[Act
         yield {actor: found[part::number] for actor, found in shuffled.items()}
 
 
-def chosen(actors: list[Actor], number: int) -> dict[Actor, list[Attempt]]:
+def chosen(actors: list[Actor], number: int, *, is_sample: bool = False) -> dict[Actor, list[Attempt]]:
     """
     So many attempts out of the whole cross at least, always the same, with each route and each actor among them.
 
@@ -210,7 +211,8 @@ def chosen(actors: list[Actor], number: int) -> dict[Actor, list[Attempt]]:
     for route, found in groupby(every_attempt(), lambda attempt: attempt.route):
         attempts = list(found)
         first = [attempt for attempt in attempts if attempt.place == "path" and attempt.method in ("get", "post")]
-        some = dice.sample(actors, AT_THE_DESK) if route.is_desk else actors
+        least = AT_THE_DESK if route.is_desk else ON_THE_PORTAL if is_sample else len(actors)
+        some = dice.sample(actors, least)
         for actor in actors:
             now = ([dice.choice(attempts)] if route.is_desk else first) if actor in some else []
             plan[actor] += now

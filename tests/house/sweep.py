@@ -167,7 +167,8 @@ class Sweep:
     # --- The oracles ------------------------------------------------------------------------------------------------
     def looked_at(self, actor: Actor, attempt: Attempt, came: Came, sent: list[Any]) -> Iterator[str]:
         for is_desk, page in ((attempt.route.is_desk, came.text), *came.onward):
-            may_see = actor.may_see_at_the_desk if is_desk else actor.may_see
+            # Who has no desk is answered there as everywhere else, by the page that names them.
+            may_see = actor.may_see_at_the_desk if is_desk and actor.has_the_desk else actor.may_see
             for text in sorted({*MARK.findall(page), *(text for text in self.long if text in page)}):
                 canary = self.ground.canaries[text]
                 if text not in str(sent) and not may_see(canary):

@@ -44,7 +44,8 @@ def portal(name: str) -> attempts.Route:
 def test_nobody_reaches_the_victim_at_any_address(ground, swept, record_property):
     began = time.process_time()
 
-    swept.run(attempts.chosen(ground.actors, ENOUGH[connection.vendor]))
+    is_sample = connection.vendor == "sqlite"
+    swept.run(attempts.chosen(ground.actors, ENOUGH[connection.vendor], is_sample=is_sample))
 
     assert not swept.found, "\n".join(swept.found)
     tried, routes = swept.tried.total(), list(attempts.routes())
@@ -163,7 +164,7 @@ def test_the_whole_cross(ground, swept, record_property):
         f" {len(swept.names)} names), {swept.pairs:,} with a missing id beside: {len(swept.found)} holes,"
         f" {time.monotonic() - began:.0f} s",
     )
-    assert swept.found == []
+    assert not swept.found, "\n".join(swept.found)
     assert tried == planned or longest < float("inf")
     assert swept.reached == routes or tried < planned
 
