@@ -291,6 +291,7 @@ CPV_REFRESH_STORE_INTERVAL = env.int("CPV_REFRESH_STORE_INTERVAL", default=86_40
 
 # --- Work -----------------------------------------------------------------------------------------------------------
 CPV_TURN_SECONDS = env.int("CPV_TURN_SECONDS", default=600)  # how long a job works before it lets others go on
+CPV_LIST_GROWTH = env.int("CPV_LIST_GROWTH", default=10_000)  # rows beyond twice as many as are known: no end
 CPV_CALLS_PER_PARTNER = env.float("CPV_CALLS_PER_PARTNER", default=500)  # a second, to one service
 CPV_CALLS_PER_SECOND = env.float("CPV_CALLS_PER_SECOND", default=2000)  # of all partners of a cloud, to one service
 CPV_TOKENS_PER_SECOND = env.float("CPV_TOKENS_PER_SECOND", default=10)  # that jobs ask Entra for, in one cloud

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from django.conf import settings
+
 from partners.mirrors import Known, Mirror, ReadPage, Unfit
 from partners.partnercenter import PAGE_SIZE, Untrustworthy
 from partners.reading import AsBefore, Cursor, ListedPage
 from partners.writing import Pages
 
 MAX_PAGES = 50_000  # 25 million customers
-GROWTH = 20 * PAGE_SIZE  # rows: by so many, and by as many again as there are, a list may exceed what is known of it
 UNTOLD = 2_000 * PAGE_SIZE  # rows: a million, and no more in a list of which nothing is known
 ENDLESS = "endless_list"
 Result = TypeVar("Result")
@@ -151,7 +152,7 @@ def told(page: ReadPage, most: int) -> int:
 
 def _longest(most: int, *, is_accepted: bool) -> int:
     """How many rows a list may have that is to go on, where it is known to have had so many at most; 0: unknown."""
-    due = 2 * most + GROWTH
+    due = 2 * most + int(settings.CPV_LIST_GROWTH)
     return due if most and not is_accepted else max(due, UNTOLD)
 
 

@@ -25,6 +25,7 @@ RESPONSE_MODES = ("query", "form_post")
 MESSAGE_BROKERS = ("amqp", "amqps", "redis", "rediss")
 SHORTEST_AUDIT_KEY = 32
 SHORTEST_TURN, LONGEST_TURN = 1, 3600  # seconds
+LEAST_GROWTH = 500  # rows: a page
 LOOPBACK = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\]|.*\.test)")
 
 
@@ -62,6 +63,9 @@ def _values() -> Iterator[CheckMessage]:
     if not SHORTEST_TURN <= settings.CPV_TURN_SECONDS <= LONGEST_TURN:
         hint = f"seconds between {SHORTEST_TURN} and {LONGEST_TURN}"
         yield Error("CPV_TURN_SECONDS is out of bounds", hint=hint, id="tokens.E018")
+    if settings.CPV_LIST_GROWTH < LEAST_GROWTH:
+        hint = f"at least {LEAST_GROWTH}, or lists that grow count as lists without end"
+        yield Error("CPV_LIST_GROWTH is too small", hint=hint, id="tokens.E025")
     if settings.SENTRY_DSN and not settings.CPV_SENTRY_STARTED:
         hint = "install sentry-sdk beside the product, or unset SENTRY_DSN"
         yield Warning(

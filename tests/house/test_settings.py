@@ -183,6 +183,7 @@ def test_good_settings_raise_no_finding(settings):
         ({"CPV_FAULTPOINT": "after put"}, "tokens.E022"),
         ({"CPV_FAULTPOINT": "nowhere", "CPV_REHEARSAL": True}, "tokens.E023"),
         ({"CPV_AUDIT_KEY": "short"}, "tokens.E024"),
+        ({"CPV_LIST_GROWTH": 499}, "tokens.E025"),
     ],
 )
 def test_a_bad_combination_is_named(settings, changes, finding):

@@ -6,12 +6,13 @@ import datetime as dt
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID
 
 import pytest
 import time_machine
 
-from partners import following, jobs, removals, sync
+from partners import jobs, removals, sync, walking
 from partners.mirrored_kinds import CUSTOMERS, USERS
 from partners.models import LEASE, Customer, CustomerUser, Job, ListPage, ListRefusal, ListState, Partner, Run
 from partners.partnercenter import OTHER_TENANT, PartnerCenter
@@ -40,9 +41,9 @@ MOST_READS = 30  # of one story, or it never ends
 
 
 @pytest.fixture(autouse=True)
-def lists_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
+def lists_are_short(settings: Any) -> None:
     """One without end shows after some dozens of rows, and need not invent thousands."""
-    monkeypatch.setattr(following, "GROWTH", 100)
+    settings.CPV_LIST_GROWTH = 100
 
 
 @dataclass
@@ -229,7 +230,7 @@ class Estate:
         for _ in range(10 * len(self.customers)):
             Job.objects.filter(pk=self.work.job.pk).update(leased_until=at + LEASE)
             try:
-                sync.walk(self.work, USERS, PartnerCenter(lists))
+                walking.walk(self.work, USERS, PartnerCenter(lists))
             except Transient:
                 continue
             break

@@ -11,8 +11,8 @@ from uuid import UUID
 import pytest
 import requests
 
-from partners import following, partnercenter
-from partners.following import Start, read_list
+from partners import partnercenter
+from partners.following import MAX_PAGES, Start, read_list
 from partners.mirrored_kinds import CUSTOMERS
 from partners.mirrors import ReadPage
 from partners.partnercenter import PartnerCenter
@@ -189,19 +189,19 @@ def test_a_list_that_leads_in_a_circle_ends(answers: list[Any]) -> None:
     assert refused.value.code == "cyclic_link"
 
 
-def test_a_list_without_end_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "MAX_PAGES", 3)
+def test_a_list_without_end_ends() -> None:
     endless = (page(number, uri="/customers", token=f"t{number}") for number in range(10))
+    client = PartnerCenter(Session(ROOT, *map(answer, endless)))
 
     with pytest.raises(partnercenter.Untrustworthy) as refused:
-        customers(Session(ROOT, *map(answer, endless)))
+        list(read_list(client, CUSTOMERS, "customers", Start(number=MAX_PAGES - 3), known={}))
 
     assert refused.value.code == "endless_list"
 
 
-def turns(pages: Iterator[Any], most: int) -> None:
+def turns(pages: Iterator[Any], most: int, start: Start | None = None) -> None:
     """Read one page a turn, each turn knowing what the one before kept."""
-    start = Start()
+    start = start or Start()
     for _ in range(most):
         client = PartnerCenter(Session(ROOT, answer(next(pages))))
         read = next(read_list(client, CUSTOMERS, "customers", start, known={}))
@@ -228,12 +228,11 @@ def test_a_circle_of_fresh_tokens_is_known_by_its_items() -> None:
     assert refused.value.code == "cyclic_link"
 
 
-def test_a_list_without_end_ends_over_turns_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "MAX_PAGES", 3)
+def test_a_list_without_end_ends_over_turns_too() -> None:
     pages = (page(number, uri="/customers", token=f"t{number}") for number in itertools.count())
 
     with pytest.raises(partnercenter.Untrustworthy) as refused:
-        turns(pages, 10)
+        turns(pages, 10, Start(number=MAX_PAGES - 3))
 
     assert refused.value.code == "endless_list"
 
