@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from django.contrib import admin
-from django.db.models import OuterRef, QuerySet, Subquery
+from django.db.models import OuterRef, Q, QuerySet, Subquery
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.urls import URLPattern, path, reverse
@@ -17,6 +17,7 @@ from partners.desk_acts import NotDone, Page, PartnersReason, confirmed
 from partners.desk_roles import Act, may
 from partners.models import Job, Run, User
 from partners.standing import current_token, standing
+from partners.taking_back import DOUBTFUL
 from tokens.long_lists import ReadOnlyAdmin
 from tokens.tenancy import partner_scope
 
@@ -136,7 +137,8 @@ class JobAdmin(ReadOnlyAdmin):
         names = ("outcome", "error", "error_code", "pages", "seen", "expected")
         said = {f"run_{name}": Subquery(newest.values(name)[:1]) for name in names}
         rows: QuerySet[Job] = super().get_queryset(request)
-        return rows.annotate(**said, missing=workboard.missing())
+        is_doubtful = Q(run_error_code__in=DOUBTFUL)
+        return rows.annotate(**said, missing=workboard.missing()).annotate(asks_whose_it_is=is_doubtful)
 
     @admin.display(description="state")
     def state(self, job: Job) -> str:

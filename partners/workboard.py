@@ -17,6 +17,7 @@ from django.utils import timezone
 from partners import bringing_back, jobs
 from partners.models import Job, ListState, Member, Partner, Run
 from partners.standing import Standing
+from partners.taking_back import DOUBTFUL
 from tokens.actors import Actor
 from tokens.clouds import Audience
 
@@ -63,6 +64,11 @@ class State:
     button: Button | None = RUN
     code: str = ""
     other: Button | None = None
+
+    @property
+    def asks_whose_it_is(self) -> bool:
+        """Whether the newest list was refused for what somebody may say of it: `removals.accept_strangers`."""
+        return self.code in DOUBTFUL
 
     @property
     def buttons(self) -> list[Button]:
