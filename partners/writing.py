@@ -7,7 +7,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import chain
 from typing import Any
 
 from django.db import connection, transaction
@@ -15,13 +14,11 @@ from django.db.models import Count, DateTimeField, Value
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from partners import copying, jobs, upserting
-from partners.mirrors import SHORT, Known, Mirror, ReadPage, Wanted, lane_name
+from partners import copying, jobs, strangers, upserting
+from partners.mirrors import Known, Mirror, ReadPage, lane_name
 from partners.models import ListPage, ListRefusal, ListState
-from partners.partnercenter import OTHER_TENANT, Untrustworthy
 from partners.reading import Cursor
 
-STRANGERS = 10  # rows: with fewer, a page inside a list that changed altogether proves nothing
 ACCEPTED_FOR = dt.timedelta(days=7)  # what somebody said of a list
 Pages = dict[tuple[int, int], Known]
 
@@ -56,7 +53,7 @@ class Progress:
     lists: int = 0  # that came to an end, how many of them were denied, and why the last could not be read
     denied: int = 0
     code: str = ""
-    stuck: int = 0  # how often in a row reading broke off, and at which customer's list (or `sync.AT_THE_END`)
+    stuck: int = 0  # how often in a row reading broke off, and at which customer's list (or `walking.AT_THE_END`)
     stuck_at: str = ""
     # The customers whom Microsoft throttles: who comes last, and what `following.Start` is to be.
     later: dict[str, list[Any]] = field(default_factory=dict)
@@ -182,7 +179,7 @@ def _write(
         rows = mirror.rows_of(dirty)
         wanted = how.compare(mirror, partner_id, rows)
         if not progress.are_strangers_accepted:
-            _check_whose(work, mirror, pages, wanted, progress.seen, known)
+            strangers.check(work, mirror, pages, wanted, progress.seen, known)
         listed, new = len(rows), sum(wanted.values())
         if wanted:
             added, changed = how.write(mirror, partner_id, rows, wanted, timezone.now())
@@ -196,83 +193,6 @@ def _write(
 def _lists_the_same(page: ReadPage, known: Pages) -> bool:
     before = known.get((page.collection, page.number))
     return before is not None and before.keys == hashlib.md5(page.keys, usedforsecurity=False).hexdigest()
-
-
-def _check_whose(
-    work: jobs.Work, mirror: Mirror[Any], pages: Sequence[ReadPage], wanted: Wanted, seen: int, known: Pages
-) -> None:
-    """
-    Refuse a page on which strangers stand in the place of those who are known: most likely it is another partner's.
-
-    `seen` is how many the list has named up to the last of these pages.
-    """
-    if mirror.is_of_customers or not any(wanted.values()):
-        return  # such a list is asked for by its customer's own address
-    new = {key for key, is_new in wanted.items() if is_new}
-    before = seen - sum(page.count for page in pages)
-    for page in pages:
-        strangers = len(page.rows.keys() & new)
-        if strangers > page.count - strangers and _is_anothers(work, mirror, page, pages, strangers, before, known):
-            raise Untrustworthy(
-                f"Hardly anybody on page {page.number} is known; is this another partner's list?", code=OTHER_TENANT
-            )
-        before += page.count
-
-
-def _is_anothers(
-    work: jobs.Work,
-    mirror: Mirror[Any],
-    page: ReadPage,
-    pages: Sequence[ReadPage],
-    strangers: int,
-    before: int,
-    known: Pages,
-) -> bool:
-    """
-    Whether strangers took the place of those who stood on this page, and did not only come after them.
-
-    A list grows at its end, and new ones come singly. On its first page somebody is always known; a list that is one
-    page short may hold one customer whom two partners share. Who stood on the last page moves up when others go: then
-    they were named before. Where it is not known who stood there, it is as many as the list has not named `before`.
-    """
-    number, there = page.number, page.count - strangers
-    last = max((number for _, number in known), default=0)
-    stood = known[0, number].count if (0, number) in known else 0
-    if number == 1:
-        stood = stood or _present(work, mirror)
-        is_whole = page.cursor is None and last <= 1
-        is_replaced = stood and (there == 0 or there * 10 < stood or (is_whole and there * 2 < stood))
-        return bool(is_replaced) and (mirror.is_guarded or (there == 0 and min(stood, strangers) >= STRANGERS))
-    if strangers < STRANGERS:
-        return False
-    if stood:
-        return there * 10 < stood and (number < last or _are_gone(work, mirror, page, pages))
-    stood = _present(work, mirror, missing_since=None) - before
-    return there * 10 < stood and stood >= STRANGERS
-
-
-def _are_gone(work: jobs.Work, mirror: Mirror[Any], page: ReadPage, pages: Sequence[ReadPage]) -> bool:
-    """Whether of those who stood on this page hardly anybody is listed any more, be it on a page read before."""
-    kept = ListPage.objects.filter(partner=work.partner, kind=mirror.kind, collection=page.collection)
-    stood = set[bytes]().union(*map(_shorts, kept.filter(number=page.number).values_list("keys", flat=True)))
-    anew = {one.number: one.keys for one in pages if not one.is_clean and one.number <= page.number}
-    earlier = kept.filter(number__lt=page.number).exclude(number__in=anew).order_by("-number")
-    found: set[bytes] = set()
-    for keys in chain(anew.values(), earlier.values_list("keys", flat=True).iterator()):
-        found |= stood & _shorts(keys)
-        if len(found) * 10 >= max(len(stood), 1):
-            return False
-    return True
-
-
-def _shorts(keys: bytes) -> set[bytes]:
-    """What stands for the keys of a page, one by one."""
-    content = bytes(keys)
-    return {content[begin : begin + SHORT] for begin in range(0, len(content), SHORT)}
-
-
-def _present(work: jobs.Work, mirror: Mirror[Any], **but: None) -> int:
-    return int(mirror.rows(work.partner.pk).filter(removed_at=None, **but).count())
 
 
 # --- What is known of lists -----------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from partners.models import Change, ChosenCustomer, Customer, CustomerUser, List
 from sandbox.world import World
 from tests.partners.test_moving_lists import work_of
 from tests.partners.test_sync import at_microsoft, mirrored
-from tests.partners.test_whole_lists import of, read, users_of, walk
+from tests.partners.turns import of, read, users_of, walk
 from tokens.actors import SYSTEM
 
 pytestmark = pytest.mark.django_db

@@ -15,7 +15,7 @@ from partners import removals
 from partners.models import Customer, CustomerUser, ListPage, ListState, Partner
 from tests.partners.streams import Listing, Lists
 from tests.partners.test_moving_lists import work_of
-from tests.partners.test_whole_lists import users_of, walk
+from tests.partners.turns import users_of, walk
 
 pytestmark = pytest.mark.django_db
 Connect = Callable[..., Partner]
