@@ -36,6 +36,7 @@ from tests.pretend import FORM
 REFUSED = (302, 303, 400, 403, 404, 405, 410)
 COOKIE = "cpv_session"
 SAID = ("next", "invitation")  # what pages say again, and a link: whoever has one was given it
+OF_WHAT_WAS_DONE = ("activity", "export_activity")
 OF_A_NAME = {
     "partner_id": "partner", "customer_id": "customer", "tenant": "firm", "invitation": "connect_link",
     "lookup": "look", "id": "member", "pk": "partner", "user_id": "user", "add": "tenant_id", "drop": "tenant_id",
@@ -88,6 +89,9 @@ class Sweep:
     tried: Counter[str] = field(default_factory=Counter)
     reached: set[Route] = field(default_factory=set)
     pairs: int = 0
+    said: dict[str, set[str]] = field(
+        default_factory=dict
+    )  # ids that an actor put into forms: their own activity has them
     browser: Browser = field(default_factory=Browser)
 
     def __post_init__(self) -> None:
@@ -116,6 +120,8 @@ class Sweep:
 
     def attempt(self, actor: Actor, attempt: Attempt) -> Came:
         path, fields = self.filled(attempt, actor)
+        said = self.said.setdefault(actor.name, set())
+        said |= {str(value) for value in fields.values()}.intersection(self.long)
         came = self.come(actor, attempt.method, path, fields)
         self.tried[actor.name] += 1
         self.reached.add(attempt.route)
@@ -171,7 +177,10 @@ class Sweep:
             may_see = actor.may_see_at_the_desk if is_desk and actor.has_the_desk else actor.may_see
             for text in sorted({*MARK.findall(page), *(text for text in self.long if text in page)}):
                 canary = self.ground.canaries[text]
-                if text not in str(sent) and not may_see(canary):
+                is_theirs = text in str(sent) or (
+                    attempt.route.name in OF_WHAT_WAS_DONE and text in self.said[actor.name]
+                )
+                if not is_theirs and not may_see(canary):
                     yield f"shows {canary}"
         if came.status >= 500:
             yield f"answers {came.status} ({type(self.errors[-1]).__name__ if self.errors else 'no error'})"
