@@ -238,18 +238,19 @@ def _insert(cursor: Any, said: Statements, given: dict[str, Any]) -> int:
 
 # --- Pages ----------------------------------------------------------------------------------------------------------
 KNOWN = (
-    "SELECT collection, number, digest, length(keys) / 6, md5(keys) FROM partners_listpage "
+    "SELECT collection, number, digest, length(keys) / 6 FROM partners_listpage "
     "WHERE partner_id = %s AND kind = %s AND collection = ANY(%s)"
 )
 AS_BEFORE = (
-    "UPDATE partners_listpage p SET digest = uuid_send(u.d1) || uuid_send(u.d2) "
-    "FROM unnest(%s::bigint[], %s::int[], %s::uuid[], %s::uuid[]) u(collection, number, d1, d2) "
+    "UPDATE partners_listpage p SET digest = u.digest, stale = u.stale "
+    "FROM unnest(%s::bigint[], %s::int[], %s::bytea[], %s::bytea[]) u(collection, number, digest, stale) "
     "WHERE p.partner_id = %s AND p.kind = %s AND p.collection = u.collection AND p.number = u.number"
 )
 KEEP_PAGES = (
-    "INSERT INTO partners_listpage (partner_id, kind, collection, number, digest, keys) SELECT %s, %s, u.* "
-    "FROM unnest(%s::bigint[], %s::int[], %s::bytea[], %s::bytea[]) u"
-    " ON CONFLICT (partner_id, kind, collection, number) DO UPDATE SET digest = excluded.digest, keys = excluded.keys"
+    "INSERT INTO partners_listpage (partner_id, kind, collection, number, digest, keys, hashes, stale) "
+    "SELECT %s, %s, u.*, '' FROM unnest(%s::bigint[], %s::int[], %s::bytea[], %s::bytea[], %s::bytea[]) u "
+    "ON CONFLICT (partner_id, kind, collection, number) DO UPDATE "
+    "SET digest = excluded.digest, keys = excluded.keys, hashes = excluded.hashes, stale = ''"
 )
 
 
@@ -257,20 +258,20 @@ def known_pages(mirror: Mirror[Any], partner_id: int, collections: list[int]) ->
     with connection.cursor() as cursor:
         cursor.execute(KNOWN, [partner_id, mirror.kind, collections])
         return {
-            (collection, number): Known(bytes(digest), count, keys)
-            for collection, number, digest, count, keys in cursor.fetchall()
+            (collection, number): Known(bytes(digest), count) for collection, number, digest, count in cursor.fetchall()
         }
 
 
-def keep_pages(mirror: Mirror[Any], partner_id: int, pages: Sequence[tuple[ReadPage, bool]]) -> None:
-    """Note how pages are now, each with whether it lists the same keys as before: then these are not written again."""
+def keep_pages(
+    mirror: Mirror[Any], partner_id: int, anew: Sequence[ReadPage], as_before: Sequence[tuple[ReadPage, bytes]]
+) -> None:
+    """Note how pages are now; of those that list the same rows as before only which of these were written since."""
     with connection.cursor() as cursor:
-        same = [page for page, lists_the_same in pages if lists_the_same]
-        if same:
-            halves = [[page.digest[:16].hex() for page in same], [page.digest[16:].hex() for page in same]]
-            places = [[page.collection for page in same], [page.number for page in same]]
-            cursor.execute(AS_BEFORE, [*places, *halves, partner_id, mirror.kind])
-        others = [page for page, lists_the_same in pages if not lists_the_same]
-        if others:
-            fields = zip(*((page.collection, page.number, page.digest, page.keys) for page in others), strict=True)
-            cursor.execute(KEEP_PAGES, [partner_id, mirror.kind, *map(list, fields)])
+        if as_before:
+            fields = zip(
+                *((page.collection, page.number, page.digest, stale) for page, stale in as_before), strict=True
+            )
+            cursor.execute(AS_BEFORE, [*map(list, fields), partner_id, mirror.kind])
+        if anew:
+            each = ((page.collection, page.number, page.digest, page.keys, page.hashes) for page in anew)
+            cursor.execute(KEEP_PAGES, [partner_id, mirror.kind, *map(list, zip(*each, strict=True))])

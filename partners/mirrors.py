@@ -30,11 +30,10 @@ SHORT_MASK = (1 << 8 * SHORT) - 1
 
 @dataclass(frozen=True)
 class Known:
-    """A page as it was: the digest of its bytes, how many it lists, and a digest of which."""
+    """A page as it was: the digest of its bytes, and how many it lists."""
 
     digest: bytes
     count: int
-    keys: str
 
 
 @dataclass
@@ -54,6 +53,7 @@ class ReadPage:
     count: int
     is_clean: bool
     keys: bytes = b""
+    hashes: bytes = b""  # of the rows, in the order of the keys; empty where two keys look alike
     rows: Rows = field(default_factory=dict)  # by the key alone
     words: str | None = None  # the rows in the words of `copying`, as all of them are new; then there are no `rows`
     mark: tuple[Any, ...] = ()  # of the list up to here, by which a circle is known: `following.Trail`
@@ -155,10 +155,13 @@ class Mirror(ABC, Generic[Item]):
         rows = dict(zip(map(self.key, items), zip(map(self.content_hash, items), items, strict=True), strict=True))
         if None in rows or "" in rows:
             raise Unfit("Something in it has no id.", "wrong_shape")
-        keys = b"".join(sorted([self.short(collection, key) for key in rows if key is not None]))
+        shorts = [self.short(collection, key) for key in rows if key is not None]
+        hashed = dict(zip(shorts, (found for found, _ in rows.values()), strict=True))
+        shorts.sort()
         return ReadPage(
-            collection, number, digest, page.cursor, page.total, len(rows), is_clean=False, keys=keys, rows=rows
-        )
+            collection, number, digest, page.cursor, page.total, len(rows), is_clean=False, keys=b"".join(shorts),
+            hashes=b"".join([hashed[short] for short in shorts]) if len(hashed) == len(rows) else b"", rows=rows,
+        )  # fmt: skip
 
 
 class OfEachCustomer(Mirror[Item]):

@@ -242,7 +242,7 @@ def _in_batches(mirror: Mirror[Any], rows: QuerySet[Any], partner_id: int, act: 
             done += act(mirror.rows(partner_id).filter(pk__in=list(some)))
             pages = ListPage.objects.filter(partner=partner_id, kind=mirror.kind).exclude(digest=LIKE_NOTHING)
             lists = set(some.values()) if mirror.is_of_customers else {0}
-            pages.filter(collection__in=lists).update(digest=LIKE_NOTHING)
+            pages.filter(collection__in=lists).update(digest=LIKE_NOTHING, hashes=b"")
     return done
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -95,25 +94,26 @@ def write(mirror: Mirror[Any], partner_id: int, rows: Rows, wanted: Wanted, now:
 def known_pages(mirror: Mirror[Any], partner_id: int, collections: list[int]) -> dict[tuple[int, int], Known]:
     pages = ListPage.objects.filter(partner=partner_id, kind=mirror.kind, collection__in=collections)
     return {
-        (page.collection, page.number): Known(
-            bytes(page.digest),
-            len(page.keys) // SHORT,
-            hashlib.md5(bytes(page.keys), usedforsecurity=False).hexdigest(),
-        )
-        for page in pages.iterator()
+        (collection, number): Known(bytes(digest), len(keys) // SHORT)
+        for collection, number, digest, keys in pages.values_list("collection", "number", "digest", "keys").iterator()
     }
 
 
-def keep_pages(mirror: Mirror[Any], partner_id: int, pages: Sequence[tuple[ReadPage, bool]]) -> None:
-    """Note how pages are now."""
+def keep_pages(
+    mirror: Mirror[Any], partner_id: int, anew: Sequence[ReadPage], as_before: Sequence[tuple[ReadPage, bytes]]
+) -> None:
+    """Note how pages are now; of those that list the same rows as before only which of these were written since."""
+    for page, stale in as_before:
+        one = ListPage.objects.filter(partner=partner_id, kind=mirror.kind, collection=page.collection)
+        one.filter(number=page.number).update(digest=page.digest, stale=stale)
     ListPage.objects.bulk_create(
         [
             ListPage(
                 partner_id=partner_id, kind=mirror.kind, collection=page.collection, number=page.number,
-                digest=page.digest, keys=page.keys,
+                digest=page.digest, keys=page.keys, hashes=page.hashes,
             )
-            for page, _ in pages
+            for page in anew
         ],
         update_conflicts=True, unique_fields=["partner", "kind", "collection", "number"],
-        update_fields=["digest", "keys"],
+        update_fields=["digest", "keys", "hashes", "stale"],
     )  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,7 +13,7 @@ from django.db.models import Count, DateTimeField, Value
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from partners import copying, jobs, strangers, upserting
+from partners import copying, jobs, row_by_row, strangers, upserting
 from partners.mirrors import Known, Mirror, ReadPage, lane_name
 from partners.models import ListPage, ListRefusal, ListState
 from partners.reading import Cursor
@@ -175,24 +174,30 @@ def _write(
     if progress.is_first:
         listed = new = sum(page.count for page in dirty)
         added = how.add(mirror, partner_id, dirty, timezone.now())
+        how.keep_pages(mirror, partner_id, dirty, [])
     else:
         rows = mirror.rows_of(dirty)
-        wanted = how.compare(mirror, partner_id, rows)
+        if len(rows) < sum(page.count for page in dirty):  # what is listed twice is not on both pages as it is kept
+            for page in dirty:
+                page.hashes = b""
+        kept = row_by_row.KeptRows(work, mirror, dirty)
+        doubtful, wanted = kept.differing() if progress.is_trusted else (rows, {})
+        wanted |= how.compare(mirror, partner_id, doubtful) if doubtful else {}
         if not progress.are_strangers_accepted:
             strangers.check(work, mirror, pages, wanted, progress.seen, known)
         listed, new = len(rows), sum(wanted.values())
         if wanted:
             added, changed = how.write(mirror, partner_id, rows, wanted, timezone.now())
+        if changed < len(wanted) - new and (rest := how.compare(mirror, partner_id, rows)):
+            # What was to be there is not: it only looks like what was kept of another one.
+            new += sum(rest.values())
+            some = how.write(mirror, partner_id, rows, rest, timezone.now())
+            added, changed = added + some[0], changed + some[1]
+        how.keep_pages(mirror, partner_id, *kept.now())
     if added < new and not progress.is_repeated:
         progress.is_repeated = True
         work.keep(progress.kept())
-    how.keep_pages(mirror, partner_id, [(page, _lists_the_same(page, known)) for page in dirty])
     counts.update(created=added, updated=changed, unchanged=listed - added - changed)
-
-
-def _lists_the_same(page: ReadPage, known: Pages) -> bool:
-    before = known.get((page.collection, page.number))
-    return before is not None and before.keys == hashlib.md5(page.keys, usedforsecurity=False).hexdigest()
 
 
 # --- What is known of lists -----------------------------------------------------------------------------------------

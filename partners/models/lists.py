@@ -21,7 +21,8 @@ class ListPage(models.Model):
     One page as it was when it was last read: equal bytes are not read again.
 
     `keys` are short digests of what it lists, so that all pages together tell what a whole list lacks. They may only
-    be wrong in one way: something that is gone looks listed.
+    be wrong in one way: something that is gone looks listed. `hashes` are the rows' content hashes, in the same order,
+    but for the keys in `stale`, whose rows were written since; empty where they are not known.
     """
 
     is_mirrored = True
@@ -32,6 +33,8 @@ class ListPage(models.Model):
     number = models.PositiveIntegerField()
     digest = models.BinaryField(max_length=32)
     keys = models.BinaryField()
+    hashes = models.BinaryField(default=b"")
+    stale = models.BinaryField(default=b"")
 
     objects = OwnQuerySet.as_manager()
 

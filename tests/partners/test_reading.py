@@ -160,7 +160,7 @@ def test_a_page_that_is_as_it_was_is_not_read() -> None:
 def mirrors_known(digest: bytes, count: int) -> Any:
     from partners.mirrors import Known
 
-    return Known(digest, count, "")
+    return Known(digest, count)
 
 
 def test_other_fields_of_a_kind_make_every_page_another() -> None:
