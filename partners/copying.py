@@ -242,15 +242,16 @@ KNOWN = (
     "WHERE partner_id = %s AND kind = %s AND collection = ANY(%s)"
 )
 AS_BEFORE = (
-    "UPDATE partners_listpage p SET digest = u.digest, stale = u.stale "
+    "UPDATE partners_listpage p SET digest = u.digest, hashed = u.digest, stale = u.stale "
     "FROM unnest(%s::bigint[], %s::int[], %s::bytea[], %s::bytea[]) u(collection, number, digest, stale) "
     "WHERE p.partner_id = %s AND p.kind = %s AND p.collection = u.collection AND p.number = u.number"
 )
 KEEP_PAGES = (
-    "INSERT INTO partners_listpage (partner_id, kind, collection, number, digest, keys, hashes, stale) "
-    "SELECT %s, %s, u.*, '' FROM unnest(%s::bigint[], %s::int[], %s::bytea[], %s::bytea[], %s::bytea[]) u "
+    "INSERT INTO partners_listpage (partner_id, kind, collection, number, digest, keys, hashes, stale, hashed) "
+    "SELECT %s, %s, u.*, '', u.digest FROM unnest(%s::bigint[], %s::int[], %s::bytea[], %s::bytea[], %s::bytea[]) "
+    "u(collection, number, digest, keys, hashes) "
     "ON CONFLICT (partner_id, kind, collection, number) DO UPDATE "
-    "SET digest = excluded.digest, keys = excluded.keys, hashes = excluded.hashes, stale = ''"
+    "SET digest = excluded.digest, keys = excluded.keys, hashes = excluded.hashes, stale = '', hashed = excluded.hashed"
 )
 
 

@@ -31,6 +31,9 @@ class KeptPage:
     def written_since(self) -> set[bytes]:
         return {self.stale[begin : begin + SHORT] for begin in range(0, len(self.stale), SHORT)}
 
+    def all_keys(self) -> set[bytes]:
+        return {self.keys[begin : begin + SHORT] for begin in range(0, len(self.keys), SHORT)}
+
     def known(self) -> dict[bytes, bytes]:
         """The hash by its key, where it is right."""
         since = self.written_since
@@ -56,9 +59,9 @@ class KeptRows:
             partner=work.partner, kind=mirror.kind, collection__in={page.collection for page in pages},
             number__in={page.number for page in pages},
         )  # fmt: skip
-        found = kept.values_list("collection", "number", "keys", "hashes", "stale")
-        by_place = {(collection, number): KeptPage(*map(bytes, rest)) for collection, number, *rest in found}
-        self._mirror = mirror
+        found = kept.values_list("collection", "number", "digest", "hashed", "keys", "hashes", "stale")
+        by_place = {(collection, number): _kept(*map(bytes, rest)) for collection, number, *rest in found}
+        self._work, self._mirror = work, mirror
         self._each = [(page, by_place.get((page.collection, page.number))) for page in pages]
         self._others = [None if kept is None else kept.others(page) for page, kept in self._each]
 
@@ -85,20 +88,54 @@ class KeptRows:
                     wanted[keyed] = False
         return unknown, wanted
 
+    def have_moved(self, wanted: Wanted) -> set[int]:
+        """The lists of which a row that was there and is written now stands on a page that did not list it before."""
+        if all(wanted.values()):
+            return set()
+        found = set()
+        for page, kept in self._each:
+            before = kept.all_keys() if kept else set()
+            for key in page.rows:
+                keyed = (page.collection, key) if self._mirror.is_of_customers else key
+                if wanted.get(keyed) is False and self._mirror.short(page.collection, key) not in before:
+                    found.add(page.collection)
+        return found
+
+    def believe_no_other(self, collections: set[int]) -> None:
+        """
+        Let nothing be told row by row of these lists' other pages.
+
+        One of them may list a row that was written now, as it was before; and if it goes from this page before that one
+        is read, nobody will know.
+        """
+        here = {(page.collection, page.number) for page, _ in self._each}
+        pages = ListPage.objects.filter(partner=self._work.partner, kind=self._mirror.kind)
+        for collection in collections:
+            numbers = [number for of, number in here if of == collection]
+            others = pages.filter(collection=collection).exclude(number__in=numbers)
+            others.exclude(hashes=b"").update(hashes=b"")
+
     def now(self) -> tuple[list[ReadPage], list[tuple[ReadPage, bytes]]]:
         """
         How to keep the pages once their rows are in the mirror as they are listed.
 
         Anew; or only with the keys of the few rows that are not as they were kept.
         """
-        anew: list[ReadPage] = []
-        as_before: list[tuple[ReadPage, bytes]] = []
+        anew: dict[tuple[int, int], ReadPage] = {}  # the last one counts: a list that begins anew has its pages twice
+        as_before: dict[tuple[int, int], tuple[ReadPage, bytes]] = {}
         for (page, _), others in zip(self._each, self._others, strict=True):
+            place = (page.collection, page.number)
+            anew.pop(place, None)
+            as_before.pop(place, None)
             if others is None or len(others) * FEW > page.count:
-                anew.append(page)
+                anew[place] = page
             else:
-                as_before.append((page, b"".join(others)))
-        return anew, as_before
+                as_before[place] = (page, b"".join(others))
+        return list(anew.values()), list(as_before.values())
+
+
+def _kept(digest: bytes, hashed: bytes, keys: bytes, hashes: bytes, stale: bytes) -> KeptPage:
+    return KeptPage(keys, hashes if digest == hashed else b"", stale)
 
 
 def _pairs(keys: bytes, hashes: bytes) -> Iterator[tuple[bytes, bytes]]:

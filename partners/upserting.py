@@ -105,15 +105,15 @@ def keep_pages(
     """Note how pages are now; of those that list the same rows as before only which of these were written since."""
     for page, stale in as_before:
         one = ListPage.objects.filter(partner=partner_id, kind=mirror.kind, collection=page.collection)
-        one.filter(number=page.number).update(digest=page.digest, stale=stale)
+        one.filter(number=page.number).update(digest=page.digest, hashed=page.digest, stale=stale)
     ListPage.objects.bulk_create(
         [
             ListPage(
                 partner_id=partner_id, kind=mirror.kind, collection=page.collection, number=page.number,
-                digest=page.digest, keys=page.keys, hashes=page.hashes,
+                digest=page.digest, keys=page.keys, hashes=page.hashes, stale=b"", hashed=page.digest,
             )
             for page in anew
         ],
         update_conflicts=True, unique_fields=["partner", "kind", "collection", "number"],
-        update_fields=["digest", "keys", "hashes", "stale"],
+        update_fields=["digest", "keys", "hashes", "stale", "hashed"],
     )  # fmt: skip

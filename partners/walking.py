@@ -143,7 +143,7 @@ class Walk:
         known: Pages,
         had: Mapping[int, int],
     ) -> None:
-        self._source, self._mirror, self._customers = source, mirror, customers
+        self._source, self._mirror, self._customers, self._progress = source, mirror, customers, progress
         self._known, self._had = known if progress.is_trusted else {}, had
         self._places = {one: _start(*place) for one, place in progress.later.items()}
         under_way = _start(progress.number, progress.next, progress.mark, progress.listed, progress.most)
@@ -178,6 +178,7 @@ class Walk:
                 yield page
         except CursorRejected:
             if start.place is not None:  # Microsoft forgot where we were
+                self._progress.is_trusted = False  # what was read of it may be elsewhere on it by now
                 yield from self._list(customer_id, tenant_id, None)
                 return
             yield Ended(customer_id, tenant_id, code="cursor")

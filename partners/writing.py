@@ -193,6 +193,9 @@ def _write(
             new += sum(rest.values())
             some = how.write(mirror, partner_id, rows, rest, timezone.now())
             added, changed = added + some[0], changed + some[1]
+        if not all(wanted.values()):
+            lists = kept.have_moved(wanted) if progress.is_trusted else {page.collection for page in dirty}
+            kept.believe_no_other(lists)
         how.keep_pages(mirror, partner_id, *kept.now())
     if added < new and not progress.is_repeated:
         progress.is_repeated = True

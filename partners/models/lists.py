@@ -22,7 +22,8 @@ class ListPage(models.Model):
 
     `keys` are short digests of what it lists, so that all pages together tell what a whole list lacks. They may only
     be wrong in one way: something that is gone looks listed. `hashes` are the rows' content hashes, in the same order,
-    but for the keys in `stale`, whose rows were written since; empty where they are not known.
+    but for the keys in `stale`, whose rows were written since; empty where they are not known. Both are to be believed
+    only while `hashed` is the page's digest: an earlier release writes that one alone.
     """
 
     is_mirrored = True
@@ -33,8 +34,9 @@ class ListPage(models.Model):
     number = models.PositiveIntegerField()
     digest = models.BinaryField(max_length=32)
     keys = models.BinaryField()
-    hashes = models.BinaryField(default=b"")
-    stale = models.BinaryField(default=b"")
+    hashes = models.BinaryField(db_default=b"")
+    stale = models.BinaryField(db_default=b"")
+    hashed = models.BinaryField(max_length=32, db_default=b"")
 
     objects = OwnQuerySet.as_manager()
 

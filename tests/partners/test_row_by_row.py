@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+import requests
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -13,9 +15,11 @@ from django.utils import timezone
 from partners import jobs, removals
 from partners.mirrors import SHORT
 from partners.models import Customer, CustomerUser, ListPage, ListState, Partner
+from tests.partners.pretended import answer
 from tests.partners.streams import Listing
 from tests.partners.test_moving_lists import work_of
 from tests.partners.turns import Connect, follow, users_of, walk
+from tokens.errors import Transient
 
 pytestmark = pytest.mark.django_db
 LIST = {number: f"C{number}" for number in range(1, 41)}  # of which twenty are on a page
@@ -167,3 +171,103 @@ def test_of_rows_that_were_erased_nothing_is_believed(customer: Customer, clock:
     walk(work, users_of(customer, turned(rows), size=20))
 
     assert CustomerUser.objects.filter(removed_at=None).count() == 20
+
+
+# --- Who stands on another page than before ---------------------------------------------------------------------------
+USERS_OF_ONE = {number: f"U{number}" for number in range(1, 41)}
+MOVED = {25: "other", **{number: name for number, name in USERS_OF_ONE.items() if number != 25}}  # from the second page
+
+
+def refused_on(page: int, status: int, *, times: int = 99) -> Callable[..., requests.Response]:
+    left = iter(range(times))
+
+    def spoil(_now: Listing, at: int, was: requests.Response) -> requests.Response:
+        if at != page or next(left, None) is None:
+            return was
+        return answer({"code": 1, "description": "no"}, status=status)
+
+    return spoil
+
+
+@pytest.fixture
+def users(customer: Customer) -> jobs.Work:
+    """Forty users of one customer, whose two pages are believed."""
+    work = work_of(customer.partner, "users")
+    for _ in range(2):
+        walk(work, users_of(customer, USERS_OF_ONE, size=20))
+    assert ListState.objects.filter(kind="users", is_settled=True).exists()
+    return work
+
+
+def is_right_in_the_end(work: jobs.Work, customer: Customer) -> None:
+    for turn in range(3):
+        rows = USERS_OF_ONE | {39: f"turn {turn}"}  # the second page is read each time
+        walk(work, users_of(customer, rows, size=20))
+    there = CustomerUser.objects.filter(removed_at=None, missing_since=None)
+    assert {int(key[-12:], 16): name for key, name in there.values_list("key", "name")} == rows
+
+
+def test_who_was_written_on_another_page_and_is_back_is_written_back(users: jobs.Work, customer: Customer) -> None:
+    """Microsoft forgets the place in between, so the list of this customer is read from its beginning."""
+    with pytest.raises(Transient):
+        walk(users, users_of(customer, MOVED, size=20, spoil=refused_on(1, 503)))
+    users.job.refresh_from_db()
+    changed = USERS_OF_ONE | {40: "changed"}
+    walk(users, users_of(customer, changed, size=20, spoil=refused_on(1, 400, times=1)))
+
+    is_right_in_the_end(users, customer)
+
+
+def test_so_it_is_where_their_page_could_not_be_read_meanwhile(users: jobs.Work, customer: Customer) -> None:
+    for rows in (MOVED, USERS_OF_ONE):
+        walk(users, users_of(customer, rows, size=20, spoil=refused_on(1, 404)))
+
+    is_right_in_the_end(users, customer)
+
+
+def test_and_where_they_changed_once_the_list_was_torn(users: jobs.Work, customer: Customer) -> None:
+    came = {25: "U25", **MOVED} | {25: "U25"}
+    for rows in (came, MOVED, USERS_OF_ONE):
+        walk(users, users_of(customer, rows, size=20, spoil=refused_on(1, 404)))
+
+    is_right_in_the_end(users, customer)
+
+
+def test_and_where_they_changed_while_the_list_was_read_anew(users: jobs.Work, customer: Customer) -> None:
+    with pytest.raises(Transient):
+        walk(users, users_of(customer, MOVED | {25: "U25"}, size=20, spoil=refused_on(1, 503)))
+    users.job.refresh_from_db()
+    forgets, refuses = refused_on(1, 400, times=1), refused_on(1, 404)
+
+    def spoil(now: Listing, at: int, was: requests.Response) -> requests.Response:
+        forgotten = forgets(now, at, was)
+        return forgotten if forgotten is not was else refuses(now, at, was)
+
+    walk(users, users_of(customer, MOVED, size=20, spoil=spoil))
+    walk(users, users_of(customer, USERS_OF_ONE, size=20, spoil=refuses))
+
+    is_right_in_the_end(users, customer)
+
+
+def test_a_list_that_begins_anew_within_a_batch_keeps_each_page_once(users: jobs.Work, customer: Customer) -> None:
+    for rows in (USERS_OF_ONE, USERS_OF_ONE):
+        walk(users, users_of(customer, rows, size=10))
+    changed = USERS_OF_ONE | {3: "a", 15: "b", 25: "c"}
+    with pytest.raises(Transient):
+        walk(users, users_of(customer, changed, size=10, spoil=refused_on(1, 503)))
+    users.job.refresh_from_db()
+
+    walk(users, users_of(customer, changed | {15: "z"}, size=10, spoil=refused_on(2, 400, times=1)))
+
+    assert CustomerUser.objects.get(key__endswith=f"{15:012x}").name == "z"
+    assert CustomerUser.objects.filter(removed_at=None).count() == 40
+
+
+def test_what_an_earlier_release_wrote_beside_is_not_believed(work: jobs.Work) -> None:
+    """It writes a row and its page's digest, and knows nothing of hashes."""
+    work.partner.customers.filter(tenant_id=uuid.UUID(int=5)).update(name="by it", content_hash=b"0" * 16)
+    ListPage.objects.filter(number=1).update(digest=b"its" * 10)
+
+    shown(work, turned(LIST))
+
+    assert names(work.partner) == LIST
