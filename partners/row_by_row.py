@@ -108,12 +108,13 @@ class KeptRows:
         One of them may list a row that was written now, as it was before; and if it goes from this page before that one
         is read, nobody will know.
         """
+        if not collections:
+            return
         here = {(page.collection, page.number) for page, _ in self._each}
-        pages = ListPage.objects.filter(partner=self._work.partner, kind=self._mirror.kind)
-        for collection in collections:
-            numbers = [number for of, number in here if of == collection]
-            others = pages.filter(collection=collection).exclude(number__in=numbers)
-            others.exclude(hashes=b"").update(hashes=b"")
+        kept = ListPage.objects.filter(partner=self._work.partner, kind=self._mirror.kind, collection__in=collections)
+        found = kept.exclude(hashes=b"").values_list("pk", "collection", "number")
+        if others := [pk for pk, *place in found if tuple(place) not in here]:
+            ListPage.objects.filter(partner=self._work.partner, pk__in=others).update(hashes=b"")
 
     def now(self) -> tuple[list[ReadPage], list[tuple[ReadPage, bytes]]]:
         """
