@@ -127,6 +127,12 @@ def test_the_jobs_are_told_in_words_in_whatever_state_they_are(live, arrived, lo
         expect(arrived.get_by_text(state, exact=True).first).to_be_visible()
     looks.at(arrived, "jobs")
 
+    # Who walks by keyboard stays where they are when the list is read anew.
+    arrived.get_by_role("button", name="Resume Subscriptions").focus()
+    arrived.evaluate("window.__focused = document.activeElement")
+    until(lambda: not arrived.evaluate("document.body.contains(window.__focused)"), 15, what="it was read anew")
+    expect(arrived.get_by_role("button", name="Resume Subscriptions")).to_be_focused()
+
     arrived.get_by_role("button", name="Resume Subscriptions").click()
     expect(arrived.get_by_text("It goes on from where it was.")).to_be_visible()
     live.python("from partners.models import Job; Job.objects.exclude(kind='customers').delete()")
