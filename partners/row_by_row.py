@@ -82,7 +82,7 @@ class KeptRows:
             for key, row in page.rows.items():
                 short = self._mirror.short(page.collection, key)
                 keyed = (page.collection, key) if self._mirror.is_of_customers else key
-                if short in doubtful or known == {}:
+                if short in doubtful or known == {}:  # as where two rows of the page look alike: none has a hash
                     unknown[keyed] = row
                 elif short in changed:
                     wanted[keyed] = False

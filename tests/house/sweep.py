@@ -91,7 +91,7 @@ class Sweep:
     pairs: int = 0
     said: dict[str, set[str]] = field(
         default_factory=dict
-    )  # ids that an actor put into forms: their own activity has them
+    )  # by actor: ids they put into forms, which their activity has
     browser: Browser = field(default_factory=Browser)
 
     def __post_init__(self) -> None:
