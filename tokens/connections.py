@@ -11,10 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
+from requests.utils import get_encoding_from_headers
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
@@ -71,10 +74,44 @@ class PooledAdapter(HTTPAdapter):
             total=1, connect=1, read=False, status=0, redirect=0, other=0, respect_retry_after_header=False
         )
         super().__init__(pool_maxsize=CONNECTIONS, max_retries=retries)
+        self._pools: dict[tuple[str, str, bool | str], Any] = {}
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+
+    def get_connection_with_tls_context(
+        self, request: requests.PreparedRequest, verify: Any, proxies: Any = None, cert: Any = None
+    ) -> Any:
+        """The pool of this origin, which is looked for once: whom to trust and how stays with it."""
+        address = urlsplit(request.url or "")
+        key = (address.scheme, address.netloc, verify)
+        pool = self._pools.get(key)
+        if pool is None:
+            pool = super().get_connection_with_tls_context(request, verify, proxies={}, cert=None)
+            super().cert_verify(pool, request.url or "", verify, None)  # type: ignore[no-untyped-call]
+            self._pools[key] = pool
+        return pool
+
+    def close(self) -> None:
+        self._pools.clear()  # or what they have open would stay so
+        super().close()
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
+        """Nothing: the pool knows it from its beginning, and this looks for the file once more each time."""
+
+    def request_url(self, request: requests.PreparedRequest, proxies: Any) -> str:
+        """The path and the query: there are no proxies."""
+        return request.path_url
+
+    def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
+        """An answer without cookies, which nobody here has a use for."""
+        response = requests.Response()
+        response.status_code, response.reason, response.raw = resp.status, resp.reason, resp
+        response.headers = CaseInsensitiveDict(resp.headers)
+        response.encoding = get_encoding_from_headers(response.headers)
+        response.request, response.url = req, req.url or ""
+        return response
 
 
 class _DeadlineReader(io.RawIOBase):

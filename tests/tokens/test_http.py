@@ -1,6 +1,7 @@
 import gzip
 import logging
 import socket
+import ssl
 import threading
 import time
 from contextlib import contextmanager
@@ -10,8 +11,10 @@ from email.utils import format_datetime
 import pytest
 import requests
 
+from bench.ground import a_certificate
 from tests.tokens.fake_entra import FakeServer
 from tokens.clouds import CHINA, GLOBAL
+from tokens.connections import PooledAdapter
 from tokens.http import (
     HostRefused,
     Network,
@@ -326,6 +329,70 @@ def test_a_closed_port_is_unreachable():
 
     with pytest.raises(Unreachable):
         Network(clouds=[GLOBAL], adapter=StandInAdapter(f"http://127.0.0.1:{port}")).request("GET", ME)
+
+
+@contextmanager
+def over_tls(certificate):
+    """The address of a server that proves itself with this certificate; it answers each request with 200."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    listener = context.wrap_socket(socket.create_server(("127.0.0.1", 0)), server_side=True)
+
+    def serve():
+        while True:
+            try:
+                peer, _ = listener.accept()
+            except ssl.SSLError:
+                continue  # somebody did not trust it
+            except OSError:
+                return
+            with peer:
+                peer.recv(65536)
+                peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield f"https://localhost:{listener.getsockname()[1]}"
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(5)
+
+
+def test_only_a_server_with_a_certificate_of_those_we_trust_is_spoken_to(tmp_path):
+    own, other = tmp_path / "own.pem", tmp_path / "other.pem"
+    for path in (own, other):
+        path.write_text(a_certificate())
+    with over_tls(own) as url:
+        adapter = StandInAdapter(url)  # one for both, so that no connection of who trusts it serves who does not
+        trusting, strange = (Network(clouds=[GLOBAL], adapter=adapter, verify=str(path)) for path in (own, other))
+
+        for _ in range(2):
+            assert trusting.request("GET", ME).status_code == 200
+            with pytest.raises(Unreachable) as refused:
+                strange.request("GET", ME)
+            assert refused.value.code == "tls"
+        usual = Network(clouds=[GLOBAL], adapter=adapter)
+        with pytest.raises(Unreachable) as refused:
+            usual.request("GET", ME)
+        assert refused.value.code == "tls"
+
+
+def test_each_origin_has_connections_of_its_own():
+    adapter = PooledAdapter()
+
+    def pool(address, verify=True):
+        request = requests.Request("GET", address).prepare()
+        return adapter.get_connection_with_tls_context(request, verify)
+
+    graph = pool("https://graph.microsoft.com/")
+    assert pool("https://graph.microsoft.com/v1.0/me?a=/") is graph
+    other_hosts = [pool("https://login.microsoftonline.com/"), pool("https://graph.microsoft.com:444/")]
+    others = [*other_hosts, pool(ME, requests.certs.where())]
+    assert len({id(one) for one in [graph, *others]}) == 4
+    adapter.close()
+    assert pool("https://graph.microsoft.com/") is not graph, "what was closed is not used again"
 
 
 def test_without_a_stand_in_connections_are_pooled():
