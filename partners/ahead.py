@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from django.db import connection, connections
 
@@ -21,6 +21,7 @@ A_PAGE = 25  # rows: what a page weighs beside them
 SECONDS = 0.3  # and so long they wait at most: what came last is written when nothing else is left to wait for
 SECONDS_OF_SHORT = 5.0  # and so long what comes of many short lists: each write has its price, whatever it holds
 TURN = 0.001  # seconds: two threads take turns, and who writes waits so long after each answer of the server's
+BREATH = 0.05  # seconds that what is not to be written waits for more: each handing over costs both threads a turn
 PAGES = 12  # as many wait for the writer at most: what is written together, and a bit
 T = TypeVar("T")
 _END = object()
@@ -48,7 +49,7 @@ def fetched_ahead(pages: Callable[[], Iterator[T]]) -> Iterator[Iterator[T]]:
 class _Reading(Generic[T]):
     def __init__(self, pages: Callable[[], Iterator[T]]) -> None:
         self._pages = pages
-        self._waiting: queue.Queue[Any] = queue.Queue(PAGES)
+        self._waiting: queue.Queue[tuple[list[T], object]] = queue.Queue(PAGES)
         self._stopped = threading.Event()
         sys.setswitchinterval(TURN)  # for good: with Python's own 5 ms a first sync takes 7 % longer
         # In the context of whoever asks: the scope that is open here is open there.
@@ -59,13 +60,13 @@ class _Reading(Generic[T]):
         while True:
             if self._waiting.empty():
                 outside.give_back_connections()  # it may take a while
-            found, failure = self._waiting.get()
-            if failure is not None:
-                raise failure
-            if found is _END:
+            some, ending = self._waiting.get()
+            while some:
+                yield some.pop(0)
+            if isinstance(ending, BaseException):
+                raise ending
+            if ending is _END:
                 return
-            yield found
-            del found  # before the next one comes
 
     def stop(self) -> None:
         self._stopped.set()
@@ -78,19 +79,29 @@ class _Reading(Generic[T]):
             self._waiting.get_nowait()
 
     def _read(self) -> None:
-        pages = self._pages()
+        ending: object = _END
+        some: list[T] = []
+        handed = time.monotonic()
         try:
-            for page in pages:
-                self._waiting.put((page, None))
-                del page
+            for page in self._pages():
+                some.append(page)
                 outside.give_back_connections()
                 if self._stopped.is_set():
                     return
-            self._waiting.put((_END, None))
+                if not _is_light(page) or time.monotonic() - handed >= BREATH:
+                    self._waiting.put((some, None))
+                    some, handed = [], time.monotonic()
+                del page  # before the next one comes
         except BaseException as failure:  # it is raised where the pages are taken
-            self._waiting.put((None, failure))
+            ending = failure
         finally:
+            self._waiting.put((some, ending))
             connections.close_all()
+
+
+def _is_light(one: object) -> bool:
+    """Whether there is nothing of it to write."""
+    return isinstance(one, ReadPage) and one.is_clean
 
 
 def batches(coming: Iterator[T], *, is_watched: bool = False, seconds: float = SECONDS) -> Iterator[list[T]]:
@@ -105,7 +116,7 @@ def batches(coming: Iterator[T], *, is_watched: bool = False, seconds: float = S
     try:
         for one in coming:
             batch.append(one)
-            if isinstance(one, ReadPage) and not one.is_clean:
+            if isinstance(one, ReadPage) and not _is_light(one):
                 weight += A_PAGE + one.count
             if weight >= enough or time.monotonic() - begun >= seconds:
                 del one

@@ -11,6 +11,7 @@ from django.db import connection, transaction
 
 from partners import jobs
 from partners.ahead import PAGES, fetched_ahead
+from partners.mirrors import ReadPage
 from partners.models import ListState, Partner, Run
 from sandbox.world import World
 from tokens import tenancy
@@ -58,6 +59,23 @@ def test_a_failure_comes_in_its_turn() -> None:
             taken.append(number)
 
     assert taken == [1, 2]
+    assert readers() == []
+
+
+def test_pages_of_which_nothing_is_to_be_written_come_in_their_turn_though_together() -> None:
+    taken: list[int] = []
+
+    def pages() -> Iterator[ReadPage]:
+        for number in range(1, 36):
+            is_clean = number % 10 > 0
+            yield ReadPage(0, number, b"", None, None, 1, is_clean=is_clean)
+        raise KeyError("the last ones were clean")
+
+    with pytest.raises(KeyError), fetched_ahead(pages) as coming:  # noqa: PT012 - it comes in its turn
+        for page in coming:
+            taken.append(page.number)
+
+    assert taken == list(range(1, 36))
     assert readers() == []
 
 
