@@ -34,7 +34,7 @@ def warm(partner: Partner) -> None:
     assert token
     session = broker.session(token, Audience.PARTNER_CENTER, purpose="sync.customers", actor=WHO)
     session.get("/v1/profiles/organization")
-    run = jobs.run_job(jobs.ensure(partner, "relationships", due_now=True).pk)
+    run = jobs.run_job(jobs.ensure(partner, "mfa", due_now=True).pk)
     assert run
     assert run.outcome == "done", run.error
 

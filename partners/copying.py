@@ -14,11 +14,12 @@ from functools import cache
 from itertools import islice
 from typing import Any
 
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, connection
 from psycopg import sql
 
 from partners.mirrors import Known, Mirror, ReadPage, Rows, Wanted
 
+SAVEPOINT = "before_rows"
 LINES = 1_000  # rows that are put into words at a time
 
 
@@ -35,7 +36,7 @@ MAKE_ROOM = (
     "CREATE TEMP TABLE IF NOT EXISTS {temporary_name} ON COMMIT DELETE ROWS AS "
     "SELECT {columns}, NULL::uuid AS content_hash, true AS is_new FROM {table} WITH NO DATA"
 )
-EMPTY = "DELETE FROM {temporary}"
+EMPTY = "DELETE FROM {temporary}"  # of what the same transaction wrote before
 COPY = "COPY {temporary} ({columns}, content_hash, is_new) FROM STDIN"
 UPDATE = (
     "UPDATE {table} c SET {assigned}, content_hash = uuid_send(t.content_hash), {indexed}changed_at = %(now)s, "
@@ -50,7 +51,11 @@ INSERT = (
 
 
 class Statements:
-    """What is said to the database for one kind."""
+    """
+    What is said to the database for one kind.
+
+    Some of it is said together and answered once: each answer costs a turn of the reading thread's, too.
+    """
 
     def __init__(self, mirror: Mirror[Any]) -> None:
         names = _names(mirror)
@@ -58,8 +63,8 @@ class Statements:
         def said(text: str) -> str:
             return sql.SQL(text).format(**names).as_string(None)
 
-        self.compare, self.make_room, self.empty, self.copy = map(said, (COMPARE, MAKE_ROOM, EMPTY, COPY))
-        self.update, self.insert = said(UPDATE), said(INSERT)
+        self.compare, self.make_room, self.copy = map(said, (COMPARE, f"{MAKE_ROOM}; {EMPTY}", COPY))
+        self.update, self.insert = said(UPDATE), said(f"SAVEPOINT {SAVEPOINT}; {INSERT}; RELEASE SAVEPOINT {SAVEPOINT}")
         self.insert_others = said(f"{INSERT} ON CONFLICT DO NOTHING")
 
 
@@ -180,7 +185,6 @@ def _room(cursor: Any, said: Statements) -> Iterator[Any]:
     partner's role.
     """
     cursor.execute(said.make_room)
-    cursor.execute(said.empty)  # of what the same transaction wrote before
     with cursor.copy(said.copy) as copy:
         yield copy
 
@@ -229,9 +233,10 @@ def _insert(cursor: Any, said: Statements, given: dict[str, Any]) -> int:
     it is used only where something came twice, as in a list that moved while it was read.
     """
     try:
-        with transaction.atomic():
-            cursor.execute(said.insert, given)
+        cursor.execute(said.insert, given)
+        cursor.nextset()
     except IntegrityError:
+        cursor.execute(f"ROLLBACK TO SAVEPOINT {SAVEPOINT}")
         cursor.execute(said.insert_others, given)
     return int(cursor.rowcount)
 

@@ -32,7 +32,7 @@ SETTING = "app.partner_id"
 
 _TAKE_ON = f"SELECT set_config('role', %s, true), set_config('{SETTING}', %s, true)"
 _READS_OR_WRITES = re.compile(
-    r"\s*\(*\s*(SELECT|INSERT|UPDATE|DELETE|WITH|COPY|MERGE|DECLARE|EXPLAIN|TABLE|TRUNCATE)\b", re.I
+    r"(?:SAVEPOINT \w+;)?\s*\(*\s*(SELECT|INSERT|UPDATE|DELETE|WITH|COPY|MERGE|DECLARE|EXPLAIN|TABLE|TRUNCATE)\b", re.I
 )
 _TAKEN_ON = "cpv_taken_on"  # on a connection: what its running transaction acts as; None where we do not know
 _OF_THE_LOGIN = (LOGIN, "")
