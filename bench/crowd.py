@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 
 from bench.ground import Broken, Ground
+from bench.names import WARMING
 from bench.table import Figures
 
 LONGEST = 120.0  # seconds
@@ -95,6 +96,8 @@ def work_off(where: Ground, crowd: Crowd, *, processes: int, threads: int) -> Fi
         workers = [pool.submit(where.measure, "dispatching.work_off", **given) for _ in range(processes)]
         try:
             _until(lambda: len(list(flag.parent.iterdir())) == processes, workers, crowd)
+            crowd.run("TRUNCATE partners_run CASCADE")
+            crowd.run(f"DELETE FROM partners_job WHERE kind = '{WARMING}'")  # noqa: S608 - our own word
             flag.write_text("go")
             _until(lambda: crowd.one(DUE) == 0, workers, crowd)
         finally:

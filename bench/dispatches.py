@@ -115,6 +115,7 @@ def _turn(where: Ground, crowd: Crowd, pages: int) -> Figures:
     first = int(str(crowd.one("SELECT min(id) FROM partners_partner")))
     _queue(crowd, first)
     env = {"BENCH_PAGES_OF_FIRST": str(pages), "BENCH_SECONDS_A_PAGE": str(PAGE), "BENCH_FIRST": str(first)}
+    env["BENCH_WARM"] = tenant_of(1)
     workers = replace(where, env=where.env | env)
     told = work_off(workers, crowd, processes=WORKERS, threads=SLOTS // WORKERS)
     return told | {"small": crowd.took(f"partner_id <> {first}"), "all": crowd.took()}
@@ -122,7 +123,6 @@ def _turn(where: Ground, crowd: Crowd, pages: int) -> Figures:
 
 def _queue(crowd: Crowd, first: int) -> None:
     """Every small partner has one job, and the big one, which came before, a job for each of its lanes."""
-    crowd.run("TRUNCATE partners_run CASCADE")
     crowd.run("UPDATE partners_job SET kind = 'bench'")
     for lane in range(1, LANES):
         crowd.copy(

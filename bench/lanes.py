@@ -44,7 +44,6 @@ def measure(options: argparse.Namespace) -> list[Gate]:
 
 
 def _turn(where: Ground, crowd: Crowd) -> Figures:
-    crowd.run("TRUNCATE partners_run CASCADE")
     crowd.run("UPDATE partners_job SET next_run_at = now() + interval '1 day', claimed_until = NULL")
     crowd.run(f"UPDATE partners_job SET next_run_at = now() - interval '1 minute' WHERE kind = '{KIND}'")  # noqa: S608
     told = work_off(where, crowd, processes=1, threads=SLOTS)

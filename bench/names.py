@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+WARMING = "mfa"  # the kind that a worker has run before it is measured: a short list
+
 
 def tenant_of(size: int) -> str:
     """The partner with this many customers."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from typing import Any
 
 import django
@@ -17,7 +18,7 @@ for library in ("greenlet", "rich"):  # of the tests, which celery and structlog
 django.setup()
 
 from bench.clock import clock  # noqa: E402
-from bench.names import name_of  # noqa: E402
+from bench.names import WARMING, name_of  # noqa: E402
 from partners import jobs  # noqa: E402
 from partners.models import Partner  # noqa: E402
 from partners.standing import current_token  # noqa: E402
@@ -34,8 +35,8 @@ def warm(partner: Partner) -> None:
     assert token
     session = broker.session(token, Audience.PARTNER_CENTER, purpose="sync.customers", actor=WHO)
     session.get("/v1/profiles/organization")
-    run = jobs.run_job(jobs.ensure(partner, "mfa", due_now=True).pk)
-    assert run
+    while (run := jobs.run_job(jobs.ensure(partner, WARMING, due_now=True).pk)) is None:
+        time.sleep(0.01)  # another worker of the same bench has it
     assert run.outcome == "done", run.error
 
 
