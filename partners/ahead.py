@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import queue
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +19,6 @@ HEAVY = 5_000  # rows to look at together, at most: ten pages of customers
 A_PAGE = 25  # rows: what a page weighs beside them
 SECONDS = 0.3  # and so long they wait at most: what came last is written when nothing else is left to wait for
 SECONDS_OF_SHORT = 5.0  # and so long what comes of many short lists: each write has its price, whatever it holds
-TURN = 0.001  # seconds: two threads take turns, and who writes waits so long after each answer of the server's
 BREATH = 0.05  # seconds that what is not to be written waits for more: each handing over costs both threads a turn
 PAGES = 12  # as many wait for the writer at most: what is written together, and a bit
 T = TypeVar("T")
@@ -51,7 +49,6 @@ class _Reading(Generic[T]):
         self._pages = pages
         self._waiting: queue.Queue[tuple[list[T], object]] = queue.Queue(PAGES)
         self._stopped = threading.Event()
-        sys.setswitchinterval(TURN)  # for good: with Python's own 5 ms a first sync takes 7 % longer
         # In the context of whoever asks: the scope that is open here is open there.
         self._thread = threading.Thread(target=contextvars.copy_context().run, args=[self._read], name="ahead")
         self._thread.start()

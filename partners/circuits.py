@@ -16,6 +16,7 @@ import datetime as dt
 import threading
 import time
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any
 
 from django.db import connection, transaction
@@ -50,6 +51,18 @@ WHERE cloud = %(cloud)s AND name = %(name)s RETURNING tickets_until
 """
 
 
+class Permits:
+    """Rights to one call each, which any thread takes without waiting for another."""
+
+    def __init__(self, number: int = 0, until: float = 0.0) -> None:
+        """`until` is a monotonic second."""
+        self._left, self._until = repeat(True, number), until
+
+    def take(self, *, later: float = 0.0) -> bool:
+        """Take one, if there is one left and they are still good, or were so many seconds ago."""
+        return time.monotonic() < self._until + later and next(self._left, False)
+
+
 @dataclass
 class Circuit:
     """What this process knows of one service."""
@@ -63,8 +76,7 @@ class Circuit:
     times: int = 0
     blamed: frozenset[int] = frozenset()
     blamed_until: float = 0.0  # second of the epoch
-    permits: int = 0
-    permits_until: float = 0.0
+    permits: Permits = field(default_factory=Permits)
 
     # --- Asked before a call ----------------------------------------------------------------------------------------
     def closed_for(self, partner_id: int) -> float:
@@ -84,12 +96,15 @@ class Circuit:
         return ASK_AGAIN
 
     def permit(self, per_second: float, patience: float, *, ahead: float) -> float:
-        """Take the right to one call of the whole application; says in how many seconds it may leave."""
+        """
+        Take the right to one call of the whole application; says in how many seconds it may leave.
+
+        While one thread asks for more, the others use what it had, for a second more.
+        """
+        if self.permits.take(later=KEEN if self.lock.locked() else 0.0):
+            return 0.0
         with outside.without_a_connection(self.lock):
-            if self.permits > 0 and time.monotonic() < self.permits_until:
-                self.permits -= 1
-                return 0.0
-            return self._take(per_second, patience, ahead)
+            return 0.0 if self.permits.take() else self._take(per_second, patience, ahead)
 
     @system_scope("what all calls share")
     def _take(self, per_second: float, patience: float, ahead: float) -> float:
@@ -98,7 +113,7 @@ class Circuit:
         found = self._execute(ASK, {"second": second, "takes": takes, "longest": ahead + patience})
         if found is None:
             return patience + PERMITS_FOR
-        self.permits, self.permits_until = number - 1, time.monotonic() + KEEN
+        self.permits = Permits(number - 1, time.monotonic() + KEEN)
         return max(0.0, float(found[0]) - takes - second - ahead)
 
     def ticket(self, partner_id: int) -> float:
@@ -215,8 +230,11 @@ _circuits: dict[tuple[str, str], Circuit] = {}
 
 def circuit_of(cloud: str, service: str) -> Circuit:
     key = (cloud, str(service))
-    with _lock:
-        return _circuits.setdefault(key, Circuit(*key))
+    found = _circuits.get(key)  # nearly always, and nobody waits
+    if found is None:
+        with _lock:
+            found = _circuits.setdefault(key, Circuit(*key))
+    return found
 
 
 def forget() -> None:

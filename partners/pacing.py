@@ -24,7 +24,7 @@ from django.db import connection
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from partners.circuits import KEEN, Circuit, circuit_of
+from partners.circuits import KEEN, Circuit, Permits, circuit_of
 from partners.circuits import forget as forget_circuits
 from partners.models import Pace, Partner
 from tokens import broker, outside
@@ -236,7 +236,7 @@ class _Lane:
     partner_id: int
     service: str
     lock: threading.Lock = field(default_factory=threading.Lock)
-    permits: int = 0
+    permits: Permits = field(default_factory=Permits)
     fresh_until: float = 0.0  # monotonic; until then the permits and the wait may be used
     not_before: float = 0.0  # second of the epoch
     customers_until: float = 0.0
@@ -246,12 +246,15 @@ class _Lane:
     customers_fresh_until: float = 0.0
 
     def permit(self, patience: float) -> float:
-        """Take the right to one call; says in how many seconds it may leave: more than `patience` is a refusal."""
+        """
+        Take the right to one call; says in how many seconds it may leave: more than `patience` is a refusal.
+
+        While one thread asks for more, the others use what it had, for a second more.
+        """
+        if self.permits.take(later=KEEN if self.lock.locked() else 0.0):
+            return 0.0
         with outside.without_a_connection(self.lock):
-            if self.permits > 0 and time.monotonic() < self.fresh_until:
-                self.permits -= 1
-                return 0.0
-            return self._take(patience)
+            return 0.0 if self.permits.take() else self._take(patience)
 
     def known_wait(self) -> float:
         """
@@ -310,6 +313,7 @@ class _Lane:
                 cursor.execute(HOLD_ONE, given)
         with self.lock:
             self.fresh_until = self.customers_fresh_until = 0.0
+            self.permits = Permits()
 
     def _asked_to_wait(self) -> QuerySet[Pace]:
         return Pace.objects.in_force(timezone.now()).filter(partner=self.partner_id, service=self.service)
@@ -339,7 +343,7 @@ class _Lane:
             return patience + PERMITS_FOR
         taken_until, *known = found
         self._know(*known)
-        self.permits = number - 1
+        self.permits = Permits(number - 1, self.fresh_until)
         return max(0.0, float(taken_until) - number / speed - second - AHEAD)
 
     def _look(self) -> None:
@@ -347,7 +351,7 @@ class _Lane:
             "not_before", "customers_until", "rate", "slowed_at"
         )
         self._know(*(row.first() or (None, None, None, None)))
-        self.permits = 0
+        self.permits = Permits()
 
     def _know(self, not_before: Any, customers_until: Any, rate: float | None, slowed_at: Any) -> None:
         self.not_before, self.customers_until = _second(not_before), _second(customers_until)
@@ -362,10 +366,13 @@ MOST_LANES = 10_000
 
 def _lane(partner_id: int, service: str) -> _Lane:
     key = (partner_id, str(service))
-    with _lock:
-        if len(_lanes) > MOST_LANES:
-            _lanes.clear()  # they are looked up again
-        return _lanes.setdefault(key, _Lane(*key))
+    found = _lanes.get(key)  # nearly always, and nobody waits
+    if found is None:
+        with _lock:
+            if len(_lanes) > MOST_LANES:
+                _lanes.clear()  # they are looked up again
+            found = _lanes.setdefault(key, _Lane(*key))
+    return found
 
 
 def _now() -> float:

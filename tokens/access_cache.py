@@ -108,6 +108,9 @@ class AccessCache:
             self._entries.clear()
 
     def _get(self, key: Key) -> Secret | None:
+        found = self._entries.get(key)
+        if found and found[1] > time.monotonic() and 2 * len(self._entries) <= self._size:
+            return found[0]  # far from full, nothing has to leave: who was asked for last does not matter, nor a lock
         with self._lock:
             token, until = self._entries.get(key, (None, 0.0))
             if token is None or until <= time.monotonic():

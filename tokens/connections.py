@@ -5,8 +5,10 @@ from __future__ import annotations
 import http.client
 import io
 import math
+import queue
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -174,9 +176,32 @@ class _HTTPSConnection(_AsksOnceConnected, HTTPSConnection):
     response_class = _DeadlineResponse
 
 
+class _Stack:
+    """Connections that wait for use, the last one first; at `queue.LifoQueue` threads wait for each other as well."""
+
+    def __init__(self, maxsize: int) -> None:
+        self._most, self._waiting = maxsize, deque[Any]()
+
+    def get(self, block: bool = False, timeout: float | None = None) -> Any:
+        try:
+            return self._waiting.pop()
+        except IndexError:
+            raise queue.Empty from None
+
+    def put(self, one: Any, block: bool = False) -> None:
+        if len(self._waiting) >= self._most:
+            raise queue.Full
+        self._waiting.append(one)
+
+    def qsize(self) -> int:
+        return len(self._waiting)
+
+
 class _HTTPPool(HTTPConnectionPool):
     ConnectionCls = _HTTPConnection
+    QueueCls = _Stack  # type: ignore[assignment]
 
 
 class _HTTPSPool(HTTPSConnectionPool):
     ConnectionCls = _HTTPSConnection
+    QueueCls = _Stack  # type: ignore[assignment]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from partners.models import Partner
 
 SNAPSHOT_AGE = 0.25  # seconds a "yes" may be reused within one process
+EARLY = 0.15  # seconds after which one thread asks anew where several partners are in use, so that nobody has to wait
 IN_USE = 5.0  # seconds after a check for which its generation is asked about whenever another one is
 AT_ONCE = 16  # generations that one query asks about
 
@@ -46,17 +47,20 @@ def check(token: RefreshToken) -> None:
     """
     Raise unless calls may leave for this generation right now; one query, or none within 250 ms of a "yes".
 
-    The query asks about the others that are in use, too: a worker with many partners asks four times a second, not four
-    times for each.
+    The query asks about the others that are in use, too: a worker with many partners asks a few times a second, not a
+    few times for each; and one thread does so before what the others know is too old.
 
     :raises Stopped: the partner is not live, the generation is over, or all work is halted
     """
     key = Asked(token.pk, token.generation, token.partner_id)
     _used[key] = now = time.monotonic()
-    if now - _snapshots.get(key, float("-inf")) <= SNAPSHOT_AGE:
+    age = now - _snapshots.get(key, float("-inf"))
+    if age <= (EARLY if len(_used) > 1 else SNAPSHOT_AGE):
         return
     asked = now, _epoch
     is_first = _asking.acquire(blocking=False)
+    if not is_first and age <= SNAPSHOT_AGE:
+        return
     try:  # while one asks about all, whoever comes asks for itself: nobody waits for another's answer
         about = _together(key, now) if is_first else [key]
         live = _live(about)

@@ -255,6 +255,33 @@ def test_most_calls_cost_no_query(django_assert_max_num_queries: Any) -> None:
             assert lane.known_wait() <= 0
 
 
+def test_as_many_threads_as_take_rights_share_them_and_no_more() -> None:
+    permits = circuits.Permits(1_000, until=time.monotonic() + 60)
+
+    with ThreadPoolExecutor(8) as pool:
+        taken = sum(pool.map(lambda _: sum(permits.take() for _ in range(500)), range(8)))
+
+    assert taken == 1_000
+    assert not circuits.Permits(1_000, until=time.monotonic() - 0.1).take(), "they are good for a while only"
+
+
+def test_while_one_thread_asks_for_more_the_others_use_what_it_had_for_a_second_more(settings: Any) -> None:
+    settings.CPV_CALLS_PER_PARTNER = 100
+    partner = a_partner(1)
+    lane, circuit = pacing._lane(partner.pk, SERVICE), circuits.circuit_of("global", SERVICE)
+    with partner_scope(partner):
+        for of in (lane, circuit):
+            for ago, may_leave in ((0.5, True), (1.5, False)):
+                of.permits = circuits.Permits(5, until=time.monotonic() - ago)
+                with of.lock:  # as while somebody asks
+                    assert of.permits.take(later=circuits.KEEN) == may_leave
+        lane.permits = circuits.Permits(5, until=time.monotonic() - 0.5)
+        with lane.lock, ThreadPoolExecutor(1) as pool:
+            assert pool.submit(lane.permit, 10.0).result(5) == 0
+        lane.hold(60, "")
+        assert not lane.permits.take(later=circuits.KEEN), "nothing of them is left once Microsoft asked for patience"
+
+
 def test_after_an_outage_no_more_than_ten_tokens_a_second_are_asked_for() -> None:
     with time_machine.travel(timezone.now(), tick=False):
         waits = []
@@ -277,7 +304,7 @@ def test_workers_that_take_permits_at_the_same_time_share_the_limit(settings: An
             lane = pacing._Lane(partner.pk, SERVICE)
             with partner_scope(partner):
                 for _ in range(5):
-                    lane.permits = 0
+                    lane.permits = circuits.Permits()
                     lane.permit(60)
         finally:
             connections.close_all()

@@ -57,6 +57,36 @@ def test_those_in_use_are_asked_about_together(signed_in):
     assert check_all(some) == 0, "a yes holds for a moment"
 
 
+def test_where_several_are_in_use_one_asks_for_all_before_anybody_has_to_wait(signed_in, monkeypatch):
+    one, other, third = signed_in[:3]
+    check_all([one, other, third])
+    gate.forget()
+    check_all([one, other, third])
+    now = time.monotonic()
+
+    def after(seconds: float) -> None:
+        monkeypatch.setattr(time, "monotonic", lambda: now + seconds)
+
+    after(gate.EARLY + 0.01)
+    assert check_all([one]) == 1
+    with gate._asking:  # as while another thread asks
+        assert check_all([other]) == 0
+    after(gate.SNAPSHOT_AGE + 0.01)
+    assert check_all([other, third]) == 0, "it was asked for them as well"
+    after(gate.SNAPSHOT_AGE + gate.EARLY + 0.02)
+    with gate._asking:
+        assert check_all([other]) == 1, "and nobody goes by what is too old"
+
+
+def test_who_is_alone_asks_when_its_yes_is_too_old_and_not_before(signed_in, monkeypatch):
+    gate._used.clear()
+    check_all(signed_in[:1])
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + gate.EARLY + 0.01)
+
+    assert check_all(signed_in[:1]) == 0
+
+
 def test_more_than_one_question_can_ask_about_take_a_second_one(signed_in):
     check_all(signed_in)
     gate.forget()
