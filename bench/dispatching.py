@@ -130,13 +130,13 @@ def work_off(threads: int, flag: str) -> dict[str, Any]:
     def slot() -> None:
         idle = SHORTEST_IDLE
         while time.monotonic() < end and told.read_text() != "end":
-            # A worker hears of work; asking for it without a pause would take the time of the others.
-            if jobs.work_off():
+            has_worked = jobs.work_off()
+            connection.close()  # as after each task
+            if has_worked:
                 idle = SHORTEST_IDLE
-            else:
+            else:  # a worker hears of work; asking for it without a pause would take the time of the others
                 time.sleep(idle)
                 idle = min(LONGEST_IDLE, idle * 2)
-            connection.close()
 
     slots = [threading.Thread(target=slot) for _ in range(threads)]
     began = time.process_time()

@@ -139,6 +139,7 @@ def database(name: str, fallback: Any) -> dict[str, Any]:
             "max_size": env.int("CPV_DATABASE_POOL", default=16),
             "timeout": 10,
         }
+        config["OPTIONS"]["server_side_binding"] = False  # several statements are said at once
     return config
 
 

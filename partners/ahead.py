@@ -19,8 +19,8 @@ HEAVY = 5_000  # rows to look at together, at most: ten pages of customers
 A_PAGE = 25  # rows: what a page weighs beside them
 SECONDS = 0.3  # and so long they wait at most: what came last is written when nothing else is left to wait for
 SECONDS_OF_SHORT = 5.0  # and so long what comes of many short lists: each write has its price, whatever it holds
-BREATH = 0.05  # seconds that what is not to be written waits for more: each handing over costs both threads a turn
-PAGES = 12  # as many wait for the writer at most: what is written together, and a bit
+PAGES = 12  # as many wait for the writer at most: what is written together, and a bit; or so often as many light ones
+BREATH = 0.05  # seconds for which these wait for each other: each handing over costs both threads a turn
 T = TypeVar("T")
 _END = object()
 
@@ -78,14 +78,15 @@ class _Reading(Generic[T]):
     def _read(self) -> None:
         ending: object = _END
         some: list[T] = []
-        handed = time.monotonic()
+        handed, all_light = time.monotonic(), True  # then no row waits with the writer for whatever comes next
         try:
             for page in self._pages():
                 some.append(page)
+                all_light = all_light and _is_light(page)
                 outside.give_back_connections()
                 if self._stopped.is_set():
                     return
-                if not _is_light(page) or time.monotonic() - handed >= BREATH:
+                if not all_light or len(some) >= PAGES or time.monotonic() - handed >= BREATH:
                     self._waiting.put((some, None))
                     some, handed = [], time.monotonic()
                 del page  # before the next one comes

@@ -65,7 +65,7 @@ class Statements:
 
         self.compare, self.make_room, self.copy = map(said, (COMPARE, f"{MAKE_ROOM}; {EMPTY}", COPY))
         self.update, self.insert = said(UPDATE), said(f"SAVEPOINT {SAVEPOINT}; {INSERT}; RELEASE SAVEPOINT {SAVEPOINT}")
-        self.insert_others = said(f"{INSERT} ON CONFLICT DO NOTHING")
+        self.insert_others = said(f"{INSERT} ON CONFLICT DO NOTHING; RELEASE SAVEPOINT {SAVEPOINT}")
 
 
 def _names(mirror: Mirror[Any]) -> dict[str, sql.Composable]:

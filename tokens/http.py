@@ -230,6 +230,7 @@ def _prepared(
         for header in headers.items():
             requests.utils.check_header_validity(header)
         request.headers = CaseInsensitiveDict(_USUAL | dict(headers))
+        request.prepare_content_length(None)
     else:
         request.prepare(method=method, url=url, headers=_USUAL | dict(headers), params=params, json=json, data=data)
     return request

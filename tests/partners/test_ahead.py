@@ -10,7 +10,7 @@ import pytest
 from django.db import connection, transaction
 
 from partners import jobs
-from partners.ahead import PAGES, fetched_ahead
+from partners.ahead import BREATH, PAGES, fetched_ahead
 from partners.mirrors import ReadPage
 from partners.models import ListState, Partner, Run
 from sandbox.world import World
@@ -76,6 +76,43 @@ def test_pages_of_which_nothing_is_to_be_written_come_in_their_turn_though_toget
             taken.append(page.number)
 
     assert taken == list(range(1, 36))
+    assert readers() == []
+
+
+def test_what_is_light_waits_for_more_of_its_kind_for_a_moment_only() -> None:
+    taken = threading.Event()
+
+    def light(number: int) -> ReadPage:
+        return ReadPage(0, number, b"", None, None, 1, is_clean=True)
+
+    def pages() -> Iterator[ReadPage]:
+        yield light(1)
+        threading.Event().wait(2 * BREATH)
+        yield light(2)
+        assert taken.wait(10), "it is to be had though nothing follows"
+        yield light(3)
+
+    with fetched_ahead(pages) as coming:
+        for page in coming:
+            if page.number == 2:
+                taken.set()
+
+    assert readers() == []
+
+
+def test_a_row_that_waits_to_be_written_is_not_kept_from_it_by_what_is_light() -> None:
+    taken = threading.Event()
+
+    def pages() -> Iterator[ReadPage]:
+        yield ReadPage(0, 1, b"", None, None, 1, is_clean=False)
+        yield ReadPage(0, 2, b"", None, None, 1, is_clean=True)
+        assert taken.wait(10), "whoever writes hears of it, and looks at the time"
+
+    with fetched_ahead(pages) as coming:
+        for page in coming:
+            if page.number == 2:
+                taken.set()
+
     assert readers() == []
 
 

@@ -32,6 +32,8 @@ def test_outside_any_scope_every_way_to_ask_raises(model, db):
             model._base_manager.count()
         with pytest.raises(NoScope), connection.cursor() as cursor:
             cursor.execute(f"SELECT 1 FROM {model._meta.db_table}")  # noqa: S608 - a table of ours
+        with pytest.raises(NoScope), connection.cursor() as cursor:
+            cursor.execute(f"SAVEPOINT a; DELETE FROM {model._meta.db_table}")  # noqa: S608 - a table of ours
 
 
 def test_a_query_that_was_written_inside_and_asked_outside_raises(two):
