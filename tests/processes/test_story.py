@@ -344,12 +344,22 @@ def secrets_of(live: Live) -> set[str]:
 
 def sinks_of(live: Live) -> dict[str, bytes]:
     """Everything the product wrote: files as they are, and what is packed inside them unpacked."""
-    files = [file for file in live.var.rglob("*") if file.is_file() and live.var / "sandbox" not in file.parents]
-    sinks = {str(file.relative_to(live.var)): file.read_bytes() for file in files if file.name != "desk-password"}
+    sinks = files_of(live)
     sinks["sessions"] = json.dumps(live.python(DECODED_SESSIONS)).encode()
     sinks["process environments"] = live.environments()
     sinks["runlocal"] = "\n".join([*live.said, live.logs()["runlocal.stderr"]]).encode()
     return sinks
+
+
+def files_of(live: Live, tries: int = 50) -> dict[str, bytes]:
+    """What lies in its folder; anew where a file went meanwhile, as the database's log does into the database."""
+    files = [file for file in live.var.rglob("*") if file.is_file() and live.var / "sandbox" not in file.parents]
+    try:
+        return {str(file.relative_to(live.var)): file.read_bytes() for file in files if file.name != "desk-password"}
+    except FileNotFoundError:
+        if not tries:
+            raise
+    return files_of(live, tries - 1)
 
 
 DECODED_SESSIONS = """
