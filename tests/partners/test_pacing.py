@@ -276,7 +276,7 @@ def test_while_one_thread_asks_for_more_the_others_use_what_it_had_for_a_second_
                 with of.lock:  # as while somebody asks
                     assert of.permits.take(later=circuits.KEEN) == may_leave
         lane.permits = circuits.Permits(5, until=time.monotonic() - 0.5)
-        with lane.lock, ThreadPoolExecutor(1) as pool:
+        with ThreadPoolExecutor(1) as pool, lane.lock:
             assert pool.submit(lane.permit, 10.0).result(5) == 0
         lane.hold(60, "")
         assert not lane.permits.take(later=circuits.KEEN), "nothing of them is left once Microsoft asked for patience"
