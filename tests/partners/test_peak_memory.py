@@ -31,16 +31,16 @@ def test_many_times_the_customers_take_no_more_memory(
     peak_memory(work, few)  # whatever is loaded once is loaded now
 
     small, large = peak_memory(work, few), peak_memory(work, many)
-    at_most = 1.2 * max(small, MAY_WAIT)
-    if large > at_most:  # by when the collector came
-        large = min(large, peak_memory(work, many))
+    for _ in range(3):  # both differ by when the collector comes
+        if large > 1.2 * max(small, MAY_WAIT):
+            small, large = max(small, peak_memory(work, few)), min(large, peak_memory(work, many))
 
     figure = f"peak of a sync: {small / 1e6:.2f} MB for {few:,} customers, {large / 1e6:.2f} MB for {many:,}"
     record_property("figure", figure)
-    assert large <= at_most, figure
+    assert large <= 1.2 * max(small, MAY_WAIT), figure
 
 
-MAY_WAIT = 6_000_000  # bytes: a batch of pages, and what of the one before the collector has not come for yet
+MAY_WAIT = 3_500_000  # bytes: pages between who reads and who writes, more or fewer by who is faster
 
 
 def peak_memory(work: jobs.Work, customers: int) -> int:
